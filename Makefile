@@ -1,0 +1,63 @@
+# Everything runs in .venv inside this checkout, whatever environment is active.
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo lint format clean
+MAKEFLAGS += --no-print-directory
+
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Written last and holding this checkout's path: an environment that is half built, whose Python is
+# gone, or that was built elsewhere has no valid stamp and is built again.
+STAMP := $(VENV)/.built
+ifneq ($(shell $(BIN)/python -c 'import pip' 2>/dev/null && cat $(STAMP) 2>/dev/null),$(CURDIR))
+$(shell rm -f $(STAMP))
+endif
+SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 14))
+# The first of these that runs and is supported; `make setup PYTHON=...` names another.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.10 python3.13 python3; do \
+	$$p -c '$(SUPPORTED)' 2>/dev/null && command -v $$p && break; done)
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH CONDA_PREFIX
+export OMP_NUM_THREADS ?= 2
+export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+setup: $(STAMP)  ## build .venv with all that development needs
+
+# Without a stamp the environment is made anew; with one, setup.cfg asks for something else.
+$(STAMP): setup.cfg pyproject.toml
+	@if [[ -e $@ ]]; then rm $@; else \
+		'$(PYTHON)' -c '$(SUPPORTED)' 2>/dev/null || { \
+			echo 'Python is "$(PYTHON)", allowed is 3.10 to 3.13 with venv and ensurepip;' \
+				'use make setup PYTHON=/path/to/python3.12' >&2; exit 1; }; \
+		echo '[1/3] $(VENV) with $(PYTHON)'; \
+		rm -rf $(VENV) && '$(PYTHON)' -m venv $(VENV) && \
+		$(BIN)/python -m pip install -q --upgrade pip setuptools wheel; fi
+	@echo '[2/3] packages (several minutes at first: torch is large)'
+	@$(BIN)/python -m pip install -e '.[onedl,dev]' | sed -un 's/^Collecting \([^ ]*\).*/  \1/p; /^Installing/s/:.*//p'
+	@echo '[3/3] check'
+	@$(BIN)/python -W ignore -c 'import torch, mmseg.models; print("torch", torch.__version__, "mmseg", mmseg.__version__)'
+	@echo '$(CURDIR)' > $@
+
+test: setup  ## run the tests
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+demo: setup  ## train on the embedded data set and compare methods
+	@$(BIN)/python tools/demo.py $(ARGS)
+
+lint: setup  ## check style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy mmseg_derprop
+
+format: setup  ## rewrite files in the project's style
+	@$(BIN)/ruff check --fix --select I .
+	@$(BIN)/ruff format .
+
+clean:  ## remove the environment and all caches; keeps data and work_dirs
+	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

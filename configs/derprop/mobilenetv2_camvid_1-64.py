@@ -1,0 +1,18 @@
+# DerProp on 6 labelled and 361 unlabelled images of CamVid, half resolution, two CPU cores. It goes on from the
+# supervised baseline, configs/supervised/mobilenetv2_camvid_1-64.py (--cfg-options load_from=CHECKPOINT), because
+# without pretrained weights the pseudo-labels of an untrained network are worth nothing. docs/results/camvid.md.
+_base_ = [
+    '../_base_/models/deeplabv3plus_mobilenetv2.py',
+    '../_base_/datasets/camvid_half_semi.py',
+    '../_base_/methods/derprop.py',
+    '../_base_/schedules/camvid_1k.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+model['segmentor'].decode_head.num_classes = 11
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/1_64/labeled.txt'),
+        unlabeled=dict(ann_file='splits/1_64/unlabeled.txt'),
+    ),
+)

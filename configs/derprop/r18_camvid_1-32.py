@@ -1,0 +1,8 @@
+# DerProp on CamVid, 11 labelled and 356 unlabelled images; otherwise as r18_camvid_1-8.py.
+_base_ = './r18_camvid_1-8.py'
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/1_32/labeled.txt'),
+        unlabeled=dict(ann_file='splits/1_32/unlabeled.txt'),
+    ),
+)

@@ -1,0 +1,20 @@
+# DerProp on CamVid at full resolution with ResNet-18, one GPU: 46 labelled and 321 unlabelled images.
+#
+#   python tools/train.py configs/derprop/r18_camvid_1-8.py --cfg-options data_root=data/camvid
+#
+# A study of ours, no published setting. mobilenetv2_camvid_1-64.py is the sibling that trains on two CPU cores.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r18.py',
+    '../_base_/datasets/camvid_semi.py',
+    '../_base_/methods/derprop.py',
+    '../_base_/schedules/camvid_20k.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+model['segmentor'].decode_head.num_classes = 11
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/1_8/labeled.txt'),
+        unlabeled=dict(ann_file='splits/1_8/unlabeled.txt'),
+    ),
+)

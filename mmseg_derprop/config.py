@@ -1,0 +1,40 @@
+"""Configs as the tools read them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.config import Config
+
+
+def load_config(path: str, options: dict | None = None) -> Config:
+    """Reads a config and merges options into it.
+
+    Besides what mmengine does, an option ``data_root`` reaches every part that has the config's top-level data root.
+
+    Args:
+        path (str): Of the config.
+        options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
+
+    Returns:
+        Config: The merged config.
+    """
+    config = Config.fromfile(path)
+    options = options or {}
+    old = config.get('data_root')
+    config.merge_from_dict(options)
+    if 'data_root' in options and old is not None:
+        _replace_data_root(config._cfg_dict, old, options['data_root'])
+    return config
+
+
+def _replace_data_root(part: Any, old: str, new: str) -> None:
+    if isinstance(part, dict):
+        for key, value in part.items():
+            if key == 'data_root' and value == old:
+                part[key] = new
+            else:
+                _replace_data_root(value, old, new)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            _replace_data_root(value, old, new)

@@ -1,0 +1,32 @@
+"""Labelled and unlabelled sources, the sampler that mixes them, branches and strong views."""
+
+from .camvid import CamVidDataset
+from .collate import semi_collate
+from .samplers import SemiSampler
+from .semi_dataset import SemiDataset
+from .strong import RandomCutMixBox, StrongAugment
+from .transforms import (
+    LoadUnlabeledAnnotations,
+    MultiBranch,
+    PackSemiInputs,
+    PadToCrop,
+    RandomRescale,
+)
+from .unlabeled import UnlabeledDataset, check_files, check_folder
+
+__all__ = [
+    'CamVidDataset',
+    'LoadUnlabeledAnnotations',
+    'MultiBranch',
+    'PackSemiInputs',
+    'PadToCrop',
+    'RandomCutMixBox',
+    'RandomRescale',
+    'SemiDataset',
+    'SemiSampler',
+    'StrongAugment',
+    'UnlabeledDataset',
+    'check_files',
+    'check_folder',
+    'semi_collate',
+]

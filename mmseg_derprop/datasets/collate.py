@@ -1,0 +1,44 @@
+"""From a list of items to lists of branches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mmengine.registry import FUNCTIONS
+
+LABELED_BRANCH = 'sup'
+
+
+@FUNCTIONS.register_module()
+def semi_collate(batch: Sequence[dict]) -> dict:
+    """Gathers labelled and unlabelled items by branch.
+
+    Tensors are listed, not stacked: stacking and normalising are the data preprocessor's.
+
+    Args:
+        batch (Sequence[dict]): Items ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples':
+            {branch: SegDataSample}}``. Labelled ones have the branch ``sup`` and come first, as
+            ``SemiSampler`` yields them.
+
+    Returns:
+        dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.
+
+    Raises:
+        ValueError: If labelled items do not come first, so that batches do not match the sampler's
+            groups.
+    """
+    labeled = [LABELED_BRANCH in item['inputs'] for item in batch]
+    if not labeled[0] or labeled != sorted(labeled, reverse=True):
+        order = ''.join('LU'[not is_labeled] for is_labeled in labeled)
+        raise ValueError(
+            f'a batch holds labelled (L, branch {LABELED_BRANCH!r}) and unlabelled (U) items in '
+            f'the order {order}, allowed is L first, then U; set batch_size of the dataloader to '
+            'num_labeled + num_unlabeled of its SemiSampler and end the labelled pipeline in '
+            f'MultiBranch({LABELED_BRANCH}=[...])'
+        )
+    collated = {'inputs': {}, 'data_samples': {}}
+    for item in batch:
+        for kind, branches in collated.items():
+            for branch, value in item[kind].items():
+                branches.setdefault(branch, []).append(value)
+    return collated

@@ -1,0 +1,83 @@
+"""Pictures of images, labels, confidences and regions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+MARGIN = 4
+TITLE_HEIGHT = 18
+MIN_SIDE = 160  # titles must remain readable over small crops
+
+
+def paint(labels: np.ndarray, palette: Sequence[Sequence[int]], known: np.ndarray | None = None) -> np.ndarray:
+    """Labels in the colours of a palette, white where nothing is known.
+
+    Args:
+        labels (np.ndarray): (H, W) integers; those outside the palette are taken as unknown.
+        palette (Sequence[Sequence[int]]): RGB of each class.
+        known (np.ndarray, optional): (H, W) bool.
+
+    Returns:
+        np.ndarray: (H, W, 3) uint8 RGB.
+    """
+    inside = (labels >= 0) & (labels < len(palette))
+    picture = np.asarray(palette, np.uint8)[np.where(inside, labels, 0)]
+    picture[~inside if known is None else ~(inside & known)] = 255
+    return picture
+
+
+def overlay(image: np.ndarray, picture: np.ndarray, opacity: float = 0.5) -> np.ndarray:
+    """A picture over an image, both (H, W, 3) uint8."""
+    return cv2.addWeighted(image, 1 - opacity, picture, opacity, 0)
+
+
+def heat(values: np.ndarray) -> np.ndarray:
+    """Values (H, W) within 0 .. 1 as colours from dark blue to yellow, (H, W, 3) uint8 RGB."""
+    return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]
+
+
+def outline(image: np.ndarray, mask: np.ndarray, color: Sequence[int] = (255, 255, 0)) -> np.ndarray:
+    """An image (H, W, 3) uint8 with the border of a mask (H, W) drawn on it."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.ascontiguousarray(image), contours, -1, tuple(color), 1)
+
+
+def count_map(regions: np.ndarray) -> np.ndarray:
+    """How many of the regions (R, H, W) cover each pixel, as colours (H, W, 3) uint8 RGB."""
+    cover = regions.sum(0)
+    return heat(cover / max(cover.max(), 1))
+
+
+def panel(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
+    """Pictures in rows, each under its title.
+
+    Args:
+        rows (Sequence[Sequence[tuple[str, np.ndarray]]]): Titles and (H, W, 3) uint8 RGB pictures.
+
+    Returns:
+        np.ndarray: One (H, W, 3) uint8 RGB picture on white.
+    """
+    tiles = [[_tile(title, picture) for title, picture in row] for row in rows]
+    height = sum(max(t.shape[0] for t in row) for row in tiles)
+    width = max(sum(t.shape[1] for t in row) for row in tiles)
+    sheet = np.full((height, width, 3), 255, np.uint8)
+    y = 0
+    for row in tiles:
+        x = 0
+        for tile in row:
+            sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
+            x += tile.shape[1]
+        y += max(t.shape[0] for t in row)
+    return sheet
+
+
+def _tile(title: str, picture: np.ndarray) -> np.ndarray:
+    scale = max(1, -(-MIN_SIDE // max(picture.shape[:2])))
+    picture = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    top = TITLE_HEIGHT + MARGIN
+    tile = cv2.copyMakeBorder(picture, top, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    size = min(0.42, 0.42 * (tile.shape[1] - 2 * MARGIN) / max(7.2 * len(title), 1))
+    return cv2.putText(tile, title, (MARGIN, TITLE_HEIGHT - 3), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)

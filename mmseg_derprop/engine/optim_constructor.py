@@ -1,0 +1,39 @@
+"""Optimisers of semi-supervised models are built as those of the plain segmentor."""
+
+from __future__ import annotations
+
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from torch import nn
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class SemiOptimWrapperConstructor:
+    """Lets a constructor see the student as if it stood alone, and the propagation head beside it.
+
+    Parameter names are the plain segmentor's (``backbone.``, ``decode_head.``), so that constructors which match
+    them, such as layer-wise decay, work; the teacher is not among them.
+
+    Args:
+        optim_wrapper_cfg (dict): As for mmengine's DefaultOptimWrapperConstructor; its ``base_constructor`` names the
+            constructor to use, by default that one.
+        paramwise_cfg (dict, optional): Passed on.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        config = dict(optim_wrapper_cfg)
+        name = config.pop('base_constructor', 'DefaultOptimWrapperConstructor')
+        self.base = OPTIM_WRAPPER_CONSTRUCTORS.build(
+            dict(type=name, optim_wrapper_cfg=config, paramwise_cfg=paramwise_cfg)
+        )
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Builds the optimiser wrapper of a SemiSegmentor, DDP-wrapped or not."""
+        model = model.module if is_model_wrapper(model) else model
+        trained = nn.Module()
+        for name, child in model.student.named_children():
+            trained.add_module(name, child)
+        if model.propagation_head is not None:
+            trained.add_module('propagation_head', model.propagation_head)
+        return self.base(trained)

@@ -1,0 +1,91 @@
+"""Looks at model and data together before the first iteration."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..datasets import SemiSampler
+from ..models import SemiSegmentor
+from ..models.checks import decode
+from ..models.data_preprocessor import check_crops
+
+
+def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
+    """Loads one labelled and one unlabelled sample, and checks that a training step can be made of such.
+
+    The random generators are put back, so training goes on as if this had not been.
+
+    Args:
+        model (SemiSegmentor): The model.
+        dataloader (DataLoader): With a :class:`SemiSampler`.
+
+    Raises:
+        ValueError: If branches are missing, crops differ, labels lie outside the classes, or one unlabelled image
+            per process is too few for CutMix or for the network's normalisation.
+        TypeError: If the sampler is another one.
+    """
+    sampler = dataloader.sampler
+    if not isinstance(sampler, SemiSampler):
+        raise TypeError(
+            f'train_dataloader.sampler is a {type(sampler).__name__}, but a batch needs labelled and unlabelled images: '
+            "sampler=dict(type='SemiSampler', num_labeled=..., num_unlabeled=...)."
+        )
+    batch_size = sampler.num_labeled + sampler.num_unlabeled
+    if dataloader.batch_size != batch_size:
+        raise ValueError(
+            f'train_dataloader.batch_size = {dataloader.batch_size}, but its sampler takes {sampler.num_labeled} labelled '
+            f'and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
+        )
+    dataset = dataloader.dataset
+    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    try:
+        samples = [dataset[0], dataset[dataset.num_labeled]]
+    finally:
+        torch.set_rng_state(state[0])
+        np.random.set_state(state[1])
+        random.setstate(state[2])
+    inputs = {branch: image for sample in samples for branch, image in sample['inputs'].items()}
+    needed = ['sup', 'weak', 'strong']
+    if model.cutmix_partner == 'second_view':
+        needed += ['weak_mix', 'strong_mix']
+    missing = [branch for branch in needed if branch not in inputs]
+    if missing:
+        raise ValueError(
+            f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
+            'make them with MultiBranch.'
+        )
+    check_crops({b: [tuple(i.shape[-2:])] for b, i in inputs.items()}, getattr(model.data_preprocessor.base, 'size', None))
+    labels = samples[0]['data_samples']['sup'].gt_sem_seg.data.unique()
+    outside = [i for i in labels.tolist() if not 0 <= i < model.num_classes and i != model.ignore_index]
+    if outside:
+        raise ValueError(
+            f'{samples[0]["data_samples"]["sup"].img_path} has the labels {outside}, but the segmentor has '
+            f'{model.num_classes} classes (0 to {model.num_classes - 1}) and ignores {model.ignore_index}: set '
+            "num_classes and ignore_index of its heads, or map the labels (the dataset's reduce_zero_label or classes)."
+        )
+    if sampler.num_unlabeled == 1:
+        _check_single_image(model, inputs['weak'])
+
+
+def _check_single_image(model: SemiSegmentor, image: torch.Tensor) -> None:
+    if model.cutmix_partner == 'batch':
+        raise ValueError(
+            'One unlabelled image per process has no partner in its batch to cut-mix with: set num_unlabeled to 2 or '
+            "more, or cutmix_partner='second_view' with cutmix_predictor='teacher'."
+        )
+    twin = copy.deepcopy(model.student).train()
+    device = next(twin.parameters()).device
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            decode(twin, tuple(twin.extract_feat(torch.zeros(1, 3, *image.shape[-2:], device=device))))
+    except ValueError as error:
+        raise ValueError(
+            f'One unlabelled image per process is too few for the normalisation in this network ({error}): set '
+            'num_unlabeled to 2 or more, or replace batch normalisation behind its image pooling (norm_cfg=dict('
+            "type='GN', num_groups=32) or, on several GPUs, SyncBN)."
+        ) from error

@@ -1,0 +1,108 @@
+"""Moves what the method moves between optimiser steps: alpha, the threshold's step, the teacher."""
+
+from __future__ import annotations
+
+import math
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from ..models import SemiSegmentor
+from ..models.checks import check_choice
+from .preflight import check_batch
+
+
+@HOOKS.register_module()
+class PseudoLabelHook(Hook):
+    """Sets alpha, moves the teacher and logs the pseudo-labels of a :class:`SemiSegmentor`.
+
+    An epoch is one pass over the unlabelled images, ``len(train_dataloader)`` iterations, counted from 0. With
+    gradient accumulation everything moves once per optimiser step.
+
+    Args:
+        alpha (float | str): Share of the propagated prediction in the pseudo-labels, or ``'linear'``: epoch / epochs.
+        teacher_interval (str): ``'epoch'``: the teacher is a copy of the student in epoch 0 and moves at the start of
+            each later one. ``'step'``: it moves after each optimiser step.
+        teacher_momentum (float): Share of the teacher's own weights. By ``'step'`` it is at most 1 - 1 / (t + 1) at
+            step t, counted from 0.
+        interval (int): Iterations between two entries of the statistics in the log.
+
+    Raises:
+        ValueError: If an option is unknown or out of range, or, before the first iteration, if the data do not fit
+            the model.
+        TypeError: If the model is no :class:`SemiSegmentor`.
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        alpha: float | str = 'linear',
+        teacher_interval: str = 'epoch',
+        teacher_momentum: float = 0.5,
+        interval: int = 10,
+    ) -> None:
+        if isinstance(alpha, str):
+            check_choice('alpha', alpha, ('linear',))
+        elif not 0 <= alpha <= 1:
+            raise ValueError(f"alpha = {alpha}, but it must lie within 0 .. 1, or be 'linear'.")
+        check_choice('teacher_interval', teacher_interval, ('epoch', 'step'))
+        if not 0 <= teacher_momentum <= 1:
+            raise ValueError(f'teacher_momentum = {teacher_momentum}, but it must lie within 0 .. 1.')
+        self.alpha = alpha
+        self.teacher_interval = teacher_interval
+        self.teacher_momentum = teacher_momentum
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
+        self.model = semi_segmentor(runner)
+        check_batch(self.model, runner.train_dataloader)
+        self.epoch_length = len(runner.train_dataloader)
+        self.epochs = math.ceil(runner.max_iters / self.epoch_length)
+        self.epoch = max(runner.iter - 1, 0) // self.epoch_length
+        if runner.iter == 0:
+            self.model.update_teacher(momentum=0)
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Begins an optimiser step, unless this batch goes on with one."""
+        # Between two iterations this tells whether the last one ended a step.
+        self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
+        if not self.model.pseudo_labeler.new_step and runner.iter > 0:
+            return
+        epoch = runner.iter // self.epoch_length
+        self.model.alpha = epoch / self.epochs if self.alpha == 'linear' else float(self.alpha)
+        if epoch > self.epoch and self.teacher_interval == 'epoch':
+            self.model.update_teacher(self.teacher_momentum)
+        self.epoch = epoch
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Moves the teacher where it follows steps, and logs."""
+        if self.teacher_interval == 'step' and runner.optim_wrapper.should_update():
+            # Kept in the message hub, which checkpoints carry.
+            steps = runner.message_hub.runtime_info.get('teacher_steps', 0)
+            self.model.update_teacher(min(1 - 1 / (steps + 1), self.teacher_momentum))
+            runner.message_hub.update_info('teacher_steps', steps + 1)
+        if self.every_n_inner_iters(batch_idx, self.interval):
+            runner.message_hub.update_scalar('train/alpha', self.model.alpha)
+            for name, value in self.model.statistics.items():
+                runner.message_hub.update_scalar(f'train/{name}', value)
+
+
+def semi_segmentor(runner: Runner) -> SemiSegmentor:
+    """The runner's model without its wrapper.
+
+    Raises:
+        TypeError: If it is no SemiSegmentor.
+    """
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    if not isinstance(model, SemiSegmentor):
+        raise TypeError(
+            f"The model is a {type(model).__name__}, but a SemiSegmentor is needed: model=dict(type='SemiSegmentor', "
+            'segmentor=<the config of your segmentor>, ...).'
+        )
+    return model

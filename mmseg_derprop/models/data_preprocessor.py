@@ -1,0 +1,68 @@
+"""Normalises every branch of a semi-supervised batch as the wrapped segmentor wants its images."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseDataPreprocessor
+from mmseg.registry import MODELS
+from torch import nn
+
+
+@MODELS.register_module()
+class SemiDataPreprocessor(BaseDataPreprocessor):
+    """Applies a segmentor's data preprocessor to each branch.
+
+    Training data are dicts of branches, as :func:`mmseg_derprop.datasets.semi_collate` makes them; anything else
+    goes to the segmentor's preprocessor as it is.
+
+    Args:
+        data_preprocessor (dict | nn.Module): The segmentor's, config or module.
+    """
+
+    def __init__(self, data_preprocessor: dict | nn.Module) -> None:
+        super().__init__()
+        if isinstance(data_preprocessor, nn.Module):
+            self.base = data_preprocessor
+        else:
+            self.base = MODELS.build(data_preprocessor)
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Casts, normalises and stacks.
+
+        Args:
+            data (dict): ``inputs`` and ``data_samples``: for training dicts of branches, each a list.
+            training (bool): Passed on.
+
+        Returns:
+            dict: ``inputs`` (dict of (N, 3, H, W) tensors) and ``data_samples`` (dict of lists); for other data
+            what the segmentor's preprocessor makes.
+
+        Raises:
+            ValueError: If the images of the branches differ in size, or the segmentor would pad them.
+        """
+        if not isinstance(data['inputs'], dict):
+            return self.base(data, training)
+        sizes = {branch: sorted({tuple(i.shape[-2:]) for i in images}) for branch, images in data['inputs'].items()}
+        check_crops(sizes, getattr(self.base, 'size', None))
+        if getattr(self.base, 'size', None) is None and getattr(self.base, 'size_divisor', None) is None:
+            self.base.size = next(iter(sizes.values()))[0]  # without either, it refuses to stack training images
+        branches = {
+            branch: self.base(dict(inputs=images, data_samples=data['data_samples'][branch]), training)
+            for branch, images in data['inputs'].items()
+        }
+        return {key: {name: out[key] for name, out in branches.items()} for key in ('inputs', 'data_samples')}
+
+
+def check_crops(sizes: dict[str, list[tuple[int, int]]], padded_size: tuple[int, int] | None) -> None:
+    """Raises ValueError unless all branches have images of one size that the preprocessor does not pad."""
+    different = {size for branch in sizes.values() for size in branch}
+    if len(different) != 1:
+        raise ValueError(
+            f'Images of a batch must have one size, but the branches have {sizes}: give the labelled and the '
+            'unlabelled pipeline the same crop size, and pad images that are smaller (PadToCrop).'
+        )
+    (height, width) = next(iter(different))
+    if padded_size is not None and (padded_size[-2] > height or padded_size[-1] > width):
+        raise ValueError(
+            f'The crops are {height}x{width}, but the data_preprocessor has size={tuple(padded_size)} and would pad '
+            'them, and padding would be taken for image. Set its size to the crop size.'
+        )

@@ -1,0 +1,95 @@
+"""Losses of the method. Means are over the pixels that are not ignored, whatever the mask leaves."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+
+def hard_loss(logits: Tensor, labels: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:
+    """Cross entropy with labels, on the pixels of a mask.
+
+    Args:
+        logits (Tensor): (N, K, H, W).
+        labels (Tensor): (N, H, W) int64 within 0 .. K - 1.
+        mask (Tensor): (N, H, W) bool.
+        ignored (Tensor): (N, H, W) bool. The sum is divided by the number of the other pixels.
+
+    Returns:
+        Tensor: Scalar, float32; 0 where the mask is empty.
+    """
+    return _mean(F.cross_entropy(logits.float(), labels, reduction='none'), mask, ignored)
+
+
+def soft_losses(logits: Tensor, target: Tensor, kl_mask: Tensor, ce_mask: Tensor, ignored: Tensor):
+    """Kullback-Leibler divergence from, and cross entropy with, the distribution of other logits.
+
+    Args:
+        logits (Tensor): (N, K, H, W).
+        target (Tensor): (N, K, H, W) logits of the target; no gradient reaches them.
+        kl_mask, ce_mask (Tensor): (N, H, W) bool, the pixels of each loss.
+        ignored (Tensor): (N, H, W) bool. The sums are divided by the number of the other pixels.
+
+    Returns:
+        tuple[Tensor, Tensor]: KL(target || prediction) and the cross entropy, scalars in float32.
+    """
+    log_target = target.detach().float().log_softmax(1)
+    probability = log_target.exp()
+    cross_entropy = -(probability * logits.float().log_softmax(1)).sum(1)
+    divergence = cross_entropy + (probability * log_target).sum(1)
+    return _mean(divergence, kl_mask, ignored), _mean(cross_entropy, ce_mask, ignored)
+
+
+def _mean(values: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:
+    return values.where(mask, 0.0).sum() / (~ignored).sum().clamp_min(1)
+
+
+@MODELS.register_module()
+class OhemCrossEntropyLoss(nn.Module):
+    """Cross entropy over the hard pixels of a process's batch (online hard example mining).
+
+    If fewer than ``min_kept`` pixels are valid, all of them count; else those whose probability of the true class
+    is at most the larger of ``thresh`` and the ``min_kept``-th smallest. The mean is over the pixels that count.
+    MMSegmentation's OHEMPixelSampler keeps its number per image and divides by all pixels, and its OhemCrossEntropy
+    drops the least certain pixel that should be kept; both differ from what the field compares with.
+
+    Args:
+        thresh (float): Probability up to which a pixel is hard.
+        min_kept (int): Pixels of the batch that count at least.
+        loss_weight (float): Factor of the loss.
+        loss_name (str): Its key; contains "loss" to take part in the sum.
+    """
+
+    def __init__(
+        self,
+        thresh: float = 0.7,
+        min_kept: int = 100_000,
+        loss_weight: float = 1.0,
+        loss_name: str = 'loss_ohem',
+    ) -> None:
+        super().__init__()
+        if not 0 <= thresh <= 1 or min_kept < 1:
+            raise ValueError(f'thresh = {thresh}, min_kept = {min_kept}: they must be within 0 .. 1 and at least 1.')
+        self.thresh = thresh
+        self.min_kept = min_kept
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255, **kwargs
+    ) -> Tensor:
+        """Scalar loss of logits (N, K, H, W) and labels (N, H, W); 0 if no pixel is valid."""
+        losses = F.cross_entropy(logits.float(), labels, reduction='none', ignore_index=ignore_index)
+        valid = labels != ignore_index
+        hard = valid
+        if labels.numel() >= self.min_kept:
+            with torch.no_grad():
+                probability = torch.exp(-losses).masked_fill(~valid, 2.0)  # beyond every probability
+                kth = probability.flatten().kthvalue(self.min_kept).values
+                # Fewer valid pixels than min_kept put the k-th smallest at 2: all valid ones are kept.
+                hard = valid & (probability <= kth.clamp_min(self.thresh))
+        if weight is not None:
+            losses = losses * weight
+        return self.loss_weight * losses.where(hard, 0.0).sum() / hard.sum().clamp_min(1)

@@ -1,0 +1,478 @@
+"""Semi-supervised training of any segmentor."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from ..ops import (
+    affinity_consistency_loss,
+    box_masks,
+    interpolated_label_affinity_loss,
+    label_affinity_loss,
+    labels_on_grid,
+    mix,
+    smoothness_loss,
+)
+from .checks import check_choice, check_keys, decode, decode_heads, probe
+from .data_preprocessor import SemiDataPreprocessor
+from .losses import hard_loss, soft_losses
+from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
+from .view import View
+
+Samples = dict[str, list[SegDataSample]]
+
+SUP_TERMS = ('seg', 'prop', 'affinity', 'aux')
+UNSUP_TERMS = ('hard', 'kl', 'soft', 'fp', 'prop', 'affinity', 'smooth')
+PROPAGATION_TERMS = {'prop', 'affinity', 'smooth'}
+
+
+@MODELS.register_module()
+class SemiSegmentor(BaseSegmentor):
+    """A student segmentor that learns from labelled and unlabelled images, and its teacher.
+
+    The student and the teacher are built from any MMSegmentation segmentor config whose decode head gives logits.
+    :meth:`loss` is the method; the teacher moves, and alpha is set, by
+    :class:`mmseg_derprop.engine.PseudoLabelHook`. In evaluation it answers as the segmentor that ``predict_on``
+    names.
+
+    Branches of a training batch: ``sup`` (labelled images), ``weak`` and ``strong`` (two views of the same
+    unlabelled crops) and, where CutMix takes its boxes from a second view, ``weak_mix`` and ``strong_mix``.
+
+    Args:
+        segmentor (dict): Config of the segmentor.
+        propagation_head (dict, optional): Config of the head that propagates; its ``in_channels`` and
+            ``num_classes`` are taken from the segmentor. Without one nothing is propagated.
+        loss_weight (dict): ``sup`` and ``unsup``, each a dict of weights by term; a term without a weight, or with
+            0, is not computed. sup: ``seg`` (the segmentor's own loss), ``prop`` (the same of the propagated
+            prediction), ``affinity``, ``aux`` (its auxiliary heads; default 1). unsup: ``hard`` (cross entropy with
+            the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``, ``affinity``, ``smooth``.
+        pseudo_labels (dict): ``tau`` and ``momentum`` of :class:`PseudoLabeler`.
+        cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``
+            (published): from another augmentation of the same image, the branches ``weak_mix`` and ``strong_mix``.
+        cutmix_predictor (str): Whose prediction labels the boxes: ``'student'`` (its own of the weak view, no
+            further forward; only with ``'batch'``) or ``'teacher'`` (published; in evaluation mode).
+        cutmix_target (bool): Whether the soft targets of ``kl`` and ``soft`` are cut-mixed as the strong view is;
+            False is published.
+        affinity_pairs (str): Pairs of positions that ``unsup.affinity`` compares: ``'all'`` (published),
+            ``'outside'`` the CutMix box, or also those ``'inside'`` it, there with the partner's affinities.
+        label_affinity (str): ``'nearest'`` or ``'interpolated'`` (published), see :mod:`mmseg_derprop.ops.affinity`.
+        label_affinity_grad (bool): Whether ``sup.affinity`` has a gradient; published it has none.
+        smoothness (str): ``'absolute'``, the mean absolute second derivative, or ``'softmax'`` (published): after a
+            softmax over the positions its mean is the constant 1 / L.
+        perturb_ratio (float): Channel dropout of the perturbed features.
+        predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
+        data_preprocessor (dict, optional): Given by the runner if the config has one at its top level; it serves a
+            segmentor that has none of its own.
+        pretrained, train_cfg: Given by ``mmseg.apis.init_model``; the segmentor's own config has them.
+
+    Raises:
+        ValueError: If an option or a term is unknown, options exclude each other, or the numbers of classes of
+            head and segmentor differ.
+        TypeError: If the segmentor's decode head gives no logits.
+    """
+
+    def __init__(
+        self,
+        segmentor: dict,
+        loss_weight: dict,
+        propagation_head: dict | None = None,
+        pseudo_labels: dict | None = None,
+        cutmix_partner: str = 'batch',
+        cutmix_predictor: str = 'student',
+        cutmix_target: bool = True,
+        affinity_pairs: str = 'inside',
+        label_affinity: str = 'nearest',
+        label_affinity_grad: bool = True,
+        smoothness: str = 'absolute',
+        perturb_ratio: float = 0.5,
+        predict_on: str = 'teacher',
+        data_preprocessor: dict | None = None,
+        pretrained: str | None = None,
+        train_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        check_choice('cutmix_partner', cutmix_partner, ('batch', 'second_view'))
+        check_choice('cutmix_predictor', cutmix_predictor, ('student', 'teacher'))
+        check_choice('affinity_pairs', affinity_pairs, ('all', 'outside', 'inside'))
+        check_choice('label_affinity', label_affinity, ('nearest', 'interpolated'))
+        check_choice('smoothness', smoothness, ('absolute', 'softmax'))
+        check_choice('predict_on', predict_on, ('teacher', 'student'))
+        check_keys('loss_weight', loss_weight, ('sup', 'unsup'))
+        self.sup_weight = {'aux': 1.0, **loss_weight.get('sup', {})}
+        self.unsup_weight = dict(loss_weight.get('unsup', {}))
+        check_keys('loss_weight.sup', self.sup_weight, SUP_TERMS)
+        check_keys('loss_weight.unsup', self.unsup_weight, UNSUP_TERMS)
+        if cutmix_partner == 'second_view' and cutmix_predictor == 'student':
+            raise ValueError(
+                "cutmix_partner='second_view' needs cutmix_predictor='teacher': the student does not see that view."
+            )
+        if cutmix_partner == 'second_view' and affinity_pairs == 'inside':
+            raise ValueError(
+                "affinity_pairs='inside' needs cutmix_partner='batch': the student's affinities of a second view are "
+                "not computed. Use affinity_pairs='outside'."
+            )
+        if not 0 <= perturb_ratio < 1:
+            raise ValueError(f'perturb_ratio = {perturb_ratio}, but it must lie within 0 .. 1, 1 excluded.')
+
+        self.student: BaseSegmentor = MODELS.build({'data_preprocessor': data_preprocessor, **segmentor})
+        channels = probe(self.student)
+        self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
+        self.propagation_head = self._build_head(propagation_head, channels)
+        self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **(pseudo_labels or {}))
+        self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
+
+        self.cutmix_partner = cutmix_partner
+        self.cutmix_predictor = cutmix_predictor
+        self.cutmix_target = cutmix_target
+        self.affinity_pairs = affinity_pairs
+        self.label_affinity = label_affinity
+        self.label_affinity_grad = label_affinity_grad
+        self.smoothness = smoothness
+        self.perturb_ratio = perturb_ratio
+        self.predict_on = predict_on
+
+        self.alpha = 0.0
+        self.statistics: dict[str, Tensor] = {}
+        self.step_observer: Callable[[dict], None] | None = None
+
+    def _build_head(self, config: dict | None, channels: list[int]) -> nn.Module | None:
+        if config is None:
+            wanted = {
+                f'{group}.{term}'
+                for group, weights in dict(sup=self.sup_weight, unsup=self.unsup_weight).items()
+                for term in PROPAGATION_TERMS
+                if weights.get(term)
+            }
+            if wanted:
+                raise ValueError(
+                    f'loss_weight has {", ".join(sorted(wanted))}, which need a propagation_head: give one, or drop them.'
+                )
+            return None
+        config = dict(config)
+        index = config.get('in_index', -1)
+        if not -len(channels) <= index < len(channels):
+            raise ValueError(
+                f'propagation_head.in_index = {index}, but the segmentor gives {len(channels)} features, of {channels} '
+                f'channels: choose 0 to {len(channels) - 1}, or -1 for the last.'
+            )
+        for key, actual in dict(in_channels=channels[index], num_classes=self.student.out_channels).items():
+            given = config.setdefault(key, actual)
+            if given != actual:
+                raise ValueError(
+                    f'propagation_head.{key} = {given}, but the segmentor has {actual}: leave {key} out, it is found.'
+                )
+        return MODELS.build(config)
+
+    def init_weights(self) -> None:
+        """Initialises the student and the head; the teacher starts as the student."""
+        super().init_weights()
+        self.update_teacher(momentum=0)
+
+    # Training -----------------------------------------------------------------------------------------------------
+
+    def loss(self, inputs: dict[str, Tensor], data_samples: Samples) -> dict[str, Tensor]:
+        """The method: predict, mix, label, predict again, compare.
+
+        Args:
+            inputs (dict[str, Tensor]): (N, 3, H, W) by branch; labelled and unlabelled images may differ in number.
+            data_samples (dict[str, list[SegDataSample]]): By branch. ``sup`` has ``gt_sem_seg``, ``weak`` has
+                ``ignore_map``, ``strong`` has ``cutmix_box``.
+
+        Returns:
+            dict[str, Tensor]: Weighted losses, ``sup.loss_*`` and ``unsup.loss_*``.
+        """
+        num_labeled = len(inputs['sup'])
+        ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
+        inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), ignored.shape[-2:])
+
+        # Predict. Labelled images and weak views share a forward, and so the statistics of its normalisation.
+        views, features = self.see(torch.cat([inputs['sup'], inputs['weak']]), perturb=bool(self.unsup_weight.get('fp')))
+        labeled, weak = views[:num_labeled], views[num_labeled:]
+
+        # Mix and label.
+        own = self.predict_weak(weak, ignored)
+        partner, partner_images = self.find_partner(inputs, data_samples, own)
+        regions = self.find_regions(weak)
+        target = self.pseudo_labeler(own, partner, inside, regions)
+
+        # Predict the strong views.
+        strong, _ = self.see(mix(inputs['strong'], partner_images, inside))
+
+        # Compare.
+        losses = self.auxiliary_losses([f[:num_labeled] for f in features], data_samples['sup'])
+        losses |= self.sup_losses(labeled, data_samples['sup'])
+        losses |= self.unsup_losses(labeled, weak, strong, target, inside)
+        self.record(data_samples, target, inside)
+        if self.step_observer is not None:
+            self.step_observer(dict(inputs=inputs, partner_images=partner_images, inside=inside, target=target))
+        return losses
+
+    def see(self, images: Tensor, perturb: bool = False) -> tuple[View, tuple[Tensor, ...]]:
+        """Predicts images (N, 3, H, W); with ``perturb`` also from features with channels dropped, decoded in the
+        same pass (UniMatch, arXiv 2208.09910). Returns the view and the features."""
+        features = tuple(self.student.extract_feat(images))
+        decoded = features
+        if perturb:
+            decoded = tuple(torch.cat([f, F.dropout2d(f, self.perturb_ratio)]) for f in features)
+        logits, *perturbed = decode(self.student, decoded)[-1].split(len(images))
+        logits = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
+        head = self.propagation_head
+        embedding = None if head is None else head(features)
+        return View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners), features
+
+    @torch.no_grad()
+    def predict_weak(self, weak: View, ignored: Tensor) -> Prediction:
+        """p_w: the weak view's logits, and alpha of the propagated ones."""
+        logits = weak.logits.detach()
+        if self.alpha > 0 and self.propagation_head is not None:
+            logits = torch.lerp(logits, weak.propagated.detach().to(logits.dtype), self.alpha)
+        return Prediction.of(logits, ignored)
+
+    @torch.no_grad()
+    def find_partner(
+        self, inputs: dict[str, Tensor], data_samples: Samples, own: Prediction
+    ) -> tuple[Prediction, Tensor]:
+        """What fills the CutMix boxes: the partners' predictions and their strong views."""
+        if self.cutmix_partner == 'second_view':
+            ignored = stack_maps(data_samples['weak_mix'], 'ignore_map').bool()
+            return Prediction.of(self.teacher_logits(inputs['weak_mix']), ignored), inputs['strong_mix']
+        if self.cutmix_predictor == 'teacher':
+            own = Prediction.of(self.teacher_logits(inputs['weak']), own.ignored)
+        return own.roll(), inputs['strong'].roll(-1, 0)
+
+    @torch.no_grad()
+    def teacher_logits(self, images: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of the teacher in evaluation mode."""
+        logits = decode(self.teacher, self.teacher.extract_feat(images))[-1]
+        return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
+
+    def find_regions(self, weak: View) -> Tensor | None:
+        """Regions (N, R, H, W) of the weak views."""
+        if self.propagation_head is None or not self.propagation_head.num_regions:
+            return None
+        return self.propagation_head.regions(weak.embedding, weak.size)
+
+    def auxiliary_losses(self, features: list[Tensor], samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of the segmentor's earlier decode stages and auxiliary heads, on labelled images only."""
+        losses: dict[str, Tensor] = {}
+        weight = self.sup_weight['aux']
+        if weight and self.student.with_auxiliary_head:
+            heads = self.student.auxiliary_head
+            for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
+                for name, value in head.loss(features, samples, self.student.train_cfg).items():
+                    losses[f'sup.aux_{index}.{name}'] = value * weight if 'loss' in name else value
+        if weight and len(decode_heads(self.student)) > 1:
+            *stages, _ = zip(decode_heads(self.student), decode(self.student, features))
+            for index, (head, logits) in enumerate(stages):
+                for name, value in head.loss_by_feat(logits, samples).items():
+                    losses[f'sup.stage_{index}.{name}'] = value * weight if 'loss' in name else value
+        return losses
+
+    def sup_losses(self, labeled: View, samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Losses of the labelled images."""
+
+        def seg(logits: Tensor) -> Tensor:
+            terms = decode_heads(self.student)[-1].loss_by_feat(logits, samples)
+            return sum(value for name, value in terms.items() if 'loss' in name)
+
+        def affinity() -> Tensor:
+            e = labeled.embedding
+            q, k = (e.q, e.k) if self.label_affinity_grad else (e.q.detach(), e.k.detach())
+            loss = label_affinity_loss if self.label_affinity == 'nearest' else interpolated_label_affinity_loss
+            labels = stack_maps(samples, 'gt_sem_seg')
+            return loss(q, k, labels, e.grid, self.ignore_index, self.propagation_head.max_order)
+
+        terms = {
+            'seg': lambda: seg(labeled.logits),
+            'prop': lambda: seg(labeled.propagated),
+            'affinity': affinity,
+        }
+        return self.weigh('sup', self.sup_weight, terms)
+
+    def unsup_losses(
+        self, labeled: View, weak: View, strong: View, target: PseudoLabels, inside: Tensor
+    ) -> dict[str, Tensor]:
+        """Losses of the unlabelled images; ``smooth`` takes the labelled ones too."""
+        own, mixed = target.own, target.mixed
+
+        def prop() -> Tensor:
+            on_strong = hard_loss(strong.propagated, target.labels, target.accepted, mixed.ignored)
+            on_weak = hard_loss(weak.propagated, own.labels, target.own_confident, own.ignored)
+            return (on_strong + on_weak) / 2
+
+        def affinity() -> Tensor:
+            s, w, box = strong.embedding, weak.embedding, None
+            target_q, target_k = w.q.detach(), w.k.detach()
+            if self.affinity_pairs != 'all':
+                box = labels_on_grid(inside, s.grid)
+            if self.affinity_pairs == 'inside':
+                target_q, target_k = (t.roll(-1, 0).where(box[:, None], t) for t in (target_q, target_k))
+            order = self.propagation_head.max_order
+            return affinity_consistency_loss(
+                s.q, s.k, target_q, target_k, order, box, keep_inside=self.affinity_pairs == 'inside'
+            )
+
+        def smooth() -> Tensor:
+            x, w = labeled.embedding, weak.embedding
+            first = self.smoothness_of(torch.cat([x.q, w.q]), torch.cat([x.k, w.k]))
+            return first + self.smoothness_of(strong.embedding.q, strong.embedding.k)
+
+        soft_target = (mixed if self.cutmix_target else own).logits
+        terms: dict[str, Callable[[], Tensor]] = {
+            'hard': lambda: hard_loss(strong.logits, target.labels, target.accepted, mixed.ignored),
+            'fp': lambda: hard_loss(weak.perturbed, own.labels, target.own_confident, own.ignored),
+            'prop': prop,
+            'affinity': affinity,
+            'smooth': smooth,
+        }
+        if self.unsup_weight.get('kl') or self.unsup_weight.get('soft'):
+            kl, soft = soft_losses(strong.logits, soft_target, target.confident, target.accepted, mixed.ignored)
+            terms |= {'kl': lambda: kl, 'soft': lambda: soft}
+        return self.weigh('unsup', self.unsup_weight, terms)
+
+    def smoothness_of(self, q: Tensor, k: Tensor) -> Tensor:
+        """Size of the second derivative of vectors (N, K, L), in the way that ``smoothness`` names."""
+        if self.smoothness == 'softmax':
+            return q.new_tensor(1 / q.shape[-1])  # the mean over L positions of what sums to 1
+        return smoothness_loss(q, k)
+
+    @staticmethod
+    def weigh(group: str, weights: dict, terms: dict[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
+        """The terms that have a weight, each under its key of the log."""
+        return {f'{group}.loss_{name}': weights[name] * term() for name, term in terms.items() if weights.get(name)}
+
+    @torch.no_grad()
+    def record(self, data_samples: Samples, target: PseudoLabels, inside: Tensor) -> None:
+        """Keeps scalars of the step, on its device, for the log."""
+        valid = ~target.mixed.ignored
+        pixels = valid.sum().clamp_min(1)
+        self.statistics = {
+            'tau': self.pseudo_labeler.tau.clone(),
+            'confident': target.confident.sum() / pixels,
+            'accepted': target.accepted.sum() / pixels,
+            'region_changes': (target.labels != target.mixed.labels).sum() / pixels,
+        }
+        mix_branch = 'weak_mix' if self.cutmix_partner == 'second_view' else 'weak'
+        if all('gt_sem_seg' in sample for sample in data_samples['weak']):
+            truth, partner = (stack_maps(data_samples[branch], 'gt_sem_seg') for branch in ('weak', mix_branch))
+            truth = mix(truth, partner.roll(-1, 0) if mix_branch == 'weak' else partner, inside)
+            known = valid & (truth != self.ignore_index)
+            for key, labels, mask in (
+                ('accuracy_confident', target.mixed.labels, target.confident),
+                ('accuracy_accepted', target.labels, target.accepted),
+            ):
+                mask = mask & known
+                self.statistics[key] = ((labels == truth) & mask).sum() / mask.sum().clamp_min(1)
+
+    # Teacher ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """Every entry of the teacher's state, batch statistics included, moves towards the student's.
+
+        Args:
+            momentum (float): Share of the teacher's own; 0 copies the student.
+        """
+        student = self.student.state_dict()
+        for name, entry in self.teacher.state_dict().items():
+            if entry.is_floating_point():
+                entry.lerp_(student[name], 1 - momentum)
+            else:
+                entry.copy_(student[name])
+
+    def train(self, mode: bool = True) -> SemiSegmentor:
+        """As nn.Module.train; the teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # A checkpoint of the plain segmentor loads into student and teacher.
+        names = self.student.state_dict()
+        if not any(key.startswith((f'{prefix}student.', f'{prefix}teacher.')) for key in state_dict):
+            for name in names:
+                if prefix + name in state_dict:
+                    value = state_dict.pop(prefix + name)
+                    state_dict[f'{prefix}student.{name}'] = state_dict[f'{prefix}teacher.{name}'] = value
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # What MMSegmentation's tools ask of a segmentor ------------------------------------------------------------------
+
+    @property
+    def evaluated(self) -> BaseSegmentor:
+        """The segmentor that evaluation asks."""
+        return self.teacher if self.predict_on == 'teacher' else self.student
+
+    @property
+    def decode_head(self) -> nn.Module:
+        return self.evaluated.decode_head
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.evaluated.backbone
+
+    @property
+    def align_corners(self) -> bool:
+        return self.student.align_corners
+
+    @property
+    def num_classes(self) -> int:
+        return self.student.num_classes
+
+    @property
+    def out_channels(self) -> int:
+        return self.student.out_channels
+
+    @property
+    def ignore_index(self) -> int:
+        return decode_heads(self.student)[-1].ignore_index
+
+    @property
+    def test_cfg(self) -> dict:
+        return self.evaluated.test_cfg
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of the evaluated segmentor."""
+        return self.evaluated.extract_feat(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
+        """Logits of the evaluated segmentor."""
+        return self.evaluated.encode_decode(inputs, batch_data_samples)
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Sliding-window logits of the evaluated segmentor."""
+        return self.evaluated.slide_inference(inputs, batch_img_metas)
+
+    def whole_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Whole-image logits of the evaluated segmentor."""
+        return self.evaluated.whole_inference(inputs, batch_img_metas)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits of the evaluated segmentor, in the way that its test_cfg names."""
+        return self.evaluated.inference(inputs, batch_img_metas)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Predictions of the evaluated segmentor."""
+        return self.evaluated.predict(inputs, data_samples)
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        return self.evaluated(inputs, data_samples, mode='tensor')
+
+
+def stack_maps(samples: list[SegDataSample], field: str) -> Tensor:
+    """(N, H, W) of a field of samples, each (1, H, W)."""
+    return torch.stack([getattr(sample, field).data[0] for sample in samples])
+
+
+def stack_boxes(samples: list[SegDataSample], device: torch.device) -> Tensor:
+    """(N, 4) int64, the samples' CutMix boxes."""
+    return torch.tensor([sample.metainfo['cutmix_box'] for sample in samples]).to(device, non_blocking=True)

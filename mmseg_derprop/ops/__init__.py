@@ -1,0 +1,32 @@
+"""Tensor functions of the method. They import torch only."""
+
+from .affinity import (
+    affinity_consistency_loss,
+    interpolated_label_affinity_loss,
+    label_affinity_loss,
+    labels_on_grid,
+    smoothness_loss,
+)
+from .cutmix import box_masks, mix
+from .regions import propagate_regions, region_masks
+from .similarity import NORMALIZATIONS, derivative, propagate, similarity_metric, similarity_rows
+from .threshold import class_maxima, move_threshold
+
+__all__ = [
+    'NORMALIZATIONS',
+    'affinity_consistency_loss',
+    'box_masks',
+    'class_maxima',
+    'derivative',
+    'interpolated_label_affinity_loss',
+    'label_affinity_loss',
+    'labels_on_grid',
+    'mix',
+    'move_threshold',
+    'propagate',
+    'propagate_regions',
+    'region_masks',
+    'similarity_metric',
+    'similarity_rows',
+    'smoothness_loss',
+]

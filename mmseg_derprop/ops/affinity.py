@@ -1,0 +1,204 @@
+"""Affinities between positions and the losses on them (DerProp, arXiv 2508.02254).
+
+The affinity of order n compares the positions' class distributions:
+
+    A_n = softmax_c(D^n q)^T softmax_c(D^n k) / sqrt(K - n)                   (N, L, L), within 0 .. 1 / sqrt(K - n)
+
+Losses are means over pairs of positions, averaged over the orders 0 .. max_order. None keeps an L x L tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .similarity import derivative, full_precision, row_blocks
+
+
+def affinity_factors(q: Tensor, k: Tensor, max_order: int = 1) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """For each order n: softmax_c(D^n q), softmax_c(D^n k), both (N, K - n, L), and the scale 1 / sqrt(K - n)."""
+    q, k = full_precision(q, k)
+    for order in range(max_order + 1):
+        dq, dk = derivative(q, order), derivative(k, order)
+        yield dq.softmax(1), dk.softmax(1), 1 / math.sqrt(dq.shape[1])
+
+
+class _AffinityL1(torch.autograd.Function):
+    """Sum over the kept pairs of abs(q_i . k_j - target_ij).
+
+    The gradient of an absolute value is a sign, so it is finished in the forward pass, where each block exists.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        q: Tensor,
+        k: Tensor,
+        target: Callable[[slice], Tensor],
+        kept: Callable[[slice], Tensor] | None,
+    ) -> Tensor:
+        total = q.new_zeros(())
+        with_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
+        grad_q, grad_k = (torch.zeros_like(q), torch.zeros_like(k)) if with_grad else (None, None)
+        for rows in row_blocks(len(q), q.shape[-1], q.device):
+            difference = q[..., rows].mT @ k - target(rows)
+            if kept is not None:
+                difference *= kept(rows)
+            total += difference.abs().sum()
+            if with_grad:
+                sign = difference.sign_()
+                grad_q[..., rows] = k @ sign.mT
+                grad_k.baddbmm_(q[..., rows], sign)
+        ctx.save_for_backward(grad_q, grad_k)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        grad_q, grad_k = ctx.saved_tensors
+        return grad * grad_q, grad * grad_k, None, None
+
+
+def affinity_consistency_loss(
+    q: Tensor,
+    k: Tensor,
+    target_q: Tensor,
+    target_k: Tensor,
+    max_order: int = 1,
+    inside: Tensor | None = None,
+    keep_inside: bool = True,
+) -> Tensor:
+    """Mean L1 distance between the affinities of two views, the target fixed.
+
+    Args:
+        q, k (Tensor): (N, K, L) of the view that learns.
+        target_q, target_k (Tensor): (N, K, L) of the other view; no gradient reaches them.
+        max_order (int): Highest order of derivative.
+        inside (Tensor, optional): (N, L) bool, the positions inside a CutMix box. Pairs across the border of the
+            box belong to different images and are left out. By default every pair counts.
+        keep_inside (bool): Whether pairs with both positions inside count.
+
+    Returns:
+        Tensor: Scalar; 0 if no pair counts.
+    """
+    with torch.autocast(q.device.type, enabled=False):
+        length = q.shape[-1]
+        pairs, kept = torch.tensor(float(len(q) * length**2), device=q.device), None
+        if inside is not None:
+            members = inside.sum(1, dtype=torch.float32)
+            pairs = (length - members).square().sum() + (members.square().sum() if keep_inside else 0)
+
+            def kept(rows: slice) -> Tensor:
+                row, column = inside[:, rows, None], inside[:, None]
+                return row == column if keep_inside else ~(row | column)
+
+        total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
+        targets = affinity_factors(target_q.detach(), target_k.detach(), max_order)
+        for (pq, pk, scale), (tq, tk, _) in zip(affinity_factors(q, k, max_order), targets):
+
+            def target(rows: slice, tq: Tensor = tq, tk: Tensor = tk) -> Tensor:
+                return tq[..., rows].mT @ tk
+
+            total = total + scale * _AffinityL1.apply(pq, pk, target, kept)
+        return total / pairs.clamp_min(1) / (max_order + 1)
+
+
+def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Labels at the pixels nearest to the positions of a grid whose corners are the image's corners.
+
+    Args:
+        labels (Tensor): (N, H, W) int64.
+        grid (tuple[int, int]): (h, w).
+
+    Returns:
+        Tensor: (N, h * w) int64.
+    """
+    y, x = (
+        torch.linspace(0, size - 1, steps, device=labels.device).round().long()
+        for size, steps in zip(labels.shape[-2:], grid)
+    )
+    return labels[:, y[:, None], x].flatten(1)
+
+
+def label_affinity_loss(
+    q: Tensor, k: Tensor, labels: Tensor, grid: tuple[int, int], ignore_index: int = 255, max_order: int = 1
+) -> Tensor:
+    """Mean L1 distance of the affinities to 1 / sqrt(K - n) where labels are equal and 0 where they are not.
+
+    No affinity exceeds its target of equal labels, so with a = 1 / sqrt(K - n)
+    sum abs(A - target) = sum A - 2 * sum_same A + a * (number of same pairs), and both sums of A factor through
+    per-class sums of the distributions: the cost is linear in L.
+
+    Args:
+        q, k (Tensor): (N, K, L) with L = h * w.
+        labels (Tensor): (N, H, W) int64 within 0 .. K - 1, or ``ignore_index``; ignored positions form no pair.
+        grid (tuple[int, int]): (h, w).
+        ignore_index (int): The label that does not count.
+        max_order (int): Highest order of derivative.
+
+    Returns:
+        Tensor: Scalar; 0 if no position is labelled.
+    """
+    labels = labels_on_grid(labels, grid)
+    valid = labels != ignore_index
+    with torch.autocast(q.device.type, enabled=False):
+        total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
+        member = F.one_hot(labels.where(valid, 0), q.shape[1]).to(total.dtype) * valid.unsqueeze(-1)  # (N, L, K)
+        sizes = member.sum(1)
+        same_pairs, pairs = sizes.square().sum(), sizes.sum(1).square().sum()
+        for pq, pk, scale in affinity_factors(q, k, max_order):
+            class_q, class_k = pq @ member, pk @ member  # (N, K - n, K): sums over the positions of each class
+            same = (class_q * class_k).sum()
+            everything = (class_q.sum(-1) * class_k.sum(-1)).sum()
+            total = total + scale * (everything - 2 * same + same_pairs)
+        return total / pairs.clamp_min(1) / (max_order + 1)
+
+
+def interpolated_label_affinity_loss(
+    q: Tensor, k: Tensor, labels: Tensor, grid: tuple[int, int], ignore_index: int = 255, max_order: int = 1
+) -> Tensor:
+    """The label affinity of the published program, which interpolates label ids.
+
+    Ids are resized bilinearly as numbers; those equal to ``ignore_index`` afterwards become 22, the rest is
+    truncated. Equal ids are to have the affinity 1 / sqrt(max - 1) for every order, max the largest id of the
+    batch. So the target changes from batch to batch, and ids appear that no pixel has. All pairs count.
+
+    Args:
+        q, k, labels, grid, ignore_index, max_order: As in :func:`label_affinity_loss`.
+
+    Returns:
+        Tensor: Scalar; 0 if the largest id is 1 or 0, where the published program divides by zero.
+    """
+    ids = F.interpolate(labels.unsqueeze(1).float(), grid, mode='bilinear', align_corners=True).flatten(1)
+    ids = ids.masked_fill(ids == ignore_index, 22).long()
+    largest = ids.max()
+    with torch.autocast(q.device.type, enabled=False):
+        total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
+        equal_affinity = (largest - 1).clamp_min(1).to(total.dtype).rsqrt()
+        for pq, pk, scale in affinity_factors(q, k, max_order):
+
+            def target(rows: slice) -> Tensor:
+                return (ids[:, rows, None] == ids[:, None]) * equal_affinity
+
+            total = total + _AffinityL1.apply(pq * scale, pk, target, None)
+        return (total / (ids.numel() * ids.shape[1]) / (max_order + 1)).where(largest > 1, 0.0)
+
+
+def smoothness_loss(q: Tensor, k: Tensor) -> Tensor:
+    """Mean absolute second derivative of q and of k, averaged.
+
+    Args:
+        q, k (Tensor): (N, K, L).
+
+    Returns:
+        Tensor: Scalar; 0 for two classes, where there is no second derivative.
+    """
+    q, k = full_precision(q, k)
+    if q.shape[1] <= 2:
+        return (q.sum() + k.sum()) * 0
+    return (derivative(q, 2).abs().mean() + derivative(k, 2).abs().mean()) / 2

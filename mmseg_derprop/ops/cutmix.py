@@ -1,0 +1,34 @@
+"""CutMix (arXiv 1905.04899): a box of an image is replaced by its partner's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks of boxes.
+
+    Args:
+        boxes (Tensor): (N, 4) of x1, y1, x2, y2 in pixels, x2 and y2 exclusive; equal corners are an empty box.
+        size (tuple[int, int]): (H, W).
+
+    Returns:
+        Tensor: (N, H, W) bool.
+    """
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
+    y, x = (torch.arange(s, device=boxes.device) for s in size)
+    return ((y >= y1) & (y < y2))[:, :, None] & ((x >= x1) & (x < x2))[:, None]
+
+
+def mix(images: Tensor, partners: Tensor, masks: Tensor) -> Tensor:
+    """Partners inside the masks, images outside.
+
+    Args:
+        images, partners (Tensor): (N, H, W) or (N, C, H, W).
+        masks (Tensor): (N, H, W) bool.
+
+    Returns:
+        Tensor: Of the shape and dtype of ``images``.
+    """
+    return torch.where(masks if images.ndim == 3 else masks.unsqueeze(1), partners, images)

@@ -1,0 +1,39 @@
+"""The confidence threshold that follows the classes' highest confidences (CorrMatch, DerProp)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def class_maxima(confidence: Tensor, labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Highest confidence among the valid pixels of each label.
+
+    Args:
+        confidence (Tensor): (N, H, W) above 0.
+        labels (Tensor): (N, H, W) int64 within 0 .. num_classes - 1.
+        valid (Tensor): (N, H, W) bool.
+        num_classes (int): K.
+
+    Returns:
+        Tensor: (K,), 0 for a label that no valid pixel has. The maximum over processes of these is all that a
+        threshold shared by them needs.
+    """
+    maxima = confidence.new_zeros(num_classes)
+    return maxima.scatter_reduce_(0, labels.flatten(), (confidence * valid).flatten(), 'amax')
+
+
+def move_threshold(tau: Tensor, maxima: Tensor, momentum: float) -> Tensor:
+    """Moves a threshold towards the mean of the maxima of the classes present.
+
+    Args:
+        tau (Tensor): Scalar.
+        maxima (Tensor): (K,), 0 for absent classes.
+        momentum (float): Share of the old threshold in the new one.
+
+    Returns:
+        Tensor: Scalar; the old threshold if no class is present.
+    """
+    present = (maxima > 0).sum()
+    mean = maxima.sum() / present.clamp_min(1)
+    return torch.where(present > 0, momentum * tau + (1 - momentum) * mean, tau)

@@ -1,0 +1,120 @@
+"""The stream of labelled and unlabelled indices, for one process and for three."""
+
+from itertools import islice
+from types import SimpleNamespace
+
+import pytest
+from mmseg.registry import DATA_SAMPLERS
+from torch.utils.data import DataLoader
+
+from mmseg_derprop.datasets import SemiSampler, samplers
+
+L, U = 5, 17
+
+
+def make(monkeypatch, rank=0, world=1, num_labeled=2, num_unlabeled=3, sizes=(L, U), **kwargs):
+    monkeypatch.setattr(samplers, 'get_dist_info', lambda: (rank, world))
+    dataset = SimpleNamespace(num_labeled=sizes[0], num_unlabeled=sizes[1])
+    kwargs.setdefault('seed', 7)
+    return SemiSampler(dataset, num_labeled, num_unlabeled, **kwargs)
+
+
+def streams(monkeypatch, world, epochs, **kwargs):
+    """Per process its labelled and its unlabelled groups, in order of iterations."""
+    shares = []
+    for rank in range(world):
+        sampler = make(monkeypatch, rank, world, **kwargs)
+        drawn = list(islice(sampler, epochs * len(sampler)))
+        groups = [drawn[i : i + sampler.batch_size] for i in range(0, len(drawn), sampler.batch_size)]
+        n = sampler.num_labeled
+        shares.append(([g[:n] for g in groups], [g[n:] for g in groups]))
+    # Interleaved as the processes run: iteration 0 of all processes, iteration 1, ...
+    return tuple(
+        [i for step in zip(*(share[kind] for share in shares), strict=True) for g in step for i in g] for kind in (0, 1)
+    )
+
+
+@pytest.mark.parametrize('world', [1, 3])
+@pytest.mark.parametrize('counts', [(2, 3), (1, 1), (4, 2), (7, 20)])
+def test_each_pass_covers_everything_once(monkeypatch, world, counts):
+    epochs = 4
+    labeled, unlabeled = streams(monkeypatch, world, epochs, num_labeled=counts[0], num_unlabeled=counts[1])
+    assert set(labeled) <= set(range(L))
+    assert set(unlabeled) <= set(range(L, L + U))
+    # Labelled: permutation after permutation, wherever epochs end.
+    passes = [labeled[i : i + L] for i in range(0, len(labeled) - L + 1, L)]
+    assert all(sorted(one) == list(range(L)) for one in passes)
+    # Unlabelled: each epoch a whole pass, and of its beginning only what fills the last groups.
+    length = len(unlabeled) // epochs
+    assert length - U < counts[1] * world
+    for epoch in range(epochs):
+        drawn = unlabeled[epoch * length : (epoch + 1) * length]
+        assert sorted(drawn[:U]) == list(range(L, L + U))
+        assert drawn[U:] == (drawn[:U] * length)[: length - U]
+
+
+def test_orders_differ_by_pass_kind_and_seed(monkeypatch):
+    labeled, unlabeled = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1)
+    passes = [tuple(labeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
+    passes += [tuple(u - 17 for u in unlabeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
+    assert len(set(passes)) == 16
+    other = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1, seed=8)
+    assert tuple(other[1][:17]) not in {tuple(u + 17 for u in one) for one in passes}
+
+
+def test_unshuffled_order(monkeypatch):
+    sampler = make(monkeypatch, sizes=(3, 4), num_labeled=2, num_unlabeled=3, shuffle=False)
+    assert list(islice(sampler, 15)) == [0, 1, 3, 4, 5, 2, 0, 6, 3, 4, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize('rank', [0, 2])
+@pytest.mark.parametrize('skipped', [0, 1, 10, 333])
+def test_skip_goes_on_as_if_never_interrupted(monkeypatch, rank, skipped):
+    whole = list(islice(make(monkeypatch, rank, 3), skipped + 50))
+    resumed = make(monkeypatch, rank, 3)
+    resumed.skip(skipped)
+    assert list(islice(resumed, 50)) == whole[skipped:]
+
+
+def test_skip_draws_only_the_order_it_lands_in(monkeypatch):
+    drawn = []
+    draw = SemiSampler._draw_order
+    monkeypatch.setattr(SemiSampler, '_draw_order', lambda self, *a: drawn.append(a) or draw(self, *a))
+    sampler = make(monkeypatch, sizes=(50, 1000))
+    sampler.skip(5 * 10**9)
+    next(iter(sampler))
+    assert len(drawn) == 1
+
+
+def test_second_iterator_goes_on(monkeypatch):
+    whole = list(islice(make(monkeypatch), 40))
+    sampler = make(monkeypatch)
+    assert list(islice(sampler, 13)) + list(islice(sampler, 27)) == whole
+
+
+def test_dataloader_batches_are_groups(monkeypatch):
+    sampler = make(monkeypatch)
+    loader = DataLoader(range(L + U), batch_size=5, sampler=sampler)
+    assert len(loader) == sampler.iterations_per_epoch == 6
+    for batch in islice(loader, 20):
+        assert (batch[:2] < L).all()
+        assert (batch[2:] >= L).all()
+
+
+def test_builds_from_the_registry(monkeypatch):
+    dataset = SimpleNamespace(num_labeled=2, num_unlabeled=3)
+    config = dict(type='SemiSampler', num_labeled=1, num_unlabeled=1)
+    sampler = DATA_SAMPLERS.build(config, default_args=dict(dataset=dataset, seed=None))
+    assert isinstance(sampler.seed, int)
+    assert sampler.set_epoch(3) is None
+
+
+def test_errors(monkeypatch):
+    with pytest.raises(ValueError, match='num_unlabeled is 0.*InfiniteSampler'):
+        make(monkeypatch, num_unlabeled=0)
+    with pytest.raises(ValueError, match='num_labeled is -1'):
+        make(monkeypatch, num_labeled=-1)
+    with pytest.raises(TypeError, match='list without num_labeled.*SemiDataset'):
+        SemiSampler([1, 2], 1, 1)
+    with pytest.raises(ValueError, match='num_samples is -1'):
+        make(monkeypatch).skip(-1)

@@ -1,0 +1,197 @@
+"""The strong view against PIL with torchvision, and the CutMix box."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import TRANSFORMS
+from PIL import Image, ImageFilter
+from torchvision.transforms import ColorJitter
+from torchvision.transforms import functional as F  # noqa: N812
+
+from mmseg_derprop.datasets import RandomCutMixBox, StrongAugment, strong
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module')
+def rgb():
+    """A colourful image with smooth parts, edges and texture, (64, 48, 3)."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.integers(0, 256, (5, 4, 3), np.uint8), (48, 64))
+    coarse[10:30, 5:25] = 220, 40, 60
+    return np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 255).astype(np.uint8)
+
+
+def bgr(img):
+    return np.ascontiguousarray(np.asarray(img)[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ('ours', 'theirs', 'amounts', 'tolerance'),
+    [
+        (strong.adjust_brightness, F.adjust_brightness, (0.5, 0.93, 1.5), 1),
+        (strong.adjust_contrast, F.adjust_contrast, (0.5, 0.93, 1.5), 2),
+        (strong.adjust_saturation, F.adjust_saturation, (0.5, 0.93, 1.5), 2),
+        # Both round the hue to about 256 steps, PIL downwards: a step is 6 levels, two may add up.
+        (strong.adjust_hue, F.adjust_hue, (-0.25, 0.0, 0.1, 0.25), 12),
+    ],
+)
+def test_each_change_is_torchvisions_on_pil(rgb, ours, theirs, amounts, tolerance):
+    # A dark image too: the other one's mean is near the middle of the range.
+    for img in (rgb, rgb // 3):
+        for amount in amounts:
+            expected = bgr(theirs(Image.fromarray(img), amount)).astype(int)
+            difference = np.abs(ours(bgr(img), amount) - expected)
+            assert difference.max() <= tolerance
+            assert difference.mean() <= 1.5
+
+
+def test_jitter_makes_its_changes_in_any_order_within_their_ranges(monkeypatch):
+    ranges = dict.fromkeys(('brightness', 'contrast', 'saturation'), (0.5, 1.5))
+    ranges['hue'] = (-0.25, 0.25)
+    drawn = []
+    for name in ranges:
+        monkeypatch.setattr(
+            strong,
+            f'adjust_{name}',
+            lambda img, amount, name=name: drawn.append((name, amount)) or img,
+        )
+    for _ in range(600):
+        StrongAugment(jitter_prob=1, blur_prob=0)(dict(img=np.zeros((2, 2, 3), np.uint8)))
+    orders = {tuple(name for name, _ in drawn[i : i + 4]) for i in range(0, len(drawn), 4)}
+    assert len(drawn) == 2400
+    # All permutations; 600 draws miss one of the 24 with a probability below 1e-9.
+    assert len(orders) == 24
+    assert all(len(set(order)) == 4 for order in orders)
+    for name, (low, high) in ranges.items():
+        amounts = [amount for which, amount in drawn if which == name]
+        width = high - low
+        assert low <= min(amounts) < low + 0.03 * width
+        assert high - 0.03 * width < max(amounts) <= high
+        # The mean of 600 uniform draws deviates by 0.012 of the width.
+        assert abs(np.mean(amounts) - (low + high) / 2) < 0.05 * width
+
+
+def test_gray_weighs_red_green_blue(rgb):
+    expected = np.asarray(Image.fromarray(rgb).convert('L')).astype(int)
+    gray = strong.to_gray(bgr(rgb))
+    assert np.abs(gray - expected[..., None]).max() <= 1
+
+
+@pytest.mark.parametrize('sigma', [0.1, 0.6, 1.2, 2.0])
+def test_blur_is_pils(rgb, sigma):
+    expected = bgr(Image.fromarray(rgb).filter(ImageFilter.GaussianBlur(sigma))).astype(int)
+    # PIL's is an approximation by boxes, coarsest for a small sigma.
+    assert np.abs(strong.gaussian_blur(bgr(rgb), sigma) - expected).mean() < 1.5
+
+
+def statistics(img):
+    """Mean and deviation of each channel in BGR, mean chroma, mean gradient."""
+    img = np.asarray(img, np.float64)
+    chroma = (img.max(-1) - img.min(-1)).mean()
+    gradient = np.abs(np.diff(img, axis=0)).mean()
+    return [*img.mean((0, 1)), *img.std((0, 1)), chroma, gradient]
+
+
+def pil_strong(img, jitter):
+    if np.random.rand() < 0.8:
+        img = jitter(img)
+    if np.random.rand() < 0.2:
+        img = img.convert('L').convert('RGB')
+    if np.random.rand() < 0.5:
+        img = img.filter(ImageFilter.GaussianBlur(np.random.uniform(0.1, 2.0)))
+    return img
+
+
+def test_distribution_is_that_of_pil_and_torchvision(rgb):
+    draws = 1000
+    jitter, source = ColorJitter(0.5, 0.5, 0.5, 0.25), Image.fromarray(rgb)
+    theirs = np.array([statistics(bgr(pil_strong(source, jitter))) for _ in range(draws)])
+    augment = StrongAugment()
+    ours = np.array([statistics(augment(dict(img=bgr(rgb)))['img']) for _ in range(draws)])
+    spread = theirs.std(0)
+    # A difference of two means has the standard error sqrt(2 / draws) of the spread; a ratio of two
+    # deviations has about sqrt((kurtosis - 1) / (2 * draws)), kurtosis up to 4 here. Four of each.
+    assert (np.abs(ours.mean(0) - theirs.mean(0)) < 4 * np.sqrt(2 / draws) * spread).all()
+    assert (np.abs(ours.std(0) / spread - 1) < 4 * np.sqrt(3 / (2 * draws))).all()
+
+
+def test_probabilities_count(rgb):
+    img = bgr(rgb)
+    off = dict(jitter_prob=0, gray_prob=0, blur_prob=0)
+    assert (StrongAugment(**off)(dict(img=img.copy()))['img'] == img).all()
+    gray = StrongAugment(**{**off, 'gray_prob': 1})(dict(img=img.copy()))['img']
+    assert (gray == gray[..., :1]).all()
+    blurred = StrongAugment(**{**off, 'blur_prob': 1}, blur_sigma=(2.0, 2.0))(dict(img=img))['img']
+    assert statistics(blurred)[-1] < 0.5 * statistics(img)[-1]
+    for name, share in (('jitter_prob', 0.8), ('gray_prob', 0.2), ('blur_prob', 0.5)):
+        augment = StrongAugment(**{**off, name: share})
+        changed = sum((augment(dict(img=img))['img'] != img).any() for _ in range(400))
+        # A binomial's deviation is at most 0.025 here. The smallest blurs change no uint8 pixel: up
+        # to 0.09.
+        assert share - 0.19 < changed / 400 < share + 0.1
+
+
+def test_seeds_fix_the_view_and_the_box(rgb):
+    pipeline = [TRANSFORMS.build(dict(type=name)) for name in ('StrongAugment', 'RandomCutMixBox')]
+    runs = []
+    for number in (1, 1, 2):
+        np.random.seed(number)
+        results = [dict(img=bgr(rgb)) for _ in range(5)]
+        runs.append([pipeline[1](pipeline[0](one)) for one in results])
+    for i in range(5):
+        assert (runs[0][i]['img'] == runs[1][i]['img']).all()
+        assert runs[0][i]['cutmix_box'] == runs[1][i]['cutmix_box']
+    assert any((runs[0][i]['img'] != runs[2][i]['img']).any() for i in range(5))
+
+
+@pytest.mark.parametrize('shape', [(321, 321), (160, 320)])
+def test_boxes_keep_their_bounds(shape):
+    results = dict(img=np.zeros((*shape, 3), np.uint8))
+    boxes = np.array([RandomCutMixBox()(results)['cutmix_box'] for _ in range(2000)])
+    none = (boxes == 0).all(1)
+    # A binomial's deviation is 0.011.
+    assert abs(none.mean() - 0.5) < 0.05
+    x1, y1, x2, y2 = boxes[~none].T
+    assert (x1 >= 0).all()
+    assert (y1 >= 0).all()
+    assert (x2 <= shape[1]).all()
+    assert (y2 <= shape[0]).all()
+    w, h = x2 - x1, y2 - y1
+    area = w * h / (shape[0] * shape[1])
+    # Sides are rounded down by less than a pixel.
+    assert (area <= 0.4).all()
+    assert ((w + 1) * (h + 1) / (shape[0] * shape[1]) >= 0.02).all()
+    assert ((h + 1) / w >= 0.3).all()
+    assert (h / (w + 1) <= 1 / 0.3).all()
+    # Uniform area: mean 0.21, deviation 0.11, so 0.0035 for the mean of about 1000.
+    assert abs(area.mean() - 0.21) < 0.016
+    # Boxes are low and high, and lie everywhere.
+    assert (h / w).min() < 0.45
+    assert (h / w).max() > 2
+    assert abs((x1 + x2).mean() / shape[1] - 1) < 0.05
+    assert abs((y1 + y2).mean() / shape[0] - 1) < 0.05
+
+
+def test_errors(rgb):
+    with pytest.raises(ValueError, match='jitter is .*0.5'):
+        StrongAugment(jitter=(0.5, 0.5, 0.5, 0.6))
+    with pytest.raises(ValueError, match='blur_prob is 1.5'):
+        StrongAugment(blur_prob=1.5)
+    with pytest.raises(ValueError, match='blur_sigma'):
+        StrongAugment(blur_sigma=(0.0, 1.0))
+    with pytest.raises(TypeError, match='float32.*to_float32'):
+        StrongAugment()(dict(img=rgb.astype(np.float32)))
+    with pytest.raises(ValueError, match='prob is -1'):
+        RandomCutMixBox(prob=-1)
+    with pytest.raises(ValueError, match='area'):
+        RandomCutMixBox(area=(0.4, 0.02))
+    with pytest.raises(ValueError, match='aspect'):
+        RandomCutMixBox(aspect=(0, 1))
+    with pytest.raises(ValueError, match='32 x 512.*does not fit'):
+        RandomCutMixBox(prob=1)(dict(img=np.zeros((32, 512, 3), np.uint8)))

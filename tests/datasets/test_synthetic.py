@@ -1,0 +1,125 @@
+"""The embedded data set."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+
+from mmseg_derprop.datasets import synthetic
+from mmseg_derprop.datasets.synthetic import CLASSES, IGNORE, draw_shapes, write_shapes
+
+SCRIPT = Path(__file__).parents[2] / 'tools/dataset_converters/make_shapes.py'
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp('shapes')
+    write_shapes(root, labeled=3, unlabeled=4, val=2, size=48)
+    return root
+
+
+def test_an_image_depends_on_seed_split_and_index_only():
+    image, label = draw_shapes(0, 'val', 3)
+    draw_shapes(0, 'val', 4)
+    again, label_again = draw_shapes(0, 'val', 3)
+    assert np.array_equal(image, again) and np.array_equal(label, label_again)
+    for other in ((1, 'val', 3), (0, 'labeled', 3), (0, 'val', 4)):
+        assert not np.array_equal(image, draw_shapes(*other)[0])
+
+
+@pytest.mark.parametrize('size', [32, 65, 96])
+def test_shapes_and_types(size):
+    image, label = draw_shapes(5, 'labeled', 0, size)
+    assert image.shape == (size, size, 3) and image.dtype == np.uint8
+    assert label.shape == (size, size) and label.dtype == np.uint8
+    assert set(np.unique(label)) <= {*range(len(CLASSES)), IGNORE}
+
+
+def test_every_class_is_frequent_and_colour_tells_nothing():
+    samples = [draw_shapes(0, 'unlabeled', index) for index in range(150)]
+    images, labels = (np.stack(part) for part in zip(*samples, strict=True))
+    share = np.bincount(labels.ravel(), minlength=256) / labels.size
+    assert 0.5 < share[0] < 0.85
+    assert (share[1 : len(CLASSES)] > 0.015).all()
+    assert 0 < share[IGNORE] < 0.08
+    means = np.array([images[labels == k].mean(0) for k in range(1, len(CLASSES))])
+    spread = images[(labels > 0) & (labels != IGNORE)].std(0)
+    assert (np.ptp(means, axis=0) < 0.5 * spread).all()
+
+
+@pytest.mark.parametrize(
+    ('category', 'u', 'v', 'inside'),
+    [
+        (1, 0.0, 0.89, True),
+        (1, 0.0, 0.91, False),
+        (2, 0.54, 0.54, True),  # corners on the axes, edges through (0.55, 0.55)
+        (2, 0.56, 0.56, False),
+        (2, 1.09, 0.0, True),
+        (3, -0.62, 0.0, True),
+        (3, -0.63, 0.0, False),
+        (4, 0.0, 0.0, False),
+        (4, 0.75, 0.0, True),
+        (5, 1.19, 0.0, True),
+        (5, -0.56, 0.0, False),
+    ],
+)
+def test_outlines(category, u, v, inside):
+    rng = np.random.default_rng(0)
+    distance = synthetic._outline(rng, category, np.array([[u]]), np.array([[v]]))
+    assert (distance.item() > 0) == inside
+
+
+@pytest.mark.parametrize('wrong', [dict(split='train'), dict(seed=-1), dict(index=-1), dict(size=16)])
+def test_wrong_arguments_are_named(wrong):
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=f'{name} is .*{value}.*allowed'):
+        draw_shapes(**dict(seed=0, split='val', index=0) | wrong)
+
+
+def test_files(root):
+    ids = (root / 'ImageSets/Segmentation/unlabeled.txt').read_text().split()
+    assert len(ids) == 4
+    assert len(list((root / 'JPEGImages').glob('*.jpg'))) == 9
+    image, label = draw_shapes(0, 'unlabeled', 1, 48)
+    saved = Image.open(root / f'SegmentationClass/{ids[1]}.png')
+    assert saved.mode == 'P' and np.array_equal(np.array(saved), label)
+    photo = np.array(Image.open(root / f'JPEGImages/{ids[1]}.jpg')).astype(float)
+    assert np.abs(photo - image).mean() < 12
+
+
+@pytest.mark.parametrize('split', ['labeled', 'val'])
+def test_dataset_reads_what_was_written(root, split):
+    init_default_scope('mmseg')
+    dataset = DATASETS.build(
+        dict(
+            type='ShapesDataset',
+            data_root=str(root),
+            ann_file=f'ImageSets/Segmentation/{split}.txt',
+            data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations'),
+                dict(type='PackSegInputs'),
+            ],
+        )
+    )
+    assert dataset.metainfo['classes'] == CLASSES
+    assert len(dataset.metainfo['palette']) == len(CLASSES)
+    for index, sample in enumerate(dataset):
+        label = draw_shapes(0, split, index, 48)[1]
+        assert sample['inputs'].shape == (3, 48, 48)
+        assert np.array_equal(sample['data_samples'].gt_sem_seg.data.numpy()[0], label)
+
+
+def test_script(tmp_path):
+    command = f'{SCRIPT} --out {tmp_path} --labeled 2 --unlabeled 1 --val 1 --size 32 --seed 7'
+    subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
+    saved = Image.open(tmp_path / 'SegmentationClass/labeled_00001.png')
+    assert np.array_equal(np.array(saved), draw_shapes(7, 'labeled', 1, 32)[1])

@@ -1,0 +1,193 @@
+"""Geometry, branches, packing and collating."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import FUNCTIONS
+from mmseg.registry import TRANSFORMS
+
+from mmseg_derprop.datasets import (
+    LoadUnlabeledAnnotations,
+    MultiBranch,
+    PackSemiInputs,
+    PadToCrop,
+    RandomRescale,
+    semi_collate,
+)
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    np.random.seed(0)
+
+
+def image(h=20, w=30):
+    """No pixel is black, so that black is padding."""
+    img = np.random.randint(1, 256, (h, w, 3), dtype=np.uint8)
+    return dict(img=img, img_shape=(h, w), ori_shape=(h, w), seg_fields=[], img_path='a.jpg')
+
+
+def unlabeled(h=20, w=30):
+    return LoadUnlabeledAnnotations()(image(h, w))
+
+
+def test_rescale_long_side_is_a_uniform_integer():
+    sides = []
+    for _ in range(3000):
+        results = RandomRescale((0.5, 2.0))(unlabeled(4, 10))
+        h, w = results['img'].shape[:2]
+        assert results['ignore_map'].shape == results['img_shape'] == (h, w)
+        assert abs(h - 0.4 * w) <= 0.5
+        sides.append(w)
+    counts = np.bincount(sides)
+    assert (min(sides), max(sides)) == (5, 20)
+    # 16 values, 187.5 expected of each, standard deviation 13: five of them.
+    assert np.abs(counts[5:] - 187.5).max() < 66
+
+
+def test_rescale_upright_image_by_its_height():
+    results = RandomRescale((2.0, 2.0))(unlabeled(10, 3))
+    assert results['img'].shape == (20, 6, 3)
+
+
+def test_rescale_keeps_labels_and_interpolates_images():
+    results = image(8, 8)
+    results['img'][:] = np.repeat(np.arange(8, dtype=np.uint8)[None, :, None] * 30, 8, 0)
+    results['gt_seg_map'] = np.tile(np.array([0, 255] * 4, np.uint8), (8, 1))
+    results['seg_fields'] = ['gt_seg_map']
+    results = RandomRescale((2.0, 2.0))(results)
+    assert set(np.unique(results['gt_seg_map'])) == {0, 255}
+    assert len(np.unique(results['img'])) > 8
+
+
+def test_pad_marks_exactly_the_padding():
+    results = unlabeled(20, 30)
+    results['gt_seg_map'] = np.full((20, 30), 3, np.uint8)
+    results['seg_fields'].append('gt_seg_map')
+    before = results['img'].copy()
+    results = PadToCrop((32, 24))(results)
+    assert results['img'].shape == (32, 30, 3)
+    assert results['img_shape'] == (32, 30)
+    assert (results['img'][:20] == before).all()
+    assert not results['img'][20:].any()
+    assert not results['ignore_map'][:20].any()
+    assert (results['ignore_map'][20:] == 1).all()
+    assert (results['gt_seg_map'][20:] == 255).all()
+    assert (results['gt_seg_map'][:20] == 3).all()
+
+
+def test_pad_leaves_large_images_alone():
+    results = unlabeled(20, 30)
+    img = results['img']
+    assert PadToCrop(20)(results)['img'] is img
+
+
+def weak_geometry(size=24):
+    return [
+        RandomRescale((0.5, 2.0)),
+        PadToCrop(size),
+        TRANSFORMS.build(dict(type='RandomCrop', crop_size=(size, size))),
+        TRANSFORMS.build(dict(type='RandomFlip', prob=0.5)),
+    ]
+
+
+def test_ignore_map_follows_crop_and_flip():
+    """The image has no black pixel, and bilinear resizing makes none, so black is the padding."""
+    shares, flips = [], 0
+    for _ in range(100):
+        results = unlabeled()
+        for transform in weak_geometry():
+            results = transform(results)
+        assert results['img'].shape == (24, 24, 3)
+        assert ((results['img'] == 0).all(-1) == results['ignore_map']).all()
+        shares.append(results['ignore_map'].mean())
+        flips += bool(results['flip'])
+    assert min(shares) == 0
+    assert max(shares) > 0.3
+    assert 25 < flips < 75
+
+
+def darken(results):
+    results['img'] //= 2
+    results['seg_fields'].append('changed')
+    return results
+
+
+def views():
+    inner = MultiBranch(weak=[PackSemiInputs()], strong=[darken, PackSemiInputs()])
+    mixed = MultiBranch(weak_mix=[PackSemiInputs()], strong_mix=[darken, PackSemiInputs()])
+    return MultiBranch(view=[*weak_geometry(), inner], mix=[*weak_geometry(), mixed])
+
+
+def test_nested_branches_share_their_weak_crop():
+    results = unlabeled()
+    before = results['img'].copy()
+    packed = views()(results)
+    assert list(packed['inputs']) == ['weak', 'strong', 'weak_mix', 'strong_mix']
+    assert list(packed['data_samples']) == list(packed['inputs'])
+    inputs, samples = packed['inputs'], packed['data_samples']
+    for weak, strong in (('weak', 'strong'), ('weak_mix', 'strong_mix')):
+        assert inputs[weak].shape == (3, 24, 24)
+        assert torch.equal(inputs[weak] // 2, inputs[strong])
+        ignored = samples[weak].ignore_map.data
+        assert ignored.shape == (1, 24, 24)
+        assert ignored.dtype == torch.bool
+        assert torch.equal(ignored, samples[strong].ignore_map.data)
+        assert torch.equal(ignored[0], (inputs[weak] == 0).all(0))
+    assert not torch.equal(inputs['weak'], inputs['weak_mix'])
+    # What was loaded is nobody's to change.
+    assert (results['img'] == before).all()
+    assert results['seg_fields'] == ['ignore_map']
+
+
+def test_branches_build_from_a_config():
+    branch = TRANSFORMS.build(dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')]))
+    results = image()
+    results['gt_seg_map'] = np.ones((20, 30), np.uint8)
+    results['cutmix_box'] = (1, 2, 3, 4)
+    sample = branch(results)['data_samples']['sup']
+    assert (sample.gt_sem_seg.data == 1).all()
+    assert sample.metainfo['cutmix_box'] == (1, 2, 3, 4)
+    assert sample.metainfo['img_path'] == 'a.jpg'
+    assert 'ignore_map' not in sample
+
+
+def test_branch_that_gives_up_gives_up_the_item():
+    assert MultiBranch(sup=[lambda results: None])(image()) is None
+
+
+def test_seeds_fix_the_views():
+    results, packed = unlabeled(), []
+    for number in (3, 3, 4):
+        np.random.seed(number)
+        packed.append(views()(results)['inputs']['weak_mix'])
+    assert torch.equal(packed[0], packed[1])
+    assert not torch.equal(packed[0], packed[2])
+
+
+def test_collate_lists_by_branch():
+    sup = MultiBranch(sup=[PackSemiInputs()])
+    items = [sup(image()), sup(image(8, 8)), views()(unlabeled()), views()(unlabeled())]
+    batch = FUNCTIONS.get('semi_collate')(items)
+    assert list(batch['inputs']) == ['sup', 'weak', 'strong', 'weak_mix', 'strong_mix']
+    assert all(len(branch) == 2 for kind in batch.values() for branch in kind.values())
+    assert batch['inputs']['sup'][1] is items[1]['inputs']['sup']
+    assert batch['data_samples']['strong'][1] is items[3]['data_samples']['strong']
+    with pytest.raises(ValueError, match='order LUL.*batch_size'):
+        semi_collate([items[0], items[2], items[1]])
+    with pytest.raises(ValueError, match='order UU'):
+        semi_collate(items[2:])
+
+
+def test_errors():
+    with pytest.raises(ValueError, match='0 branches'):
+        MultiBranch()
+    pack = [PackSemiInputs()]
+    with pytest.raises(ValueError, match="branch 'weak', allowed is one"):
+        MultiBranch(weak=pack, view=[MultiBranch(weak=pack)])(unlabeled())
+    with pytest.raises(ValueError, match="'weak'.*PackSemiInputs"):
+        MultiBranch(weak=[darken])(unlabeled())
+    with pytest.raises(ValueError, match='ratio_range'):
+        RandomRescale((2.0, 0.5))
+    with pytest.raises(ValueError, match='size is 0'):
+        PadToCrop(0)

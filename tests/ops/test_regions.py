@@ -1,0 +1,224 @@
+"""Regions and their labels: worked examples, the reference, properties."""
+
+import pytest
+import reference
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmseg_derprop.ops import propagate_regions, region_masks
+
+
+def members(*regions, length=11):
+    """Regions (1, R, 1, length) from the pixels that belong to them."""
+    masks = torch.zeros(1, len(regions), 1, length, dtype=torch.bool)
+    for mask, pixels in zip(masks[0], regions, strict=True):
+        mask[0, list(pixels)] = True
+    return masks
+
+
+# --- Masks ---------------------------------------------------------------------------------------
+
+
+def test_mask_exceeds_the_middle_of_the_range_strictly():
+    maps = torch.tensor([[[[2.0, 4.0, 6.0], [4.25, 3.75, 5.0]]]])
+    wanted = [[[[False, False, True], [True, False, True]]]]
+    assert region_masks(maps, (2, 3)).tolist() == wanted
+
+
+def test_masks_by_hand_at_image_size():
+    """0 and 8 at the ends, 4 in the middle: of nine pixels those beyond the middle."""
+    maps = torch.tensor([[[[0.0, 4.0, 8.0]], [[8.0, 4.0, 0.0]], [[0.0, 8.0, 0.0]]]])
+    found = region_masks(maps, (1, 9))[0, :, 0].int().tolist()
+    assert found == [
+        [0, 0, 0, 0, 0, 1, 1, 1, 1],
+        [1, 1, 1, 1, 0, 0, 0, 0, 0],
+        [0, 0, 0, 1, 1, 1, 0, 0, 0],
+    ]
+
+
+def test_range_is_that_of_the_resized_map():
+    """Shrinking loses the peak of 9: what is left decides."""
+    maps = torch.tensor([[[[0.0, 9.0, 1.0, 9.0, 2.0]]]])
+    assert region_masks(maps, (1, 3)).tolist() == [[[[False, False, True]]]]
+
+
+@pytest.mark.parametrize('value', [0.0, 0.25, 2.0**-60])
+def test_constant_map_is_an_empty_region(value):
+    maps = torch.full((2, 3, 4, 5), value)
+    for size in ((4, 5), (7, 9), (13, 17)):  # halves and quarters: nothing is rounded
+        assert not region_masks(maps, size).any()
+
+
+def test_each_map_has_its_own_range():
+    """Scale and offset change nothing: neither other rows nor other images do."""
+    maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
+    scale = torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)[:, None, None]
+    assert torch.equal(region_masks(maps * scale + scale, (9, 11)), region_masks(maps, (9, 11)))
+    assert torch.equal(region_masks(maps[1:], (9, 11)), region_masks(maps, (9, 11))[1:])
+
+
+@settings(max_examples=40)
+@given(
+    batch=st.integers(1, 3),
+    count=st.integers(1, 5),
+    grid=st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    size=st.tuples(st.integers(1, 30), st.integers(1, 30)),
+    sharp=st.sampled_from([0.1, 3.0, 100.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_masks_are_those_of_the_reference(batch, count, grid, size, sharp, seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = sharp * torch.randn(batch, count, grid[0] * grid[1], generator=generator)
+    maps = scores.softmax(2).unflatten(2, grid)
+    before = maps.clone()
+    found = region_masks(maps, size)
+    assert found.dtype == torch.bool
+    assert torch.equal(found, reference.region_masks(maps, size))
+    assert torch.equal(maps, before)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_masks_of_half_precision_maps_are_computed_in_float32(dtype):
+    maps = torch.rand(2, 6, 5, 7).to(dtype)
+    wanted = region_masks(maps.float(), (33, 49))
+    assert torch.equal(region_masks(maps, (33, 49)), wanted)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(region_masks(maps.float(), (33, 49)), wanted)
+
+
+# --- Labels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('tau', [0.6, torch.tensor(0.6)])
+def test_later_regions_see_what_earlier_ones_wrote(tau):
+    labels = torch.tensor([[[0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 3]]])
+    confident = torch.tensor([[[1, 1, 1, 1, 0, 1, 0, 1, 1, 0, 0]]]).bool()
+    steps = [
+        # All four vote, 0 0 0 1: three quarters for 0.
+        ((0, 1, 2, 3), [0, 0, 0, 0, 1, 1, 2, 2, 2, 2, 3], ()),
+        # 1 2 3 5 vote. Pixel 3 has become 0, so it is 0 0 0 1; before, it was a draw.
+        ((1, 2, 3, 5, 6), [0, 0, 0, 0, 1, 0, 0, 2, 2, 2, 3], (6,)),
+        # 5 7 8 vote, 0 2 2. Pixel 6 is accepted by now, not confident: it would make a draw.
+        ((5, 6, 7, 8), [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3], (6,)),
+        # Nobody votes.
+        ((4, 9), [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3], (6,)),
+        # One of four votes: too few.
+        ((4, 6, 7, 9), [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3], (6,)),
+        # 0 0 0 2 2: a share of exactly 0.6 does not win.
+        ((0, 1, 2, 7, 8), [0, 0, 0, 0, 1, 2, 2, 2, 2, 2, 3], (6,)),
+        # Three of five vote: exactly 0.6 is enough to be heard.
+        ((0, 1, 2, 4, 9), [0, 0, 0, 0, 0, 2, 2, 2, 2, 0, 3], (4, 6, 9)),
+    ]
+    regions = members(*(pixels for pixels, _, _ in steps))
+    for count, (_, wanted, newly) in enumerate(steps, start=1):
+        found, accepted = propagate_regions(labels, confident, regions[:, :count], tau, 4)
+        assert found[0, 0].tolist() == wanted, f'after region {count}'
+        expected = confident.clone()
+        expected[..., list(newly)] = True
+        assert torch.equal(accepted, expected), f'after region {count}'
+
+
+def test_order_of_regions_matters():
+    labels = torch.tensor([[[0, 0, 0, 1, 1]]])
+    confident = torch.ones(1, 1, 5, dtype=torch.bool)
+    regions = members((0, 1, 2, 3), (2, 3, 4), length=5)
+    found, _ = propagate_regions(labels, confident, regions, 0.6, 2)
+    assert found.tolist() == [[[0, 0, 0, 0, 0]]]
+    found, _ = propagate_regions(labels, confident, regions.flip(1), 0.6, 2)
+    assert found.tolist() == [[[0, 0, 1, 1, 1]]]
+
+
+def test_ties_go_to_the_smaller_id():
+    labels = torch.tensor([[[5, 3, 5, 3, 0, 4]]])
+    confident = torch.tensor([[[1, 1, 1, 1, 0, 1]]]).bool()
+    regions = members((0, 1, 2, 3, 4, 5), length=6)
+    found, accepted = propagate_regions(labels, confident, regions, 0.3, 6)
+    assert found.tolist() == [[[3] * 6]]
+    assert accepted.all()
+
+
+def test_tau_of_one_changes_nothing():
+    labels = torch.zeros(1, 1, 11, dtype=torch.int64)
+    confident = torch.zeros(1, 1, 11, dtype=torch.bool)
+    confident[..., :4] = True
+    found, accepted = propagate_regions(labels, confident, members(range(4), range(9)), 1.0, 3)
+    assert torch.equal(found, labels)
+    assert torch.equal(accepted, confident)
+
+
+def test_tau_of_zero_lets_one_voter_decide():
+    labels = torch.arange(11).view(1, 1, 11)
+    confident = (labels == 7) | (labels == 2)
+    regions = members(range(5, 11), (0, 1))
+    found, accepted = propagate_regions(labels, confident, regions, torch.tensor(0.0), 11)
+    assert found.flatten().tolist() == [0, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7]
+    assert accepted.flatten().nonzero().flatten().tolist() == [2, 5, 6, 7, 8, 9, 10]
+
+
+@pytest.mark.parametrize('tau', [0.0, 0.5, 1.0])
+@pytest.mark.parametrize('empty', ['regions', 'confident', 'none'])
+def test_nothing_to_do(tau, empty):
+    labels = torch.randint(4, (2, 5, 6))
+    confident = torch.rand(2, 5, 6) < (0 if empty == 'confident' else 0.5)
+    count = 0 if empty == 'none' else 7
+    regions = torch.rand(2, count, 5, 6) < (0 if empty == 'regions' else 0.5)
+    found, accepted = propagate_regions(labels, confident, regions, tau, 4)
+    assert torch.equal(found, labels)
+    assert torch.equal(accepted, confident)
+    assert found.dtype == torch.int64 and accepted.dtype == torch.bool
+
+
+@settings(max_examples=80)
+@given(
+    batch=st.integers(1, 3),
+    classes=st.integers(2, 6),
+    count=st.integers(1, 12),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    tau=st.sampled_from([0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0]),
+    share=st.sampled_from([0.2, 0.7, 1.0]),
+    agreement=st.sampled_from([0.0, 0.6, 0.95]),
+    as_tensor=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_labels_are_those_of_the_reference(
+    batch, classes, count, size, tau, share, agreement, as_tensor, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+
+    def rand(*shape):
+        return torch.rand(shape, generator=generator)
+
+    labels = torch.randint(classes, (batch, *size), generator=generator)
+    labels[rand(batch, *size) < agreement] = classes - 1
+    confident = rand(batch, *size) < share
+    regions = rand(batch, count, *size) < rand(batch, count, 1, 1)
+    threshold = torch.tensor(tau) if as_tensor else tau
+    inputs = labels.clone(), confident.clone(), regions.clone()
+    found = propagate_regions(labels, confident, regions, threshold, classes)
+    wanted = reference.propagate_regions(labels, confident, regions, torch.tensor(tau), classes)
+    for have, want in zip(found, wanted, strict=True):
+        assert have.dtype == want.dtype
+        assert torch.equal(have, want)
+    for now, before in zip((labels, confident, regions), inputs, strict=True):
+        assert torch.equal(now, before)
+
+
+def test_realistic_scene():
+    """Overlapping smooth regions on a blocky image: some labels change, some of those twice."""
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.randint(5, (2, 1, 3, 4), generator=generator).float()
+    labels = torch.nn.functional.interpolate(coarse, (49, 65))[:, 0].long()
+    noise = torch.rand(2, 49, 65, generator=generator)
+    labels = torch.where(noise < 0.1, torch.randint(5, labels.shape, generator=generator), labels)
+    confident = torch.rand(2, 49, 65, generator=generator) < 0.85
+    maps = (4 * torch.randn(2, 40, 7 * 9, generator=generator)).softmax(2).unflatten(2, (7, 9))
+    regions = region_masks(maps, (49, 65))
+    wanted = reference.propagate_regions(labels, confident, regions, 0.6, 5)
+    assert (wanted[0] != labels).sum() > 50
+    assert (wanted[1] != confident).sum() > 50
+    found = propagate_regions(labels, confident, regions, 0.6, 5)
+    assert torch.equal(found[0], wanted[0])
+    assert torch.equal(found[1], wanted[1])
+    alone = propagate_regions(labels[1:], confident[1:], regions[1:], 0.6, 5)
+    assert torch.equal(alone[0], wanted[0][1:])

@@ -1,0 +1,92 @@
+"""Draws what a config trains on, before it trains.
+
+    python tools/analysis_tools/browse_dataset.py CONFIG [--out-dir DIR] [--number N] [--cfg-options ...]
+
+A picture a batch: labelled crops with their labels, and for each unlabelled image every branch, the CutMix box, the
+strong view as the student will see it (its box filled by the partner), and what is ignored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+
+import cv2
+import mmengine
+import numpy as np
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, set_random_seed
+
+import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.config import load_config
+from mmseg_derprop.draw import outline, overlay, paint, panel
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Draw the training data of a config')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('--out-dir', default='work_dirs/browse', help='folder for the pictures')
+    parser.add_argument('--number', type=int, default=4, help='how many batches')
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+    return parser.parse_args()
+
+
+def rgb(image) -> np.ndarray:
+    """(3, H, W) uint8 BGR tensor as (H, W, 3) RGB array."""
+    return np.ascontiguousarray(image.numpy().transpose(1, 2, 0)[..., ::-1])
+
+
+def draw_labeled(image, sample, palette) -> list[tuple[str, np.ndarray]]:
+    labels = sample.gt_sem_seg.data[0].numpy()
+    name = osp.basename(sample.img_path)
+    return [(f'sup {name}', rgb(image)), ('labels (white: ignored)', overlay(rgb(image), paint(labels, palette)))]
+
+
+def draw_unlabeled(inputs, samples, index, palette) -> list[tuple[str, np.ndarray]]:
+    ignored = samples['weak'][index].ignore_map.data[0].numpy().astype(bool)
+    pictures = [(f'weak {osp.basename(samples["weak"][index].img_path)}', rgb(inputs['weak'][index]))]
+    x1, y1, x2, y2 = samples['strong'][index].cutmix_box
+    box = np.zeros(ignored.shape, bool)
+    box[y1:y2, x1:x2] = True
+    strong = rgb(inputs['strong'][index])
+    pictures.append(('strong, CutMix box', outline(strong, box)))
+    if 'strong_mix' in inputs:
+        partner = rgb(inputs['strong_mix'][index])
+        pictures += [('weak_mix', rgb(inputs['weak_mix'][index])), ('strong_mix', partner)]
+    else:
+        partner = rgb(inputs['strong'][(index + 1) % len(inputs['strong'])])
+    pictures.append(('what the student sees', np.where(box[..., None], partner, strong)))
+    pictures.append(('ignored (white)', np.repeat(np.uint8(255) * ignored[..., None], 3, axis=2)))
+    if 'gt_sem_seg' in samples['weak'][index]:
+        labels = samples['weak'][index].gt_sem_seg.data[0].numpy()
+        pictures.append(('truth, for the log only', paint(labels, palette)))
+    return pictures
+
+
+def main() -> None:
+    args = parse_args()
+    config = load_config(args.config, args.cfg_options)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    set_random_seed(args.seed)
+    settings = dict(config.train_dataloader, num_workers=0, persistent_workers=False)
+    if dict(settings.get('collate_fn', {})).get('type') != 'semi_collate':
+        raise SystemExit(
+            f'{args.config} has no labelled and unlabelled branches (train_dataloader.collate_fn is not semi_collate); '
+            "for a plain MMSegmentation config use that project's browse_dataset.py."
+        )
+    loader = Runner.build_dataloader(settings, seed=args.seed)
+    palette = loader.dataset.metainfo['palette']
+    mmengine.mkdir_or_exist(args.out_dir)
+    for number, batch in zip(range(args.number), loader):
+        inputs, samples = batch['inputs'], batch['data_samples']
+        rows = [draw_labeled(i, s, palette) for i, s in zip(inputs['sup'], samples['sup'])]
+        rows += [draw_unlabeled(inputs, samples, index, palette) for index in range(len(inputs['weak']))]
+        path = osp.join(args.out_dir, f'batch_{number}.png')
+        cv2.imwrite(path, panel(rows)[..., ::-1])
+        print(path)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,285 @@
+"""Compares the project's parts with golden data of the published program.
+
+    python tools/analysis_tools/check_golden.py step.npz ...
+    python tools/analysis_tools/check_golden.py network.npz --weights CONVERTED.pth --config CONFIG [--cfg-options ...]
+
+A file holds inputs (``in_*``) and what the published program makes of them (``out_*``). A step file has what the
+networks gave for a batch: all that follows is compared, gradients included, with the preset of
+configs/_base_/methods/derprop_published.py. A network file has an image: the network is compared, with weights that
+tools/model_converters/published2mmseg.py converted. The exit status is 0 only if every output of every file agrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmseg_derprop.config import load_config
+from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
+from mmseg_derprop.models.losses import hard_loss
+from mmseg_derprop.ops import propagate_regions, similarity_rows
+from mmseg_derprop.ops.affinity import affinity_factors
+
+METHOD = Path(__file__).resolve().parents[2] / 'configs/_base_/methods/derprop_published.py'
+TOLERANCE, ZERO_TOLERANCE = 1e-4, 1e-8  # of an entry's largest magnitude; of an entry that is zero throughout
+AMBIGUOUS, AMBIGUOUS_SHARE = 1e-5, 0.002  # distance of a region's pixel from its threshold; share of such pixels
+TIE = 1e-7  # affinities that differ by less are equal but for rounding
+DIVIDES_BY_ZERO = {'affinity_x', 'loss_consistency', 'loss_norm', 'loss_norm_u_s1', 'loss'}  # if published so
+
+
+class Comparison:
+    """Compares outputs with those of a file and prints a line for each."""
+
+    def __init__(self, expected: dict[str, Tensor]) -> None:
+        self.expected = expected
+        self.seen: set[str] = set()
+        self.passed = True
+
+    def close(self, name: str, found: Tensor, slack: Tensor | float = 0.0, undefined: bool = False, label: str = ''):
+        """Floats; ``slack`` is allowed besides, and where ``undefined`` the published value need not be finite."""
+        want, found = self.want(name).double(), found.detach().double()
+        if undefined and not want.isfinite().all():
+            self.report(name, 'published value is not finite', bool(found.isfinite().all()))
+        elif self.same_shape(name, found, want):
+            error, largest = (found - want).abs(), want.abs().max().item()
+            relative = f'relative {error.max().item() / largest:.1e}' if largest else 'zero throughout'
+            limit = TOLERANCE * largest if largest else ZERO_TOLERANCE
+            tied = '' if (error <= limit).all() else ', but for ties'
+            self.report(name + label, f'{error.max():.1e}  {relative}{tied}', bool((error - slack <= limit).all()))
+
+    def same(self, name: str, found: Tensor, excused: Tensor | None = None, share: float = 1.0, label: str = ''):
+        """Labels and masks; where ``excused`` is true, up to a share of the entry may differ."""
+        want = self.want(name)
+        if self.same_shape(name, found, want):
+            differ = found.long() != want.long()
+            wrong = differ if excused is None else differ & ~excused
+            count, ambiguous = int(differ.sum()), int(differ.sum() - wrong.sum())
+            text = f'{count} of {want.numel()} differ' + (f', {ambiguous} of them ambiguous' if ambiguous else '')
+            self.report(name + label, text, not wrong.any() and ambiguous <= share * want.numel())
+
+    def want(self, name: str) -> Tensor:
+        self.seen.add(name)
+        return self.expected[name]
+
+    def same_shape(self, name: str, found: Tensor, want: Tensor) -> bool:
+        if found.shape != want.shape:
+            self.report(name, f'shape {tuple(found.shape)} instead of {tuple(want.shape)}', False)
+        return found.shape == want.shape
+
+    def report(self, name: str, text: str, ok: bool) -> None:
+        self.passed &= ok
+        print(f'  {name:<38} {text:<44} {"ok" if ok else "FAIL"}')
+
+
+def ambiguous_pixels(head: DerPropHead, embedding: Embedding, size: tuple[int, int], rows: Tensor) -> Tensor:
+    """(N, R, H, W) bool: pixels so near the middle of their map's range that rounding decides on them."""
+    near = []
+    for maps in similarity_rows(embedding.q, embedding.k, rows, head.max_order).unflatten(2, embedding.grid):
+        maps = F.interpolate(maps[None].double(), size, mode='bilinear', align_corners=True)[0]
+        low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+        near.append(((maps - low) / (high - low) - 0.5).abs() <= AMBIGUOUS)
+    return torch.stack(near)
+
+
+def affinity_matrix(embedding: Embedding, order: int) -> Tensor:
+    """(N, L, L), the affinity of an order; the project's losses never form it."""
+    q, k, scale = list(affinity_factors(embedding.q, embedding.k, order))[order]
+    return q.mT @ k * scale
+
+
+def label_affinity_matrix(labels: Tensor, grid: tuple[int, int]) -> tuple[Tensor, bool]:
+    """(N, L, L) by the rule of interpolated_label_affinity_loss, and whether the published scale is finite."""
+    ids = F.interpolate(labels.unsqueeze(1).float(), grid, mode='bilinear', align_corners=True).flatten(2)
+    ids = ids.masked_fill(ids == 255, 22).long()
+    largest = int(ids.max())
+    return (ids == ids.mT) * ((largest - 1) ** -0.5 if largest > 1 else 0.0), largest > 1
+
+
+def tie_slack(strong: Embedding, weak: Embedding, weight: float, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What pairs of equal affinities can change in gradients: the absolute value has a kink there, and its sign is
+    that of a rounding error."""
+    slack = {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
+    for order in (0, 1):
+        affinity = affinity_matrix(strong, order)
+        for pair in ((affinity - affinity_matrix(weak, order)).abs() < TIE).nonzero().tolist():
+            gradients = torch.autograd.grad(affinity[tuple(pair)], list(leaves.values()), retain_graph=True)
+            for name, gradient in zip(leaves, gradients, strict=True):
+                slack[name] += weight / affinity.numel() * gradient.abs()  # mean of 2 orders, from -1 to 1
+    return slack
+
+
+def build_step_model(inputs: dict[str, Tensor]) -> SemiSegmentor:
+    """The published preset around a tiny segmentor, with the head, threshold and alpha of a step file."""
+    backbone = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4, num_stages=1)
+    backbone.update(strides=(1,), dilations=(1,), out_indices=(0,))
+    decode_head = dict(type='FCNHead', in_channels=4, channels=4, num_convs=0, concat_input=False, align_corners=True)
+    decode_head.update(
+        num_classes=len(inputs['conv1_w']), loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True)
+    )
+    segmentor = dict(type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor'))
+    method = load_config(str(METHOD)).method
+    method.propagation_head.channels = inputs['conv1_w'].shape[1]
+    method.pseudo_labels = dict(tau=float(inputs['thresh_init']), momentum=float(inputs['thresh_momentum']))
+    model = MODELS.build(dict(segmentor=dict(segmentor, backbone=backbone, decode_head=decode_head), **method))
+    model.alpha = float(inputs['alpha'])
+    for name, layer in dict(conv1=model.propagation_head.conv_q, conv2=model.propagation_head.conv_k).items():
+        layer.load_state_dict(dict(weight=inputs[f'{name}_w'], bias=inputs[f'{name}_b']))
+    return model.train()
+
+
+def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
+    """Everything after the networks, from the entries of a step file."""
+    model, expected = build_step_model(inputs), table.expected
+    head, labeler, align_corners = model.propagation_head, model.pseudo_labeler, model.align_corners
+    names = ('logits_x', 'logits_u_w', 'logits_u_w_fp', 'logits_u_s', 'feat_x', 'feat_u_w', 'feat_u_s')
+    leaves = {name: inputs[name].requires_grad_() for name in names}
+    leaves.update(conv1_w=head.conv_q.weight, conv1_b=head.conv_q.bias)
+    leaves.update(conv2_w=head.conv_k.weight, conv2_b=head.conv_k.bias)
+    x, u_w, fp, u_s, feat_x, feat_u_w, feat_u_s, *_ = leaves.values()
+    labels_x, inside, rows = inputs['labels_x'].long(), inputs['cutmix_box'] == 1, inputs['region_rows_w'].long()
+
+    # The step, as SemiSegmentor.loss takes it. The labelled half of the perturbed logits has no loss.
+    embedding = head.embed(torch.cat([feat_x, feat_u_w]))
+    views = View(torch.cat([x, u_w]), torch.cat([torch.zeros_like(x), fp]), embedding, head, align_corners)
+    labeled, weak = views[: len(x)], views[len(x) :]
+    strong = View(u_s, None, head.embed(feat_u_s), head, align_corners)
+    own = model.predict_weak(weak, inputs['ignore_u'] == 255)
+    partner = Prediction.of(inputs['logits_mix_teacher'], inputs['ignore_mix'] == 255)
+    regions = head.regions(embedding, views.size, rows)
+    ambiguous = ambiguous_pixels(head, embedding, views.size, rows)
+    end_to_end = labeler(own, partner, inside, regions[len(x) :])
+    labeler.new_step = False  # the same batch again, ambiguous pixels as in the file: tau does not move further
+    target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :])
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=labels[None])) for labels in labels_x]
+    losses = model.sup_losses(labeled, samples) | model.unsup_losses(labeled, weak, strong, target, inside)
+    ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
+    slack = tie_slack(strong.embedding, weak.embedding, model.unsup_weight['affinity'], ties)
+    total = sum(losses.values())
+    total.backward()
+
+    # Labels, masks and the threshold. What regions do to labels is also computed from the file's own regions.
+    table.same('regions_w', regions, ambiguous, AMBIGUOUS_SHARE)
+    table.same('labels_before_regions', target.mixed.labels)
+    table.same('confident_before_regions', target.confident)
+    before = expected['labels_before_regions'].long(), expected['confident_before_regions'].bool()
+    cleared = expected['regions_w'][len(x) :] & ~(inside | target.mixed.ignored)[:, None]
+    labels, accepted = propagate_regions(*before, cleared, expected['threshold_after'], head.num_classes)
+    table.same('labels_after_regions', labels)
+    table.same('confident_after_regions', accepted)
+    excused = ambiguous[len(x) :].any(1)
+    table.same('labels_after_regions', end_to_end.labels, excused, label=' (end to end)')
+    table.same('confident_after_regions', end_to_end.accepted, excused, label=' (end to end)')
+    # tau moves little in a step: its target is compared, which the rounding of tau blurs.
+    share, start, ulp = (
+        1 - labeler.momentum or 1.0,
+        float(inputs['thresh_init']),
+        float(np.spacing(labeler.tau.numpy())),
+    )
+    moved, wanted = (
+        (tau.double() - labeler.momentum * start) / share for tau in (labeler.tau, table.want('threshold_after'))
+    )
+    expected['threshold_after'] = wanted
+    table.close('threshold_after', moved, slack=2 * ulp / share)
+
+    # Maps, losses without their weights, and gradients.
+    label_affinity, finite_scale = label_affinity_matrix(labels_x, embedding.grid)
+    terms = dict(x='sup.seg', x_corr='sup.prop', consistency='sup.affinity', consistency_u_s1='unsup.affinity')
+    terms.update(u_kl='unsup.kl', u_s1='unsup.soft', u_w_fp='unsup.fp')
+    weights = dict(sup=model.sup_weight, unsup=model.unsup_weight)
+    found = {
+        'pixel_propagated_w': torch.cat([labeled.propagated, weak.propagated]),
+        'pixel_propagated_s': strong.propagated,
+        'similarity_w': affinity_matrix(embedding, 0),
+        'similarity_d1_w': affinity_matrix(embedding, 1),
+        'affinity_x': label_affinity,
+        'loss_u_corr_s1': hard_loss(strong.propagated, target.labels, target.accepted, target.mixed.ignored),
+        'loss_u_corr_w': hard_loss(weak.propagated, own.labels, target.own_confident, own.ignored),
+        'loss_norm': model.smoothness_of(embedding.q, embedding.k),
+        'loss_norm_u_s1': model.smoothness_of(strong.embedding.q, strong.embedding.k),
+        'loss': total,
+    }
+    for name, term in terms.items():
+        group, _, key = term.partition('.')
+        found[f'loss_{name}'] = losses[f'{group}.loss_{key}'] / weights[group][key]
+    for name, leaf in leaves.items():
+        found[f'grad_{name}'] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    undefined = DIVIDES_BY_ZERO if head.num_classes == 2 or not finite_scale else set()
+    for name in expected:
+        if name in found:
+            table.close(name, found[name], slack.get(name.removeprefix('grad_'), 0.0), name in undefined)
+
+
+@torch.no_grad()
+def check_network(inputs: dict[str, Tensor], table: Comparison, weights: str, config: str, options: dict) -> None:
+    """A converted network in evaluation mode, from the entries of a network file."""
+    model = MODELS.build(load_config(config, options).model)
+    if not isinstance(model, SemiSegmentor) or model.propagation_head is None:
+        raise SystemExit(f'The model of {config} is no SemiSegmentor with a propagation_head.')
+    state = torch.load(weights, map_location='cpu', weights_only=True)['state_dict']
+    no_weights = {name: value for name, value in model.state_dict().items() if name.startswith('pseudo_labeler.')}
+    try:
+        model.load_state_dict(no_weights | state)
+    except RuntimeError as error:
+        first = '\n'.join(line[:240] for line in str(error).splitlines()[:5])
+        hint = 'Depth and num_classes must fit: --cfg-options model.segmentor.backbone.depth=50, for instance.'
+        raise SystemExit(f'{config} does not fit {weights}:\n{first}\n{hint}') from None
+    image, rows, head = inputs['image'], inputs['region_rows'].long(), model.eval().propagation_head
+    view, features = model.see(image)
+    table.close('logits', view.logits)
+    table.close('logits', model.teacher_logits(image), label=' (teacher)')
+    table.close('pixel_propagated', view.propagated)
+    table.close('feat', head.dropout(head.conv(features[head.in_index])))
+    table.close('similarity_row0', affinity_matrix(view.embedding, 0)[:, 0])
+    ambiguous = ambiguous_pixels(head, view.embedding, view.size, rows)
+    table.same('regions', head.regions(view.embedding, view.size, rows), ambiguous, AMBIGUOUS_SHARE)
+
+
+def read(path: str, prefix: str) -> dict[str, Tensor]:
+    """The entries of a file that have a prefix, without it; floats in single precision."""
+    with np.load(path) as file:
+        entries = {
+            key[len(prefix) :]: torch.from_numpy(np.array(file[key])) for key in file.files if key.startswith(prefix)
+        }
+    return {name: e.float() if e.ndim and e.is_floating_point() else e for name, e in entries.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('files', nargs='+', help='golden data (.npz)')
+    parser.add_argument('--weights', help='converted checkpoint, for a network file')
+    parser.add_argument('--config', help='config of a SemiSegmentor that fits the weights, for a network file')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+    args = parser.parse_args()
+    init_default_scope('mmseg')
+    passed = True
+    for path in args.files:
+        inputs, table = read(path, 'in_'), Comparison(read(path, 'out_'))
+        if 'image' in inputs and not (args.weights and args.config):
+            parser.error(f'{path} holds the outputs of a network: give --weights CONVERTED.pth and --config CONFIG.')
+        print(f'{path}:', flush=True)
+        try:
+            if 'image' in inputs:
+                check_network(inputs, table, args.weights, args.config, args.cfg_options)
+            else:
+                check_step(inputs, table)
+        except KeyError as error:
+            raise SystemExit(f'{path} lacks the entry {error}.') from error
+        for name in table.expected.keys() - table.seen:
+            table.report(name, 'unknown entry', False)
+        passed &= table.passed
+    print('All outputs agree.' if passed else 'Outputs differ: see the lines with FAIL.')
+    raise SystemExit(not passed)
+
+
+if __name__ == '__main__':
+    main()
