@@ -5,6 +5,7 @@ from .collate import semi_collate
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
+from .synthetic import ShapesDataset, write_shapes
 from .transforms import (
     LoadUnlabeledAnnotations,
     MultiBranch,
@@ -24,9 +25,11 @@ __all__ = [
     'RandomRescale',
     'SemiDataset',
     'SemiSampler',
+    'ShapesDataset',
     'StrongAugment',
     'UnlabeledDataset',
     'check_files',
     'check_folder',
     'semi_collate',
+    'write_shapes',
 ]

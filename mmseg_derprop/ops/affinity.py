@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .similarity import derivative, full_precision, row_blocks
+from .similarity import check_order, derivative, full_precision, row_blocks
 
 
 def affinity_factors(q: Tensor, k: Tensor, max_order: int = 1) -> Iterator[tuple[Tensor, Tensor, float]]:
     """For each order n: softmax_c(D^n q), softmax_c(D^n k), both (N, K - n, L), and the scale 1 / sqrt(K - n)."""
+    check_order(max_order, q.shape[1])
     q, k = full_precision(q, k)
     for order in range(max_order + 1):
         dq, dk = derivative(q, order), derivative(k, order)
@@ -119,7 +120,7 @@ def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
         Tensor: (N, h * w) int64.
     """
     y, x = (
-        torch.linspace(0, size - 1, steps, device=labels.device).round().long()
+        (torch.arange(steps, dtype=torch.float64, device=labels.device) * (size - 1) / max(steps - 1, 1)).round().long()
         for size, steps in zip(labels.shape[-2:], grid)
     )
     return labels[:, y[:, None], x].flatten(1)

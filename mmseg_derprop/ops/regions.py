@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .similarity import full_precision
+
 
 @torch.no_grad()
 def region_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -18,12 +20,16 @@ def region_masks(maps: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         Tensor: (N, R, H, W) bool. A constant map is an empty region.
     """
+    (maps,) = full_precision(maps)
     masks = torch.empty((*maps.shape[:2], *size), dtype=torch.bool, device=maps.device)
     for mask, image_maps in zip(masks, maps):  # by image: only booleans of the whole batch live at once
         resized = F.interpolate(image_maps[None], size, mode='bilinear', align_corners=True)[0]
         low, high = resized.flatten(1).aminmax(dim=1)
+        span = high - low
+        # Interpolating a constant map leaves rounding errors. NaN is in no region: no comparison accepts it.
+        span = span.masked_fill(span <= 8 * torch.finfo(maps.dtype).eps * high.abs(), torch.nan)
         resized -= low[:, None, None]
-        resized /= (high - low)[:, None, None]  # 0 / 0 is NaN, which no comparison accepts
+        resized /= span[:, None, None]
         torch.gt(resized, 0.5, out=mask)
     return masks
 
@@ -62,7 +68,8 @@ def propagate_regions(
         votes = votes.scatter_add_(1, voters, ones)[:, :num_classes]
         voting = votes.sum(1)
         winner_votes, winner = votes.max(1)
-        takes = (voting > 0) & (voting / size >= tau) & (winner_votes / voting > tau)
+        # Without votes 0 / 0 is NaN, which fails the comparison.
+        takes = (voting / size >= tau) & (winner_votes / voting > tau)
         relabel = region & takes[:, None]
         labels = torch.where(relabel, winner[:, None], labels)
         confident_labels = torch.where(relabel & (confident_labels < num_classes), winner[:, None], confident_labels)

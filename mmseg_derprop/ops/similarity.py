@@ -53,14 +53,19 @@ def similarity_metric(num_classes: int, max_order: int = 1, **factory) -> Tensor
     Raises:
         ValueError: If ``max_order`` is not within 0 .. K - 1.
     """
-    if not 0 <= max_order < num_classes:
-        raise ValueError(
-            f'max_order = {max_order}, but vectors of {num_classes} channels have derivatives of order 0 to '
-            f'{num_classes - 1}: lower max_order.'
-        )
+    check_order(max_order, num_classes)
     identity = torch.eye(num_classes, **factory)
     differences = (identity.diff(n=order, dim=0) for order in range(max_order + 1))
     return sum((d.T @ d / math.sqrt(len(d)) for d in differences), torch.zeros_like(identity))
+
+
+def check_order(max_order: int, num_classes: int) -> None:
+    """Raises ValueError if vectors of K channels have no derivative of that order."""
+    if not 0 <= max_order < num_classes:
+        raise ValueError(
+            f'max_order = {max_order}, but vectors of {num_classes} channels have derivatives of order 0 to '
+            f'{num_classes - 1}: choose one of these.'
+        )
 
 
 def row_blocks(batch: int, length: int, device: torch.device) -> Iterator[slice]:
@@ -88,6 +93,8 @@ class _Propagate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @torch.autocast('cpu', enabled=False)
+    @torch.autocast('cuda', enabled=False)
     def backward(ctx, grad: Tensor):
         q, k, values = ctx.saved_tensors
         grad_q, grad_k, grad_values = torch.empty_like(q), torch.zeros_like(k), None
@@ -104,6 +111,40 @@ class _Propagate(torch.autograd.Function):
             grad_q[..., rows] = k @ grad_scores.mT
             grad_k.baddbmm_(q[..., rows], grad_scores)
         return grad_q, grad_k, grad_values
+
+
+class _LogSumExp(torch.autograd.Function):
+    """log sum_j exp(q_i . k_j) for each i, (N, 1, L)."""
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor) -> Tensor:
+        out = torch.empty_like(q[:, :1])
+        for rows in row_blocks(len(q), q.shape[-1], q.device):
+            out[:, 0, rows] = (q[..., rows].mT @ k).logsumexp(-1)
+        ctx.save_for_backward(q, k, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    @torch.autocast('cpu', enabled=False)
+    @torch.autocast('cuda', enabled=False)
+    def backward(ctx, grad: Tensor):
+        q, k, out = ctx.saved_tensors
+        grad_q, grad_k = torch.empty_like(q), torch.zeros_like(k)
+        for rows in row_blocks(len(q), q.shape[-1], q.device):
+            weights = (q[..., rows].mT @ k - out[..., rows].mT).exp_()
+            grad_q[..., rows] = (k @ weights.mT) * grad[..., rows]
+            grad_k.baddbmm_(q[..., rows] * grad[..., rows], weights)
+        return grad_q, grad_k
+
+
+def _attend(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
+    """out_j = sum_i v_i W_ij with W = softmax over i of q_i . k_j: ordinary attention, for which torch has kernels."""
+    channels = max(q.shape[1], values.shape[1])
+    # The memory-saving kernels want vectors and values of one width; zeros change nothing.
+    query, key, value = (F.pad(t, (0, 0, 0, channels - t.shape[1])).mT.unsqueeze(1).contiguous() for t in (k, q, values))
+    out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return out.squeeze(1).mT[:, : values.shape[1]]
 
 
 def propagate(q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normalize: str = 'source') -> Tensor:
@@ -132,13 +173,12 @@ def propagate(q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normaliz
     with torch.autocast(q.device.type, enabled=False):
         q, k, values = full_precision(q, k, values)
         q = similarity_metric(q.shape[1], max_order, dtype=q.dtype, device=q.device) @ q
-        if normalize == 'target':
-            query, key, value = (t.mT.unsqueeze(1).contiguous() for t in (k, q, values))
-            return F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT
         if normalize == 'source':
             return _Propagate.apply(q, k, values)
-        weighted = _Propagate.apply(q, k, torch.cat([values, torch.ones_like(values[:, :1])], dim=1))
-        return weighted[:, :-1] / weighted[:, -1:].clamp_min(torch.finfo(q.dtype).tiny)
+        if normalize == 'source_mean':
+            # P_ij / sum_i P_ij is a softmax over i of log P_ij = S_ij - log sum_j exp S_ij: one channel more.
+            q, k = torch.cat([q, -_LogSumExp.apply(q, k)], dim=1), torch.cat([k, torch.ones_like(k[:, :1])], dim=1)
+        return _attend(q, k, values)
 
 
 @torch.no_grad()

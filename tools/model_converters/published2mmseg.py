@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.model import BaseModule
+from mmengine.registry import init_default_scope
 from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
 from torch import Tensor
 
+import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
@@ -38,7 +40,9 @@ LAYERS = {  # each a convolution and its normalisation
     'fuse.0': ('fuse.0', 'fuse.1'),
     'fuse.1': ('fuse.3', 'fuse.4'),
 }
-DECODE_HEAD = {f'{ours}.{kind}': name for ours, pair in LAYERS.items() for kind, name in zip(('conv', 'bn'), pair)}
+DECODE_HEAD = {
+    f'{ours}.{kind}': name for ours, pair in LAYERS.items() for kind, name in zip(('conv', 'bn'), pair, strict=True)
+}
 DECODE_HEAD['conv_seg'] = 'classifier'
 PROPAGATION_HEAD = {'conv.conv': 'proj.0', 'conv.bn': 'proj.1', 'conv_q': 'corr.conv1', 'conv_k': 'corr.conv2'}
 
@@ -129,7 +133,11 @@ def convert_heads(source: dict[str, Tensor], decode_head: dict, backbone: dict[s
     with torch.device('meta'):
         decode_head = MODELS.build({**decode_head, 'num_classes': num_classes})
         method = load_config(str(CONFIGS / 'methods/derprop_published.py')).method
-        head_config = {**method.propagation_head, 'num_classes': num_classes, 'in_channels': decode_head.in_channels[-1]}
+        head_config = {
+            **method.propagation_head,
+            'num_classes': num_classes,
+            'in_channels': decode_head.in_channels[-1],
+        }
         propagation_head = MODELS.build(head_config)
     heads = take(source, published_names(decode_head, DECODE_HEAD))
     network = {f'backbone.{n}': v for n, v in backbone.items()} | {f'decode_head.{n}': v for n, v in heads.items()}
@@ -140,24 +148,59 @@ def convert_heads(source: dict[str, Tensor], decode_head: dict, backbone: dict[s
     return state, num_classes
 
 
+def numpy_numbers() -> contextlib.AbstractContextManager:
+    """Lets torch.load read NumPy numbers: training scripts save scores beside the weights."""
+    if torch.__version__ < '2.6':  # cannot be told the names that other versions of NumPy have for them
+        return contextlib.nullcontext()
+    scalar = np.float64(0).__reduce__()[0]
+    names = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
+    return torch.serialization.safe_globals([*names, np.dtype, *(type(np.dtype(t)) for t in ('float32', 'float64'))])
+
+
 def read(path: str) -> dict[str, Tensor]:
     """The state dict of a checkpoint; it may be nested, as ``model`` or ``state_dict``.
 
     Raises:
         ValueError: If the file holds anything but tensors, numbers and texts.
     """
-    # Scores, which training scripts save beside the weights, are NumPy numbers.
-    scalar = np.float64(0).__reduce__()[0]
-    numbers = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
-    numbers += [np.dtype, type(np.dtype('float64')), type(np.dtype('float32'))]
     try:
-        with torch.serialization.safe_globals(numbers):
+        with numpy_numbers():
             checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f'{path} holds more than weights, and is not read: {error}') from error
+        raise ValueError(f'it holds more than weights, and is not read: {error}') from error
     for key in ('model', 'state_dict'):
         if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
     if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise ValueError(f'{path} holds no state dict, neither at its top nor under "model" or "state_dict"')
+        raise ValueError('it holds no state dict, neither at its top nor under "model" or "state_dict"')
     return checkpoint
+
+
+def write(checkpoint: dict, path: str) -> None:
+    """Saves a checkpoint, whole or not at all."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    unfinished = f'{path}.{os.getpid()}.tmp'
+    try:
+        torch.save(checkpoint, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('source', metavar='IN.pth', help='checkpoint of a published network or ImageNet backbone')
+    parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write')
+    args = parser.parse_args()
+    init_default_scope('mmseg')
+    try:
+        state, found = convert(read(args.source))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f'{args.source}: {error}') from None
+    write(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
+    print(f'{args.out}: {len(state)} entries, ' + ', '.join(f'{key} {value}' for key, value in found.items()))
+
+
+if __name__ == '__main__':
+    main()

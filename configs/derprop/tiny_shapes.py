@@ -1,0 +1,12 @@
+# DerProp on the embedded data set: 8 labelled and 400 unlabelled images of textured shapes, two CPU cores, minutes.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes_semi.py',
+    '../_base_/methods/derprop.py',
+    '../_base_/schedules/shapes_1k.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+model['segmentor'].decode_head.num_classes = 6
+optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
+val_cfg = dict(type='TeacherStudentValLoop')
