@@ -229,9 +229,9 @@ class SemiSegmentor(BaseSegmentor):
         embedding = None if head is None else head(features)
         return View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners), features
 
-    @torch.no_grad()
     def predict_weak(self, weak: View, ignored: Tensor) -> Prediction:
         """p_w: the weak view's logits, and alpha of the propagated ones."""
+        # Not under no_grad: the view keeps its propagated logits, and a loss will want their gradient.
         logits = weak.logits.detach()
         if self.alpha > 0 and self.propagation_head is not None:
             logits = torch.lerp(logits, weak.propagated.detach().to(logits.dtype), self.alpha)
