@@ -53,9 +53,7 @@ def spread(s: Tensor, normalize: str = 'source') -> Tensor:
     return p / p.sum(1, keepdim=True) if normalize == 'source_mean' else p
 
 
-def propagate(
-    q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normalize: str = 'source'
-) -> Tensor:
+def propagate(q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normalize: str = 'source') -> Tensor:
     return values @ spread(similarity(q, k, max_order), normalize)
 
 
@@ -85,9 +83,7 @@ def kept_pairs(inside: Tensor, keep_inside: bool) -> Tensor:
     return one == other if keep_inside else ~one & ~other
 
 
-def mean_over_orders(
-    found: list[Tensor], wanted: list[Tensor], kept: Tensor | None = None
-) -> Tensor:
+def mean_over_orders(found: list[Tensor], wanted: list[Tensor], kept: Tensor | None = None) -> Tensor:
     """Mean L1 distance, over the kept pairs and the orders; 0 if no pair is kept."""
     distances = []
     for a, b in zip(found, wanted, strict=True):
@@ -130,9 +126,7 @@ def label_affinity_loss(
     return mean_over_orders(found, wanted, valid[:, :, None] & valid[:, None, :])
 
 
-def interpolated_label_affinity(
-    labels: Tensor, grid: tuple[int, int], dtype: torch.dtype
-) -> Tensor | None:
+def interpolated_label_affinity(labels: Tensor, grid: tuple[int, int], dtype: torch.dtype) -> Tensor | None:
     """Published: ids resized as numbers. (N, L, L), or None where the scale is not finite."""
     ids = resize(labels[:, None].float(), grid)[:, 0].flatten(1)
     ids = torch.where(ids == IGNORE, 22.0, ids).trunc()
@@ -218,9 +212,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return mean_over_valid(loss, valid, valid)
 
 
-def ohem_cross_entropy(
-    logits: Tensor, labels: Tensor, min_kept: int = 100000, threshold: float = 0.7
-) -> Tensor:
+def ohem_cross_entropy(logits: Tensor, labels: Tensor, min_kept: int = 100000, threshold: float = 0.7) -> Tensor:
     """Mean over the hardest pixels: at least ``min_kept`` of them, and all below the threshold."""
     loss = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
     loss = loss[labels != IGNORE]
@@ -235,9 +227,7 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, chosen: Tensor, valid: 
     return mean_over_valid(F.cross_entropy(logits, labels, reduction='none'), chosen, valid)
 
 
-def masked_soft_cross_entropy(
-    logits: Tensor, target: Tensor, chosen: Tensor, valid: Tensor
-) -> Tensor:
+def masked_soft_cross_entropy(logits: Tensor, target: Tensor, chosen: Tensor, valid: Tensor) -> Tensor:
     """Cross-entropy with the softmax of ``target``."""
     loss = -(target.softmax(1) * logits.log_softmax(1)).sum(1)
     return mean_over_valid(loss, chosen, valid)
@@ -315,15 +305,11 @@ def published_step(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         'loss_x_corr': cross_entropy(propagated_x, labels_x),
         'loss_u_kl': masked_divergence(logits_s, mixture, confident, valid),
         'loss_u_s1': masked_soft_cross_entropy(logits_s, mixture, accepted, valid),
-        'loss_u_w_fp': masked_cross_entropy(
-            inputs['logits_u_w_fp'], labels_w, confident_w, valid_u
-        ),
+        'loss_u_w_fp': masked_cross_entropy(inputs['logits_u_w_fp'], labels_w, confident_w, valid_u),
         'loss_u_corr_s1': masked_cross_entropy(propagated_s, new_labels, accepted, valid),
         'loss_u_corr_w': masked_cross_entropy(propagated_w, labels_w, confident_w, valid_u),
         'loss_consistency': affinity_x,
-        'loss_consistency_u_s1': mean_over_orders(
-            affinities(q_s, k_s), [a0[batch:].detach(), a1[batch:].detach()]
-        ),
+        'loss_consistency_u_s1': mean_over_orders(affinities(q_s, k_s), [a0[batch:].detach(), a1[batch:].detach()]),
         'loss_norm': published_smoothness_loss(q, k),
         'loss_norm_u_s1': published_smoothness_loss(q_s, k_s),
     }

@@ -25,9 +25,7 @@ def golden(request):
     for name in LEARNT:
         inputs[name].requires_grad_()
     found = reference.published_step(inputs)
-    gradients = torch.autograd.grad(
-        found['loss'], [inputs[name] for name in LEARNT], allow_unused=True
-    )
+    gradients = torch.autograd.grad(found['loss'], [inputs[name] for name in LEARNT], allow_unused=True)
     for name, gradient in zip(LEARNT, gradients, strict=True):
         zero = torch.zeros_like(inputs[name])
         found[f'grad_{name}'] = zero if gradient is None else gradient
@@ -54,13 +52,9 @@ def gradients_at_kinks(inputs):
     weak = reference.affinities(*head(inputs['feat_u_w']))
     names = ('feat_u_s', 'conv1_w', 'conv2_w')
     for found, target in zip(reference.affinities(*head(inputs['feat_u_s'])), weak, strict=True):
-        weight = (
-            0.5 * 0.5 / 2 / found.numel()
-        )  # of the term, of the mean over two orders, of the end
+        weight = 0.5 * 0.5 / 2 / found.numel()  # of the term, of the mean over two orders, of the end
         for at in ((found - target).abs() < torch.finfo(torch.float32).eps / 2).nonzero().tolist():
-            gradients = torch.autograd.grad(
-                found[tuple(at)], [inputs[name] for name in names], retain_graph=True
-            )
+            gradients = torch.autograd.grad(found[tuple(at)], [inputs[name] for name in names], retain_graph=True)
             for name, gradient in zip(names, gradients, strict=True):
                 slack[f'grad_{name}'] = slack.get(f'grad_{name}', 0) + weight * gradient.abs()
     return slack
@@ -107,10 +101,7 @@ def test_regions_differ_only_at_the_middle_of_the_range(golden):
     with torch.no_grad():
         feature = torch.cat([inputs['feat_x'], inputs['feat_u_w']])
         q, k = (
-            torch.nn.functional.conv2d(feature, inputs[f'conv{i}_w'], inputs[f'conv{i}_b']).flatten(
-                2
-            )
-            for i in (1, 2)
+            torch.nn.functional.conv2d(feature, inputs[f'conv{i}_w'], inputs[f'conv{i}_b']).flatten(2) for i in (1, 2)
         )
         p = reference.spread(reference.similarity(q, k))[:, rows]
         maps = reference.resize(p.unflatten(2, grid), size)

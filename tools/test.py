@@ -1,7 +1,7 @@
 """Evaluates a checkpoint.
 
-    python tools/test.py CONFIG CHECKPOINT [--predict-on teacher|student] [--tta] [--out DIR] [--show-dir DIR]
-        [--work-dir DIR] [--cfg-options key=value ...] [--launcher pytorch]
+python tools/test.py CONFIG CHECKPOINT [--predict-on teacher|student] [--tta] [--out DIR] [--show-dir DIR]
+    [--work-dir DIR] [--cfg-options key=value ...] [--launcher pytorch]
 """
 
 from __future__ import annotations

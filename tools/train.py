@@ -1,7 +1,7 @@
 """Trains a config.
 
-    python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp]
-        [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp]
+    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 """
 
 from __future__ import annotations

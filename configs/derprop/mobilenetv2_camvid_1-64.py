@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_mobilenetv2.py',
     '../_base_/datasets/camvid_half_semi.py',
     '../_base_/methods/derprop.py',
-    '../_base_/schedules/camvid_1k.py',
+    '../_base_/schedules/camvid_further_600.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

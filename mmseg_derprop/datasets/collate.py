@@ -36,7 +36,7 @@ def semi_collate(batch: Sequence[dict]) -> dict:
             'num_labeled + num_unlabeled of its SemiSampler and end the labelled pipeline in '
             f'MultiBranch({LABELED_BRANCH}=[...])'
         )
-    collated = {'inputs': {}, 'data_samples': {}}
+    collated: dict[str, dict[str, list]] = {'inputs': {}, 'data_samples': {}}
     for item in batch:
         for kind, branches in collated.items():
             for branch, value in item[kind].items():

@@ -136,7 +136,7 @@ class MultiBranch(BaseTransform):
 
     def transform(self, results: dict) -> dict | None:
         """Gathers the packed views by branch; None if a pipeline gives up on the image."""
-        packed = dict(inputs={}, data_samples={})
+        packed: dict[str, dict] = dict(inputs={}, data_samples={})
         for name, pipeline in self.branches.items():
             branch = pipeline(copy.deepcopy(results))
             if branch is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -30,10 +32,10 @@ class SemiOptimWrapperConstructor:
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the optimiser wrapper of a SemiSegmentor, DDP-wrapped or not."""
-        model = model.module if is_model_wrapper(model) else model
+        semi: Any = model.module if is_model_wrapper(model) else model
         trained = nn.Module()
-        for name, child in model.student.named_children():
+        for name, child in semi.student.named_children():
             trained.add_module(name, child)
-        if model.propagation_head is not None:
-            trained.add_module('propagation_head', model.propagation_head)
+        if semi.propagation_head is not None:
+            trained.add_module('propagation_head', semi.propagation_head)
         return self.base(trained)

@@ -41,7 +41,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'train_dataloader.batch_size = {dataloader.batch_size}, but its sampler takes {sampler.num_labeled} labelled '
             f'and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
         )
-    dataset = dataloader.dataset
+    dataset = sampler.dataset
     state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     try:
         samples = [dataset[0], dataset[dataset.num_labeled]]
@@ -59,7 +59,9 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
             'make them with MultiBranch.'
         )
-    check_crops({b: [tuple(i.shape[-2:])] for b, i in inputs.items()}, getattr(model.data_preprocessor.base, 'size', None))
+    check_crops(
+        {b: [tuple(i.shape[-2:])] for b, i in inputs.items()}, getattr(model.data_preprocessor.base, 'size', None)
+    )
     labels = samples[0]['data_samples']['sup'].gt_sem_seg.data.unique()
     outside = [i for i in labels.tolist() if not 0 <= i < model.num_classes and i != model.ignore_index]
     if outside:

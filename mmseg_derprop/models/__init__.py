@@ -1,5 +1,7 @@
 """Networks, pseudo-labels and losses, registered in MMSegmentation's MODELS."""
 
+from contextlib import suppress
+
 from .data_preprocessor import SemiDataPreprocessor
 from .deeplabv3plus_head import DeepLabV3PlusHead
 from .derprop_head import DerPropHead, Embedding
@@ -7,6 +9,9 @@ from .losses import OhemCrossEntropyLoss
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .semi_segmentor import SemiSegmentor
 from .view import View
+
+with suppress(ImportError):  # so that a config can name mmpretrain's backbones where they are installed
+    import mmpretrain.models  # noqa: F401
 
 __all__ = [
     'DeepLabV3PlusHead',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from mmseg.models import BaseSegmentor
@@ -25,7 +26,7 @@ def check_keys(name: str, given: Mapping, allowed: Iterable[str]) -> None:
         raise ValueError(f'{name} has no {", ".join(map(repr, unknown))}; it has {", ".join(map(repr, allowed))}.')
 
 
-def decode_heads(segmentor: BaseSegmentor) -> list[nn.Module]:
+def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
     """The decode heads of a segmentor, several if it is a cascade, the final one last."""
     head = segmentor.decode_head
     return list(head) if isinstance(head, nn.ModuleList) else [head]
@@ -77,7 +78,7 @@ def probe(segmentor: BaseSegmentor) -> list[int]:
     for head in decode_heads(segmentor):
         if getattr(head, 'out_channels', None) == 1:
             raise ValueError(
-                f'{type(head).__name__} has out_channels = 1, but the classes\' probabilities are compared: at least 2 '
+                f"{type(head).__name__} has out_channels = 1, but the classes' probabilities are compared: at least 2 "
                 'are needed. Set out_channels=2 (softmax over background and foreground).'
             )
     twin = copy.deepcopy(segmentor).train()

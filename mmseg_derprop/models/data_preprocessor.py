@@ -20,6 +20,7 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
 
     def __init__(self, data_preprocessor: dict | nn.Module) -> None:
         super().__init__()
+        self.base: nn.Module
         if isinstance(data_preprocessor, nn.Module):
             self.base = data_preprocessor
         else:
@@ -44,7 +45,7 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
         sizes = {branch: sorted({tuple(i.shape[-2:]) for i in images}) for branch, images in data['inputs'].items()}
         check_crops(sizes, getattr(self.base, 'size', None))
         if getattr(self.base, 'size', None) is None and getattr(self.base, 'size_divisor', None) is None:
-            self.base.size = next(iter(sizes.values()))[0]  # without either, it refuses to stack training images
+            vars(self.base)['size'] = next(iter(sizes.values()))[0]  # without either it refuses to stack images
         branches = {
             branch: self.base(dict(inputs=images, data_samples=data['data_samples'][branch]), training)
             for branch, images in data['inputs'].items()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -21,10 +20,11 @@ from ..ops import (
     mix,
     smoothness_loss,
 )
-from .checks import check_choice, check_keys, decode, decode_heads, probe
-from .data_preprocessor import SemiDataPreprocessor
+from .checks import check_choice, check_keys, decode, decode_heads
+from .derprop_head import DerPropHead
 from .losses import hard_loss, soft_losses
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
+from .teacher_student import TeacherStudentSegmentor
 from .view import View
 
 Samples = dict[str, list[SegDataSample]]
@@ -35,7 +35,7 @@ PROPAGATION_TERMS = {'prop', 'affinity', 'smooth'}
 
 
 @MODELS.register_module()
-class SemiSegmentor(BaseSegmentor):
+class SemiSegmentor(TeacherStudentSegmentor):
     """A student segmentor that learns from labelled and unlabelled images, and its teacher.
 
     The student and the teacher are built from any MMSegmentation segmentor config whose decode head gives logits.
@@ -99,16 +99,14 @@ class SemiSegmentor(BaseSegmentor):
         train_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
         check_choice('cutmix_partner', cutmix_partner, ('batch', 'second_view'))
         check_choice('cutmix_predictor', cutmix_predictor, ('student', 'teacher'))
         check_choice('affinity_pairs', affinity_pairs, ('all', 'outside', 'inside'))
         check_choice('label_affinity', label_affinity, ('nearest', 'interpolated'))
         check_choice('smoothness', smoothness, ('absolute', 'softmax'))
-        check_choice('predict_on', predict_on, ('teacher', 'student'))
         check_keys('loss_weight', loss_weight, ('sup', 'unsup'))
-        self.sup_weight = {'aux': 1.0, **loss_weight.get('sup', {})}
-        self.unsup_weight = dict(loss_weight.get('unsup', {}))
+        self.sup_weight: dict[str, float] = {'aux': 1.0, **loss_weight.get('sup', {})}
+        self.unsup_weight: dict[str, float] = dict(loss_weight.get('unsup', {}))
         check_keys('loss_weight.sup', self.sup_weight, SUP_TERMS)
         check_keys('loss_weight.unsup', self.unsup_weight, UNSUP_TERMS)
         if cutmix_partner == 'second_view' and cutmix_predictor == 'student':
@@ -123,12 +121,9 @@ class SemiSegmentor(BaseSegmentor):
         if not 0 <= perturb_ratio < 1:
             raise ValueError(f'perturb_ratio = {perturb_ratio}, but it must lie within 0 .. 1, 1 excluded.')
 
-        self.student: BaseSegmentor = MODELS.build({'data_preprocessor': data_preprocessor, **segmentor})
-        channels = probe(self.student)
-        self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
-        self.propagation_head = self._build_head(propagation_head, channels)
+        super().__init__(segmentor, predict_on, data_preprocessor, init_cfg)
+        self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **(pseudo_labels or {}))
-        self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
 
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
@@ -138,13 +133,12 @@ class SemiSegmentor(BaseSegmentor):
         self.label_affinity_grad = label_affinity_grad
         self.smoothness = smoothness
         self.perturb_ratio = perturb_ratio
-        self.predict_on = predict_on
 
         self.alpha = 0.0
         self.statistics: dict[str, Tensor] = {}
         self.step_observer: Callable[[dict], None] | None = None
 
-    def _build_head(self, config: dict | None, channels: list[int]) -> nn.Module | None:
+    def _build_head(self, config: dict | None) -> DerPropHead | None:
         if config is None:
             wanted = {
                 f'{group}.{term}'
@@ -157,7 +151,7 @@ class SemiSegmentor(BaseSegmentor):
                     f'loss_weight has {", ".join(sorted(wanted))}, which need a propagation_head: give one, or drop them.'
                 )
             return None
-        config = dict(config)
+        config, channels = dict(config), self.feature_channels
         index = config.get('in_index', -1)
         if not -len(channels) <= index < len(channels):
             raise ValueError(
@@ -172,13 +166,6 @@ class SemiSegmentor(BaseSegmentor):
                 )
         return MODELS.build(config)
 
-    def init_weights(self) -> None:
-        """Initialises the student and the head; the teacher starts as the student."""
-        super().init_weights()
-        self.update_teacher(momentum=0)
-
-    # Training -----------------------------------------------------------------------------------------------------
-
     def loss(self, inputs: dict[str, Tensor], data_samples: Samples) -> dict[str, Tensor]:
         """The method: predict, mix, label, predict again, compare.
 
@@ -192,10 +179,12 @@ class SemiSegmentor(BaseSegmentor):
         """
         num_labeled = len(inputs['sup'])
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
-        inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), ignored.shape[-2:])
+        inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), (ignored.shape[1], ignored.shape[2]))
 
         # Predict. Labelled images and weak views share a forward, and so the statistics of its normalisation.
-        views, features = self.see(torch.cat([inputs['sup'], inputs['weak']]), perturb=bool(self.unsup_weight.get('fp')))
+        views, features = self.see(
+            torch.cat([inputs['sup'], inputs['weak']]), perturb=bool(self.unsup_weight.get('fp'))
+        )
         labeled, weak = views[:num_labeled], views[num_labeled:]
 
         # Mix and label.
@@ -208,7 +197,7 @@ class SemiSegmentor(BaseSegmentor):
         strong, _ = self.see(mix(inputs['strong'], partner_images, inside))
 
         # Compare.
-        losses = self.auxiliary_losses([f[:num_labeled] for f in features], data_samples['sup'])
+        losses = self.auxiliary_losses(tuple(f[:num_labeled] for f in features), data_samples['sup'])
         losses |= self.sup_losses(labeled, data_samples['sup'])
         losses |= self.unsup_losses(labeled, weak, strong, target, inside)
         self.record(data_samples, target, inside)
@@ -261,12 +250,12 @@ class SemiSegmentor(BaseSegmentor):
             return None
         return self.propagation_head.regions(weak.embedding, weak.size)
 
-    def auxiliary_losses(self, features: list[Tensor], samples: list[SegDataSample]) -> dict[str, Tensor]:
+    def auxiliary_losses(self, features: tuple[Tensor, ...], samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of the segmentor's earlier decode stages and auxiliary heads, on labelled images only."""
         losses: dict[str, Tensor] = {}
         weight = self.sup_weight['aux']
         if weight and self.student.with_auxiliary_head:
-            heads = self.student.auxiliary_head
+            heads: Any = self.student.auxiliary_head
             for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
                 for name, value in head.loss(features, samples, self.student.train_cfg).items():
                     losses[f'sup.aux_{index}.{name}'] = value * weight if 'loss' in name else value
@@ -285,11 +274,11 @@ class SemiSegmentor(BaseSegmentor):
             return sum(value for name, value in terms.items() if 'loss' in name)
 
         def affinity() -> Tensor:
-            e = labeled.embedding
+            e, order = labeled.embedding, labeled.head.max_order
             q, k = (e.q, e.k) if self.label_affinity_grad else (e.q.detach(), e.k.detach())
             loss = label_affinity_loss if self.label_affinity == 'nearest' else interpolated_label_affinity_loss
             labels = stack_maps(samples, 'gt_sem_seg')
-            return loss(q, k, labels, e.grid, self.ignore_index, self.propagation_head.max_order)
+            return loss(q, k, labels, e.grid, self.ignore_index, order)
 
         terms = {
             'seg': lambda: seg(labeled.logits),
@@ -310,15 +299,13 @@ class SemiSegmentor(BaseSegmentor):
             return (on_strong + on_weak) / 2
 
         def affinity() -> Tensor:
-            s, w, box = strong.embedding, weak.embedding, None
+            s, w = strong.embedding, weak.embedding
             target_q, target_k = w.q.detach(), w.k.detach()
-            if self.affinity_pairs != 'all':
-                box = labels_on_grid(inside, s.grid)
-            if self.affinity_pairs == 'inside':
+            box = None if self.affinity_pairs == 'all' else labels_on_grid(inside, s.grid)
+            if box is not None and self.affinity_pairs == 'inside':
                 target_q, target_k = (t.roll(-1, 0).where(box[:, None], t) for t in (target_q, target_k))
-            order = self.propagation_head.max_order
             return affinity_consistency_loss(
-                s.q, s.k, target_q, target_k, order, box, keep_inside=self.affinity_pairs == 'inside'
+                s.q, s.k, target_q, target_k, strong.head.max_order, box, keep_inside=self.affinity_pairs == 'inside'
             )
 
         def smooth() -> Tensor:
@@ -372,100 +359,6 @@ class SemiSegmentor(BaseSegmentor):
             ):
                 mask = mask & known
                 self.statistics[key] = ((labels == truth) & mask).sum() / mask.sum().clamp_min(1)
-
-    # Teacher ------------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Every entry of the teacher's state, batch statistics included, moves towards the student's.
-
-        Args:
-            momentum (float): Share of the teacher's own; 0 copies the student.
-        """
-        student = self.student.state_dict()
-        for name, entry in self.teacher.state_dict().items():
-            if entry.is_floating_point():
-                entry.lerp_(student[name], 1 - momentum)
-            else:
-                entry.copy_(student[name])
-
-    def train(self, mode: bool = True) -> SemiSegmentor:
-        """As nn.Module.train; the teacher stays in evaluation mode."""
-        super().train(mode)
-        self.teacher.eval()
-        return self
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # A checkpoint of the plain segmentor loads into student and teacher.
-        names = self.student.state_dict()
-        if not any(key.startswith((f'{prefix}student.', f'{prefix}teacher.')) for key in state_dict):
-            for name in names:
-                if prefix + name in state_dict:
-                    value = state_dict.pop(prefix + name)
-                    state_dict[f'{prefix}student.{name}'] = state_dict[f'{prefix}teacher.{name}'] = value
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    # What MMSegmentation's tools ask of a segmentor ------------------------------------------------------------------
-
-    @property
-    def evaluated(self) -> BaseSegmentor:
-        """The segmentor that evaluation asks."""
-        return self.teacher if self.predict_on == 'teacher' else self.student
-
-    @property
-    def decode_head(self) -> nn.Module:
-        return self.evaluated.decode_head
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.evaluated.backbone
-
-    @property
-    def align_corners(self) -> bool:
-        return self.student.align_corners
-
-    @property
-    def num_classes(self) -> int:
-        return self.student.num_classes
-
-    @property
-    def out_channels(self) -> int:
-        return self.student.out_channels
-
-    @property
-    def ignore_index(self) -> int:
-        return decode_heads(self.student)[-1].ignore_index
-
-    @property
-    def test_cfg(self) -> dict:
-        return self.evaluated.test_cfg
-
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of the evaluated segmentor."""
-        return self.evaluated.extract_feat(inputs)
-
-    def encode_decode(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
-        """Logits of the evaluated segmentor."""
-        return self.evaluated.encode_decode(inputs, batch_data_samples)
-
-    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Sliding-window logits of the evaluated segmentor."""
-        return self.evaluated.slide_inference(inputs, batch_img_metas)
-
-    def whole_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Whole-image logits of the evaluated segmentor."""
-        return self.evaluated.whole_inference(inputs, batch_img_metas)
-
-    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits of the evaluated segmentor, in the way that its test_cfg names."""
-        return self.evaluated.inference(inputs, batch_img_metas)
-
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Predictions of the evaluated segmentor."""
-        return self.evaluated.predict(inputs, data_samples)
-
-    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
-        return self.evaluated(inputs, data_samples, mode='tensor')
 
 
 def stack_maps(samples: list[SegDataSample], field: str) -> Tensor:

@@ -30,33 +30,40 @@ class View:
         align_corners: bool = False,
     ) -> None:
         self.logits = logits
-        self.perturbed_logits = perturbed_logits
-        self.embedding = embedding
-        self.head = head
         self.align_corners = align_corners
+        self._perturbed_logits = perturbed_logits
+        self._embedding = embedding
+        self._head = head
 
     def __getitem__(self, images: slice) -> View:
-        return View(
-            self.logits[images],
-            None if self.perturbed_logits is None else self.perturbed_logits[images],
-            None if self.embedding is None else self.embedding[images],
-            self.head,
-            self.align_corners,
-        )
+        perturbed = None if self._perturbed_logits is None else self._perturbed_logits[images]
+        embedding = None if self._embedding is None else self._embedding[images]
+        return View(self.logits[images], perturbed, embedding, self._head, self.align_corners)
 
     @property
     def size(self) -> tuple[int, int]:
         """(H, W) of the images."""
         return (self.logits.shape[-2], self.logits.shape[-1])
 
+    @property
+    def head(self) -> DerPropHead:
+        """The head that embedded the images."""
+        assert self._head is not None
+        return self._head
+
+    @property
+    def embedding(self) -> Embedding:
+        """The images' vectors q and k."""
+        assert self._embedding is not None
+        return self._embedding
+
     @cached_property
     def propagated(self) -> Tensor:
         """(N, K, H, W), the logits propagated along the derivative similarity."""
-        assert self.head is not None and self.embedding is not None
         return self.head.propagate(self.embedding, self.logits)
 
     @cached_property
     def perturbed(self) -> Tensor:
         """(N, K, H, W), decoded from perturbed features."""
-        assert self.perturbed_logits is not None
-        return F.interpolate(self.perturbed_logits, self.size, mode='bilinear', align_corners=self.align_corners)
+        assert self._perturbed_logits is not None
+        return F.interpolate(self._perturbed_logits, self.size, mode='bilinear', align_corners=self.align_corners)

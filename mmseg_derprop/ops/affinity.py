@@ -44,8 +44,8 @@ class _AffinityL1(torch.autograd.Function):
         kept: Callable[[slice], Tensor] | None,
     ) -> Tensor:
         total = q.new_zeros(())
-        with_grad = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        grad_q, grad_k = (torch.zeros_like(q), torch.zeros_like(k)) if with_grad else (None, None)
+        with_grad = any(ctx.needs_input_grad)
+        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
         for rows in row_blocks(len(q), q.shape[-1], q.device):
             difference = q[..., rows].mT @ k - target(rows)
             if kept is not None:

@@ -93,23 +93,22 @@ class _Propagate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.autocast('cpu', enabled=False)
-    @torch.autocast('cuda', enabled=False)
     def backward(ctx, grad: Tensor):
         q, k, values = ctx.saved_tensors
         grad_q, grad_k, grad_values = torch.empty_like(q), torch.zeros_like(k), None
         if ctx.needs_input_grad[2]:
             grad_values = torch.empty_like(values)
-        for rows in row_blocks(len(q), q.shape[-1], q.device):
-            weights = (q[..., rows].mT @ k).softmax(-1)
-            if grad_values is not None:
-                grad_values[..., rows] = grad @ weights.mT
-            # Gradient of a softmax: P * (dP - sum_j P dP).
-            grad_scores = values[..., rows].mT @ grad
-            grad_scores -= torch.linalg.vecdot(weights, grad_scores).unsqueeze(-1)
-            grad_scores *= weights
-            grad_q[..., rows] = k @ grad_scores.mT
-            grad_k.baddbmm_(q[..., rows], grad_scores)
+        with torch.autocast(q.device.type, enabled=False):  # the backward pass may be started inside one
+            for rows in row_blocks(len(q), q.shape[-1], q.device):
+                weights = (q[..., rows].mT @ k).softmax(-1)
+                if grad_values is not None:
+                    grad_values[..., rows] = grad @ weights.mT
+                # Gradient of a softmax: P * (dP - sum_j P dP).
+                grad_scores = values[..., rows].mT @ grad
+                grad_scores -= torch.linalg.vecdot(weights, grad_scores).unsqueeze(-1)
+                grad_scores *= weights
+                grad_q[..., rows] = k @ grad_scores.mT
+                grad_k.baddbmm_(q[..., rows], grad_scores)
         return grad_q, grad_k, grad_values
 
 
@@ -126,15 +125,14 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @torch.autocast('cpu', enabled=False)
-    @torch.autocast('cuda', enabled=False)
     def backward(ctx, grad: Tensor):
         q, k, out = ctx.saved_tensors
         grad_q, grad_k = torch.empty_like(q), torch.zeros_like(k)
-        for rows in row_blocks(len(q), q.shape[-1], q.device):
-            weights = (q[..., rows].mT @ k - out[..., rows].mT).exp_()
-            grad_q[..., rows] = (k @ weights.mT) * grad[..., rows]
-            grad_k.baddbmm_(q[..., rows] * grad[..., rows], weights)
+        with torch.autocast(q.device.type, enabled=False):
+            for rows in row_blocks(len(q), q.shape[-1], q.device):
+                weights = (q[..., rows].mT @ k - out[..., rows].mT).exp_()
+                grad_q[..., rows] = (k @ weights.mT) * grad[..., rows]
+                grad_k.baddbmm_(q[..., rows] * grad[..., rows], weights)
         return grad_q, grad_k
 
 
@@ -142,7 +140,9 @@ def _attend(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
     """out_j = sum_i v_i W_ij with W = softmax over i of q_i . k_j: ordinary attention, for which torch has kernels."""
     channels = max(q.shape[1], values.shape[1])
     # The memory-saving kernels want vectors and values of one width; zeros change nothing.
-    query, key, value = (F.pad(t, (0, 0, 0, channels - t.shape[1])).mT.unsqueeze(1).contiguous() for t in (k, q, values))
+    query, key, value = (
+        F.pad(t, (0, 0, 0, channels - t.shape[1])).mT.unsqueeze(1).contiguous() for t in (k, q, values)
+    )
     out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     return out.squeeze(1).mT[:, : values.shape[1]]
 

@@ -32,9 +32,7 @@ def blocks(entries):
 def draw(count, batch, classes, length, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, classes, length)
-    return [
-        torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)
-    ]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
 
 
 def draw_labels(batch, classes, size, ignored=0.2, seed=0):
@@ -78,9 +76,7 @@ def compare(function, twin, q, k, *args, **kwargs):
     entries=st.sampled_from([1, 70, 10**6]),
     seed=st.integers(0, 2**31),
 )
-def test_consistency_is_that_of_the_reference(
-    batch, classes, length, order, box, keep_inside, dtype, entries, seed
-):
+def test_consistency_is_that_of_the_reference(batch, classes, length, order, box, keep_inside, dtype, entries, seed):
     tensors = draw(4, batch, classes, length, dtype, seed)
     inside = None
     if box is not None:
@@ -158,9 +154,7 @@ def test_what_is_across_the_border_of_a_box_does_not_count():
 def test_no_pair_left_gives_zero():
     tensors = draw(4, 2, 5, 6)
     inside = torch.ones(2, 6, dtype=torch.bool)
-    loss, *gradients = value_and_gradients(
-        affinity_consistency_loss, *tensors, inside=inside, keep_inside=False
-    )
+    loss, *gradients = value_and_gradients(affinity_consistency_loss, *tensors, inside=inside, keep_inside=False)
     assert loss == 0
     assert all((g == 0).all() for g in gradients)
 
@@ -175,9 +169,7 @@ def test_labels_on_grid_by_hand():
     assert torch.equal(labels_on_grid(labels, (5, 9)), labels.flatten(1))
 
 
-@pytest.mark.parametrize(
-    'size,grid', [((321, 321), (41, 41)), ((801, 801), (101, 101)), ((512, 97), (64, 13))]
-)
+@pytest.mark.parametrize('size,grid', [((321, 321), (41, 41)), ((801, 801), (101, 101)), ((512, 97), (64, 13))])
 def test_labels_on_grid_are_the_nearest(size, grid):
     for axis in (0, 1):
         index = torch.arange(size[axis]).unsqueeze(1 - axis).expand(1, *size)

@@ -181,9 +181,7 @@ def test_nothing_to_do(tau, empty):
     as_tensor=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_labels_are_those_of_the_reference(
-    batch, classes, count, size, tau, share, agreement, as_tensor, seed
-):
+def test_labels_are_those_of_the_reference(batch, classes, count, size, tau, share, agreement, as_tensor, seed):
     generator = torch.Generator().manual_seed(seed)
 
     def rand(*shape):

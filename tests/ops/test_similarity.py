@@ -132,9 +132,7 @@ def test_unknown_normalization_is_refused(normalize):
     entries=st.sampled_from([1, 50, 10**6]),
     seed=st.integers(0, 2**31),
 )
-def test_propagation_is_that_of_the_reference(
-    batch, classes, grid, channels, order, normalize, dtype, entries, seed
-):
+def test_propagation_is_that_of_the_reference(batch, classes, grid, channels, order, normalize, dtype, entries, seed):
     order = min(order, classes - 1)
     tensors = draw(batch, classes, grid[0] * grid[1], channels, dtype, seed)
     # Each difference may double the vectors; large similarities would cost float32 its digits.
@@ -164,9 +162,7 @@ def test_propagation_on_a_grid_of_realistic_size(normalize, dtype, assert_near):
 def test_propagation_passes_gradcheck(normalize, classes, max_order):
     inputs = [t.requires_grad_() for t in draw(2, classes, 6, 3, torch.float64)[:3]]
     with blocks(30):
-        assert torch.autograd.gradcheck(
-            lambda *t: propagate(*t, max_order=max_order, normalize=normalize), inputs
-        )
+        assert torch.autograd.gradcheck(lambda *t: propagate(*t, max_order=max_order, normalize=normalize), inputs)
 
 
 @pytest.mark.parametrize('normalize', NORMALIZATIONS)
@@ -201,10 +197,7 @@ def test_sources_are_spread_not_averaged():
     q = 50 * torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
     k = 50 * torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     values = torch.tensor([[[3.0, 5.0]]])
-    found = {
-        name: propagate(q, k, values, max_order=0, normalize=name).flatten()
-        for name in NORMALIZATIONS
-    }
+    found = {name: propagate(q, k, values, max_order=0, normalize=name).flatten() for name in NORMALIZATIONS}
     torch.testing.assert_close(found['source'], torch.tensor([8.0, 0.0]))
     torch.testing.assert_close(found['source_mean'][0], torch.tensor(4.0))
     torch.testing.assert_close(found['target'], torch.tensor([4.0, 4.0]))
@@ -291,9 +284,7 @@ def test_backward_inside_autocast(normalize):
     q.requires_grad_()
     (wanted,) = torch.autograd.grad(propagate(q, k, values, normalize=normalize).square().sum(), q)
     with torch.autocast('cpu', torch.bfloat16):
-        (found,) = torch.autograd.grad(
-            propagate(q, k, values, normalize=normalize).square().sum(), q
-        )
+        (found,) = torch.autograd.grad(propagate(q, k, values, normalize=normalize).square().sum(), q)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=0, atol=0.1 * float(wanted.abs().max()))
 
@@ -322,9 +313,7 @@ def test_no_tensor_of_all_pairs_is_formed(normalize):
     dtype=st.sampled_from(DTYPES),
     seed=st.integers(0, 2**31),
 )
-def test_rows_are_those_of_the_reference(
-    batch, classes, length, count, order, dtype, seed, assert_near
-):
+def test_rows_are_those_of_the_reference(batch, classes, length, count, order, dtype, seed, assert_near):
     order = min(order, classes - 1)
     q, k, _, _ = draw(batch, classes, length, dtype=dtype, seed=seed)
     rows = torch.randint(length, (count,), generator=torch.Generator().manual_seed(seed))

@@ -37,9 +37,7 @@ def test_maxima_are_those_of_the_reference(batch, classes, size, share, dtype, s
     assert found.dtype == dtype
     assert torch.equal(found, wanted)
     tau = torch.tensor(0.85, dtype=dtype)
-    torch.testing.assert_close(
-        move_threshold(tau, found, 0.999), reference.move_threshold(tau, wanted, 0.999)
-    )
+    torch.testing.assert_close(move_threshold(tau, found, 0.999), reference.move_threshold(tau, wanted, 0.999))
 
 
 def test_processes_can_share_maxima():

@@ -8,7 +8,10 @@ second_views = dict(type='MultiBranch', weak_mix=[dict(type='PackSemiInputs')], 
 labeled_pipeline = [*_base_.train_pipeline[:-1], dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')])]
 unlabeled_pipeline = [*load_unlabeled, *geometry, views]
 # For cutmix_partner='second_view': the same image, cropped and augmented anew.
-two_view_pipeline = [*load_unlabeled, dict(type='MultiBranch', first=[*geometry, views], second=[*geometry, second_views])]
+two_view_pipeline = [
+    *load_unlabeled,
+    dict(type='MultiBranch', first=[*geometry, views], second=[*geometry, second_views]),
+]
 train_dataloader = dict(
     batch_size=8,
     sampler=dict(_delete_=True, type='SemiSampler', num_labeled=4, num_unlabeled=4),

@@ -19,7 +19,10 @@ labeled_pipeline = [
 ]
 unlabeled_pipeline = [*load_unlabeled, *geometry, views]
 # For cutmix_partner='second_view': the same image, cropped and augmented anew.
-two_view_pipeline = [*load_unlabeled, dict(type='MultiBranch', first=[*geometry, views], second=[*geometry, second_views])]
+two_view_pipeline = [
+    *load_unlabeled,
+    dict(type='MultiBranch', first=[*geometry, views], second=[*geometry, second_views]),
+]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 train_dataloader = dict(
     batch_size=8,

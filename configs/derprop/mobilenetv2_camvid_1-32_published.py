@@ -1,0 +1,16 @@
+# As mobilenetv2_camvid_1-32.py, with everything as the authors' program does it (docs/options.md).
+_base_ = [
+    '../_base_/models/deeplabv3plus_mobilenetv2.py',
+    '../_base_/datasets/camvid_half_semi.py',
+    '../_base_/methods/derprop_published.py',
+    '../_base_/schedules/camvid_further_600.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+model['segmentor'].decode_head.num_classes = 11
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='splits/1_32/labeled.txt'),
+        unlabeled=dict(ann_file='splits/1_32/unlabeled.txt', pipeline=_base_.two_view_pipeline),
+    ),
+)

@@ -1,0 +1,141 @@
+"""A student segmentor and its teacher, which answer MMSegmentation's tools as one segmentor."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from mmseg.models import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from .checks import check_choice, decode_heads, probe
+from .data_preprocessor import SemiDataPreprocessor
+
+
+class TeacherStudentSegmentor(BaseSegmentor):
+    """Two copies of a segmentor, of which one is trained and the other follows it.
+
+    The teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`update_teacher`. A
+    checkpoint of the plain segmentor loads into both.
+
+    Args:
+        segmentor (dict): Config of the segmentor.
+        predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
+        data_preprocessor (dict, optional): For a segmentor that has none of its own.
+
+    Raises:
+        ValueError: If ``predict_on`` is unknown, or the segmentor has a single output channel.
+        TypeError: If the segmentor's decode head gives no logits.
+    """
+
+    def __init__(
+        self,
+        segmentor: dict,
+        predict_on: str = 'teacher',
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        check_choice('predict_on', predict_on, ('teacher', 'student'))
+        self.predict_on = predict_on
+        self.student: BaseSegmentor = MODELS.build({'data_preprocessor': data_preprocessor, **segmentor})
+        self.feature_channels = probe(self.student)
+        self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
+        self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
+
+    def init_weights(self) -> None:
+        """Initialises the student; the teacher starts as its copy."""
+        super().init_weights()
+        self.update_teacher(momentum=0)
+
+    @torch.no_grad()
+    def update_teacher(self, momentum: float) -> None:
+        """Every entry of the teacher's state, batch statistics included, moves towards the student's.
+
+        Args:
+            momentum (float): Share of the teacher's own; 0 copies the student.
+        """
+        student = self.student.state_dict()
+        for name, entry in self.teacher.state_dict().items():
+            if entry.is_floating_point():
+                entry.lerp_(student[name], 1 - momentum)
+            else:
+                entry.copy_(student[name])
+
+    def train(self, mode: bool = True) -> TeacherStudentSegmentor:
+        """As nn.Module.train; the teacher stays in evaluation mode."""
+        super().train(mode)
+        self.teacher.eval()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
+        # A checkpoint of the plain segmentor loads into student and teacher.
+        names = self.student.state_dict()
+        if not any(key.startswith((f'{prefix}student.', f'{prefix}teacher.')) for key in state_dict):
+            for name in names:
+                if prefix + name in state_dict:
+                    value = state_dict.pop(prefix + name)
+                    state_dict[f'{prefix}student.{name}'] = state_dict[f'{prefix}teacher.{name}'] = value
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def evaluated(self) -> BaseSegmentor:
+        """The segmentor that evaluation asks."""
+        return self.teacher if self.predict_on == 'teacher' else self.student
+
+    @property
+    def decode_head(self) -> nn.Module:
+        return self.evaluated.decode_head
+
+    @property
+    def backbone(self) -> nn.Module:
+        return self.evaluated.backbone
+
+    @property
+    def align_corners(self) -> bool:
+        return self.student.align_corners
+
+    @property
+    def num_classes(self) -> int:
+        return self.student.num_classes
+
+    @property
+    def out_channels(self) -> int:
+        return self.student.out_channels
+
+    @property
+    def ignore_index(self) -> int:
+        return decode_heads(self.student)[-1].ignore_index
+
+    @property
+    def test_cfg(self) -> dict:
+        return self.evaluated.test_cfg
+
+    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """Features of the evaluated segmentor."""
+        return self.evaluated.extract_feat(inputs)
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
+        """Logits of the evaluated segmentor."""
+        return self.evaluated.encode_decode(inputs, batch_data_samples)
+
+    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Sliding-window logits of the evaluated segmentor."""
+        return self.evaluated.slide_inference(inputs, batch_img_metas)
+
+    def whole_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Whole-image logits of the evaluated segmentor."""
+        return self.evaluated.whole_inference(inputs, batch_img_metas)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits of the evaluated segmentor, in the way that its test_cfg names."""
+        return self.evaluated.inference(inputs, batch_img_metas)
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Predictions of the evaluated segmentor."""
+        return self.evaluated.predict(inputs, data_samples)
+
+    def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
+        return self.evaluated(inputs, data_samples, mode='tensor')
