@@ -32,14 +32,14 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
     sampler = dataloader.sampler
     if not isinstance(sampler, SemiSampler):
         raise TypeError(
-            f'train_dataloader.sampler is a {type(sampler).__name__}, but a batch needs labelled and unlabelled images: '
-            "sampler=dict(type='SemiSampler', num_labeled=..., num_unlabeled=...)."
+            f'train_dataloader.sampler is a {type(sampler).__name__}, but a batch needs labelled and unlabelled '
+            "images: sampler=dict(type='SemiSampler', num_labeled=..., num_unlabeled=...)."
         )
     batch_size = sampler.num_labeled + sampler.num_unlabeled
     if dataloader.batch_size != batch_size:
         raise ValueError(
-            f'train_dataloader.batch_size = {dataloader.batch_size}, but its sampler takes {sampler.num_labeled} labelled '
-            f'and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
+            f'train_dataloader.batch_size = {dataloader.batch_size}, but its sampler takes {sampler.num_labeled} '
+            f'labelled and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
         )
     dataset = sampler.dataset
     state = torch.get_rng_state(), np.random.get_state(), random.getstate()

@@ -47,15 +47,22 @@ def decode(segmentor: BaseSegmentor, features: tuple[Tensor, ...]) -> list[Tenso
     """
     stages: list[Tensor] = []
     for head in decode_heads(segmentor):
-        logits = head(features, stages[-1]) if stages else head(features)
+        try:
+            logits = head(features, stages[-1]) if stages else head(features)
+        except TypeError as error:  # mask classifiers also want the labels
+            raise TypeError(_no_logits(head, f'nothing without more than features ({error})')) from error
         if not isinstance(logits, Tensor) or logits.ndim != 4:
-            raise TypeError(
-                f'{type(head).__name__} gives {type(logits).__name__} instead of one (N, K, H, W) map of logits, and '
-                'labels are propagated along logits. Mask classifiers and heads with several outputs do not fit; '
-                'choose a head that classifies pixels, such as FCNHead, ASPPHead, UPerHead or SegformerHead.'
-            )
+            raise TypeError(_no_logits(head, type(logits).__name__))
         stages.append(logits)
     return stages
+
+
+def _no_logits(head: nn.Module, given: str) -> str:
+    return (
+        f'{type(head).__name__} gives {given} instead of one (N, K, H, W) map of logits, and labels are propagated '
+        'along logits. Mask classifiers and heads with several outputs do not fit; choose a head that classifies '
+        'pixels, such as FCNHead, ASPPHead, UPerHead or SegformerHead.'
+    )
 
 
 def probe(segmentor: BaseSegmentor) -> list[int]:
@@ -73,8 +80,8 @@ def probe(segmentor: BaseSegmentor) -> list[int]:
         TypeError: If the segmentor gives no logits that could be propagated.
         ValueError: If it has a single output channel.
     """
-    if not hasattr(segmentor, 'decode_head') or not hasattr(segmentor.decode_head, '__call__'):
-        raise TypeError(f'{type(segmentor).__name__} has no decode_head: labels are propagated along its logits.')
+    if not segmentor.with_decode_head:
+        raise TypeError(f'{type(segmentor).__name__} has no decode_head, but labels are propagated along its logits.')
     for head in decode_heads(segmentor):
         if getattr(head, 'out_channels', None) == 1:
             raise ValueError(

@@ -52,8 +52,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
             ``num_classes`` are taken from the segmentor. Without one nothing is propagated.
         loss_weight (dict): ``sup`` and ``unsup``, each a dict of weights by term; a term without a weight, or with
             0, is not computed. sup: ``seg`` (the segmentor's own loss), ``prop`` (the same of the propagated
-            prediction), ``affinity``, ``aux`` (its auxiliary heads; default 1). unsup: ``hard`` (cross entropy with
-            the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``, ``affinity``, ``smooth``.
+            prediction), ``affinity``, ``aux`` (its auxiliary heads; by default as ``seg``). unsup: ``hard``
+            (cross entropy with the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``,
+            ``affinity``, ``smooth``.
         pseudo_labels (dict): ``tau`` and ``momentum`` of :class:`PseudoLabeler`.
         cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``
             (published): from another augmentation of the same image, the branches ``weak_mix`` and ``strong_mix``.
@@ -105,7 +106,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         check_choice('label_affinity', label_affinity, ('nearest', 'interpolated'))
         check_choice('smoothness', smoothness, ('absolute', 'softmax'))
         check_keys('loss_weight', loss_weight, ('sup', 'unsup'))
-        self.sup_weight: dict[str, float] = {'aux': 1.0, **loss_weight.get('sup', {})}
+        sup = loss_weight.get('sup', {})
+        self.sup_weight: dict[str, float] = {'aux': sup.get('seg', 0.0), **sup}
         self.unsup_weight: dict[str, float] = dict(loss_weight.get('unsup', {}))
         check_keys('loss_weight.sup', self.sup_weight, SUP_TERMS)
         check_keys('loss_weight.unsup', self.unsup_weight, UNSUP_TERMS)
@@ -148,7 +150,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             }
             if wanted:
                 raise ValueError(
-                    f'loss_weight has {", ".join(sorted(wanted))}, which need a propagation_head: give one, or drop them.'
+                    f'loss_weight has {", ".join(sorted(wanted))}, which need a propagation_head: give one, or drop '
+                    'these terms.'
                 )
             return None
         config, channels = dict(config), self.feature_channels

@@ -1,0 +1,113 @@
+"""Shows what DerProp is for, in minutes and without a download.
+
+    python tools/demo.py [--work-dir work_dirs/demo] [--seeds 0] [--cfg-options key=value ...]
+
+Draws the embedded data set (few labelled, many unlabelled images), trains the supervised twin on the labelled images
+alone and DerProp on all of them, with the same network and number of steps, evaluates both on held-out images, prints
+their mIoU and leaves pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import os.path as osp
+import statistics
+
+import cv2
+import numpy as np
+from mmengine.config import DictAction
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
+
+from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import write_shapes
+from mmseg_derprop.draw import paint, panel
+from mmseg_derprop.engine import PseudoLabelVisualizationHook
+
+CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
+TWIN = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
+DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes.py')
+NUM_LABELED = 24
+NUM_PICTURES = 6
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train and compare on the embedded data set')
+    parser.add_argument('--work-dir', default='work_dirs/demo')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='each draws its own data and trains both')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into both configs')
+    return parser.parse_args()
+
+
+def train(config_path: str, work_dir: str, options: dict) -> tuple[Runner, dict[str, float]]:
+    """Trains a config and returns its runner and the metrics of its last validation."""
+    config = load_config(config_path, options)
+    config.work_dir = work_dir
+    config.experiment_name = work_dir.replace('/', '_')
+    runner = Runner.from_cfg(config)
+    if config.model.type == 'SemiSegmentor':
+        runner.register_hook(PseudoLabelVisualizationHook(interval=runner.max_iters // 2, max_images=4))
+    runner.train()
+    return runner, runner.val()
+
+
+def predict(runner: Runner, sample: dict) -> np.ndarray:
+    """Label map (H, W) of a sample of the validation set."""
+    return runner.model.eval().test_step(pseudo_collate([sample]))[0].pred_sem_seg.data[0].cpu().numpy()
+
+
+def draw_predictions(twin: Runner, derprop: Runner, path: str) -> None:
+    """A row for each of some validation images: image, truth, both predictions."""
+    dataset = twin.val_dataloader.dataset
+    palette = dataset.metainfo['palette']
+    rows = []
+    for index in range(min(NUM_PICTURES, len(dataset))):
+        sample = dataset[index]
+        image = np.ascontiguousarray(sample['inputs'].numpy().transpose(1, 2, 0)[..., ::-1])
+        truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
+        rows.append(
+            [
+                ('image', image),
+                ('truth', paint(truth, palette)),
+                ('supervised', paint(predict(twin, sample), palette)),
+                ('DerProp', paint(predict(derprop, sample), palette)),
+            ]
+        )
+    cv2.imwrite(path, panel(rows)[..., ::-1])
+
+
+def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
+    """Draws the data, trains both, draws pictures; returns the mIoUs."""
+    data_root = osp.join(work_dir, 'data')
+    write_shapes(data_root, labeled=NUM_LABELED, seed=seed)
+    options = {**options, 'data_root': data_root, 'randomness.seed': seed}
+    twin, twin_metrics = train(TWIN, osp.join(work_dir, 'supervised'), options)
+    derprop, derprop_metrics = train(DERPROP, osp.join(work_dir, 'derprop'), options)
+    draw_predictions(twin, derprop, osp.join(work_dir, 'predictions.png'))
+    return {
+        'supervised': twin_metrics['mIoU'],
+        'derprop (student)': derprop_metrics['student/mIoU'],
+        'derprop (teacher)': derprop_metrics['teacher/mIoU'],
+    }
+
+
+def main() -> None:
+    args = parse_args()
+    scores = [run_seed(osp.join(args.work_dir, f'seed_{s}'), s, dict(args.cfg_options or {})) for s in args.seeds]
+    with open(osp.join(args.work_dir, 'scores.json'), 'w') as file:
+        json.dump(dict(zip(map(str, args.seeds), scores)), file, indent=1)
+    print(f'\n{NUM_LABELED} labelled and 400 unlabelled images; mIoU on 100 others:\n')
+    for name in scores[0]:
+        values = [score[name] for score in scores]
+        each = '' if len(values) == 1 else f'   seeds: {", ".join(f"{v:.1f}" for v in values)}'
+        print(f'  {name:<20}{statistics.mean(values):6.1f}{each}')
+    folder = osp.join(args.work_dir, f'seed_{args.seeds[-1]}')
+    print(f'\npictures: {osp.join(folder, "predictions.png")}')
+    for path in sorted(glob.glob(osp.join(folder, 'derprop', '*', 'vis_data', 'vis_image', 'pseudo_labels*'))):
+        print(f'          {path}')
+
+
+if __name__ == '__main__':
+    main()
