@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
+from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -11,6 +12,7 @@ from mmseg.structures import SegDataSample
 import mmseg_derprop.models  # noqa: F401
 from mmseg_derprop.config import load_config
 
+init_default_scope('mmseg')
 METHODS = Path(__file__).resolve().parents[1] / 'configs/_base_/methods'
 NUM_CLASSES = 5
 SIZE = (35, 45)  # the grid of the deep feature is 5 x 6; no pixel lies in the middle between two positions
