@@ -99,6 +99,12 @@ def shapes(tmp_path_factory):
 
 
 @pytest.fixture
+def small_segmentor():
+    """Config of the network that runs of ``semi_config`` train."""
+    return SMALL_SEGMENTOR
+
+
+@pytest.fixture
 def semi_config(shapes, tmp_path):
     """Makes a config of a run of seconds: configs/derprop/tiny_shapes.py, smaller; 3 iterations are an epoch.
 
@@ -125,8 +131,9 @@ def semi_config(shapes, tmp_path):
             {
                 'work_dir': str(tmp_path / 'work'),
                 'log_level': 'WARNING',
-                # The engine keeps a message hub for each name.
-                'experiment_name': f'test_{next(_runs)}',
+                # The engine keeps a message hub and a visualizer for each name.
+                'experiment_name': (name := f'test_{next(_runs)}'),
+                'visualizer.name': name,
                 'model.propagation_head.channels': 16,
                 'model.propagation_head.num_regions': 8,
                 'train_cfg.max_iters': 7,
