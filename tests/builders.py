@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
@@ -13,9 +14,10 @@ import mmseg_derprop.models  # noqa: F401
 from mmseg_derprop.config import load_config
 
 init_default_scope('mmseg')
+MMLogger.get_current_instance().setLevel('WARNING')  # initialisation logs every parameter
 METHODS = Path(__file__).resolve().parents[1] / 'configs/_base_/methods'
 NUM_CLASSES = 5
-SIZE = (35, 45)  # the grid of the deep feature is 5 x 6; no pixel lies in the middle between two positions
+SIZE = (35, 44)  # the grid of the deep feature is 5 x 6; no pixel lies midway between two positions
 CROSS_ENTROPY = dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True)
 
 
@@ -67,7 +69,7 @@ def cascade():
 def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
     """The method of a shipped preset, with a narrow head; a weight of None drops the term."""
     config = load_config(str(METHODS / f'{preset}.py')).method.to_dict()
-    config['propagation_head'] |= dict(channels=16, num_regions=20, **(head or {}))
+    config['propagation_head'] |= dict(channels=16, num_regions=20) | (head or {})
     for group, weights in dict(sup=sup, unsup=unsup).items():
         weights = config['loss_weight'][group] | (weights or {})
         config['loss_weight'][group] = {name: weight for name, weight in weights.items() if weight is not None}
@@ -77,7 +79,7 @@ def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
 def build(preset='derprop', network=None, decisive=True, seed=0, **changes):
     """A SemiSegmentor in training mode, initialised by a seed.
 
-    A decisive one has larger classifiers, so that confidences differ and regions are not alike.
+    A decisive one has larger classifiers, so that confidences differ.
     """
     torch.manual_seed(seed)
     config = method(preset, **changes)
@@ -88,9 +90,6 @@ def build(preset='derprop', network=None, decisive=True, seed=0, **changes):
             for network in (model.student, model.teacher):
                 heads = network.decode_head
                 (heads[-1] if isinstance(heads, torch.nn.ModuleList) else heads).conv_seg.weight *= 200
-            if model.propagation_head is not None:
-                model.propagation_head.conv_q.weight *= 3
-                model.propagation_head.conv_k.weight *= 3
     return model.train()
 
 
@@ -116,7 +115,7 @@ def batch(
         return torch.nn.functional.interpolate(coarse, size, mode='bilinear') + 0.3 * fine
 
     def labels():
-        values = torch.randint(num_classes, (1, height // 5, width // 5), generator=generator)
+        values = torch.randint(num_classes, (1, height // 5 + 1, width // 5 + 1), generator=generator)
         return values.repeat_interleave(5, 1).repeat_interleave(5, 2)[:, :height, :width]
 
     counts = dict(sup=num_labeled, weak=num_unlabeled, strong=num_unlabeled)

@@ -1,5 +1,6 @@
 """What every test shares: one thread, fixed seeds, and ``import reference``."""
 
+import gc
 import itertools
 import sys
 from pathlib import Path
@@ -98,6 +99,22 @@ def shapes(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope='session')
+def quick_runs():
+    """Runs in this process spend most of their seconds on formatting configs and on collecting what imports made."""
+    import mmengine.config.config as engine
+    from yapf.yapflib import yapf_api
+
+    import mmseg_derprop  # noqa: F401
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (engine, yapf_api):
+            patch.setattr(module, 'FormatCode', lambda text, **kwargs: (text, True), raising=False)
+        gc.freeze()
+        yield
+        gc.unfreeze()
+
+
 @pytest.fixture
 def small_segmentor():
     """Config of the network that runs of ``semi_config`` train."""
@@ -105,7 +122,7 @@ def small_segmentor():
 
 
 @pytest.fixture
-def semi_config(shapes, tmp_path):
+def semi_config(shapes, tmp_path, quick_runs):
     """Makes a config of a run of seconds: configs/derprop/tiny_shapes.py, smaller; 3 iterations are an epoch.
 
     A dict of dotted options is merged into it; ``second_view=True`` takes the published pipeline, ``path`` another
@@ -126,7 +143,7 @@ def semi_config(shapes, tmp_path):
         if second_view:
             config.train_dataloader.dataset.unlabeled.pipeline = config.two_view_pipeline
             config.model.update(cutmix_partner='second_view', cutmix_predictor='teacher', affinity_pairs='outside')
-        set_crop(config, (96, 96), (crop, crop))
+        set_crop(config.train_dataloader, (96, 96), (crop, crop))
         config.merge_from_dict(
             {
                 'work_dir': str(tmp_path / 'work'),

@@ -2,9 +2,9 @@
 
     python tools/demo.py [--work-dir work_dirs/demo] [--seeds 0] [--cfg-options key=value ...]
 
-Draws the embedded data set (few labelled, many unlabelled images), trains the supervised twin on the labelled images
-alone and DerProp on all of them, with the same network and number of steps, evaluates both on held-out images, prints
-their mIoU and leaves pictures.
+Draws the embedded data set (few labelled, many unlabelled images) and trains a small network on the labelled images.
+From there, for the same number of steps, the supervised twin goes on with the labelled images alone, and DerProp with
+all of them. Evaluates both on held-out images, prints their mIoU and leaves pictures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from mmseg_derprop.draw import paint, panel
 from mmseg_derprop.engine import PseudoLabelVisualizationHook
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
-TWIN = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
+BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
+TWIN = osp.join(CONFIGS, 'supervised', 'tiny_shapes_further.py')
 DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes.py')
 NUM_LABELED = 24
 NUM_PICTURES = 6
@@ -83,6 +84,8 @@ def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
     data_root = osp.join(work_dir, 'data')
     write_shapes(data_root, labeled=NUM_LABELED, seed=seed)
     options = {**options, 'data_root': data_root, 'randomness.seed': seed}
+    baseline, _ = train(BASELINE, osp.join(work_dir, 'baseline'), options)
+    options['load_from'] = osp.join(baseline.work_dir, f'iter_{baseline.max_iters}.pth')
     twin, twin_metrics = train(TWIN, osp.join(work_dir, 'supervised'), options)
     derprop, derprop_metrics = train(DERPROP, osp.join(work_dir, 'derprop'), options)
     draw_predictions(twin, derprop, osp.join(work_dir, 'predictions.png'))

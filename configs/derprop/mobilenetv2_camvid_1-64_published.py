@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_mobilenetv2.py',
     '../_base_/datasets/camvid_half_semi.py',
     '../_base_/methods/derprop_published.py',
-    '../_base_/schedules/camvid_further_600.py',
+    '../_base_/schedules/camvid_further_500.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
@@ -14,3 +14,6 @@ train_dataloader = dict(
         unlabeled=dict(ann_file='splits/1_64/unlabeled.txt', pipeline=_base_.two_view_pipeline),
     ),
 )
+optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
+val_cfg = dict(type='TeacherStudentValLoop')
+default_hooks = dict(checkpoint=dict(save_best=['teacher/mIoU', 'student/mIoU']))

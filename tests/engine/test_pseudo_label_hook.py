@@ -206,7 +206,7 @@ def test_statistics_reach_the_message_hub(train):
 
 
 def test_statistics_every_so_often_and_without_labels(train):
-    options = {'train_dataloader.dataset.unlabeled.data_prefix.seg_map_path': None}
+    options = {'train_dataloader.dataset.unlabeled.data_prefix': dict(_delete_=True, img_path='JPEGImages')}
     _, runner = train(dict(interval=3), options)
     scalars = runner.message_hub.log_scalars
     assert len(scalars['train/tau'].data[0]) == 2

@@ -1,0 +1,8 @@
+# The supervised twin of configs/derprop/tiny_shapes.py: the same further iterations, labelled images alone.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/shapes_further_500.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(data_preprocessor=dict(size=_base_.crop_size), decode_head=dict(num_classes=6))
