@@ -4,14 +4,15 @@ import copy
 from pathlib import Path
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import mmseg_derprop.models  # noqa: F401
 from mmseg_derprop.config import load_config
+from mmseg_derprop.models.checks import decode_heads
 
 init_default_scope('mmseg')
 MMLogger.get_current_instance().setLevel('WARNING')  # initialisation logs every parameter
@@ -76,20 +77,17 @@ def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
     return config | changes
 
 
-def build(preset='derprop', network=None, decisive=True, seed=0, **changes):
+def build(preset='derprop', network=None, seed=0, **changes):
     """A SemiSegmentor in training mode, initialised by a seed.
 
-    A decisive one has larger classifiers, so that confidences differ.
+    Its classifiers are larger than usual, so that confidences differ.
     """
     torch.manual_seed(seed)
-    config = method(preset, **changes)
-    model = MODELS.build(dict(config, segmentor=copy.deepcopy(network or segmentor())))
+    model = MODELS.build(ConfigDict(method(preset, **changes), segmentor=copy.deepcopy(network or segmentor())))
     model.init_weights()
-    if decisive:
-        with torch.no_grad():
-            for network in (model.student, model.teacher):
-                heads = network.decode_head
-                (heads[-1] if isinstance(heads, torch.nn.ModuleList) else heads).conv_seg.weight *= 200
+    with torch.no_grad():
+        for network in (model.student, model.teacher):
+            decode_heads(network)[-1].conv_seg.weight *= 200
     return model.train()
 
 

@@ -9,7 +9,7 @@ import torch
 from builders import NUM_CLASSES, SIZE
 from mmseg.registry import MODELS
 
-TERMS = {'sup': {'seg', 'prop', 'affinity'}, 'unsup': {'kl', 'soft', 'fp', 'prop', 'affinity', 'smooth'}}
+TERMS = {'sup': ('seg', 'prop', 'affinity'), 'unsup': ('kl', 'soft', 'fp', 'prop', 'affinity', 'smooth')}
 KEYS = {f'{group}.loss_{term}' for group, terms in TERMS.items() for term in terms}
 MODULE = 'mmseg_derprop.models.semi_segmentor'
 PSEUDO_LABELS = dict(tau=0.5, momentum=0.9)
@@ -225,20 +225,20 @@ def test_every_option_alone(preset, changes, counts):
 @pytest.mark.parametrize(
     'changes,terms',
     [
-        (dict(cutmix_target=True), {'unsup.loss_kl', 'unsup.loss_soft'}),
-        (dict(affinity_pairs='outside'), {'unsup.loss_affinity'}),
-        (dict(label_affinity='nearest'), {'sup.loss_affinity'}),
-        (dict(label_affinity_grad=True), set()),
-        (dict(smoothness='absolute'), {'unsup.loss_smooth'}),
-        (dict(head=dict(normalize='source_mean')), {'sup.loss_prop', 'unsup.loss_prop'}),
-        (dict(unsup=dict(prop=0.25)), {'unsup.loss_prop'}),
+        (dict(cutmix_target=True), ['unsup.loss_kl', 'unsup.loss_soft']),
+        (dict(affinity_pairs='outside'), ['unsup.loss_affinity']),
+        (dict(label_affinity='nearest'), ['sup.loss_affinity']),
+        (dict(label_affinity_grad=True), []),
+        (dict(smoothness='absolute'), ['unsup.loss_smooth']),
+        (dict(head=dict(normalize='source_mean')), ['sup.loss_prop', 'unsup.loss_prop']),
+        (dict(unsup=dict(prop=0.25)), ['unsup.loss_prop']),
     ],
     ids=str,
 )
 def test_an_option_changes_its_terms_only(changes, terms):
     batch = builders.batch()
     published, changed = (build('derprop_published', alpha=0.0, **c).loss(*batch) for c in ({}, changes))
-    assert {name for name in KEYS if not torch.equal(published[name], changed[name])} == terms
+    assert {name for name in KEYS if not torch.equal(published[name], changed[name])} == set(terms)
 
 
 def test_logits_are_resized_as_the_segmentor_does_and_propagated_ones_from_corner_to_corner():
@@ -263,6 +263,30 @@ def test_labelled_loss_is_the_decode_heads_own():
     hard = reference.ohem_cross_entropy(z, truth, min_kept=500, threshold=0.3)
     torch.testing.assert_close(losses['sup.loss_seg'], (reference.cross_entropy(z, truth) + hard) / 4)
     assert hard > 1.1 * reference.cross_entropy(z, truth)
+
+
+@pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize(
+    'preset,changes,teacher_forwards',
+    [('derprop', {}, 0), ('derprop', dict(cutmix_predictor='teacher'), 1), ('derprop_published', {}, 1)],
+    ids=str,
+)
+def test_images_of_each_forward(preset, changes, teacher_forwards, counts):
+    """Labelled and weak images together, then the cut-mixed strong ones; the teacher where it predicts."""
+    model, seen = build(preset, **changes), dict(student=[], teacher=[])
+    for name, images in seen.items():
+        backbone = getattr(model, name).backbone
+        backbone.register_forward_pre_hook(lambda _, args, images=images: images.append(args[0]))
+    inputs, samples = builders.batch(*counts)
+    model.loss(inputs, samples)
+    following = [*range(1, counts[1]), 0]
+    partner = inputs['strong'][following] if preset == 'derprop' else inputs['strong_mix']
+    first, second = seen['student']
+    assert torch.equal(first, torch.cat([inputs['sup'], inputs['weak']]))
+    assert torch.equal(second, reference.mix(inputs['strong'], partner, boxes(samples['strong'], SIZE)))
+    assert len(seen['teacher']) == teacher_forwards
+    if teacher_forwards:
+        assert torch.equal(seen['teacher'][0], inputs['weak_mix' if preset == 'derprop_published' else 'weak'])
 
 
 # --- Gradients ---------------------------------------------------------------------------------------------------

@@ -1,0 +1,144 @@
+"""What does not fit is found out before training, and finding out moves nothing."""
+
+import builders
+import pytest
+import torch
+from mmengine.model import BaseModule
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.registry import MODELS
+
+from mmseg_derprop.models.checks import check_choice, check_keys, decode, decode_heads, probe
+
+
+class TupleHead(BaseDecodeHead):
+    """Gives classes and masks, as mask classifiers do."""
+
+    def forward(self, inputs):
+        return self._transform_inputs(inputs), None
+
+
+class MaskHead(BaseModule):
+    """Wants labels beside the features, as Mask2FormerHead does."""
+
+    num_classes = out_channels = builders.NUM_CLASSES
+    align_corners = False
+
+    def forward(self, x, batch_data_samples):
+        return [], []
+
+
+class VectorHead(BaseDecodeHead):
+    """Classifies the image."""
+
+    def forward(self, inputs):
+        return self.conv_seg(self._transform_inputs(inputs)).mean((2, 3))
+
+
+@pytest.fixture
+def odd_head():
+    """Swaps the decode head of a plain segmentor."""
+
+    def swap(head):
+        network = MODELS.build(builders.segmentor())
+        kwargs = dict(in_channels=64, channels=64, num_classes=5, in_index=3)
+        network.decode_head = head(**kwargs) if issubclass(head, BaseDecodeHead) else head()
+        return network
+
+    return swap
+
+
+@pytest.mark.parametrize('head', [TupleHead, MaskHead, VectorHead])
+def test_head_without_logits(odd_head, head):
+    with pytest.raises(TypeError) as caught:
+        probe(odd_head(head))
+    message = str(caught.value)
+    assert all(word in message for word in (head.__name__, '(N, K, H, W)', 'logits', 'FCNHead')), message
+
+
+def test_head_without_logits_in_a_method(monkeypatch):
+    monkeypatch.setitem(MODELS._module_dict, 'TupleHead', TupleHead)
+    head = dict(type='TupleHead', in_channels=64, channels=64, num_classes=5, in_index=3)
+    with pytest.raises(TypeError, match='TupleHead gives tuple'):
+        MODELS.build(dict(builders.method(), segmentor=dict(builders.segmentor(), decode_head=head)))
+
+
+def test_segmentor_without_decode_head(odd_head):
+    network = odd_head(VectorHead)
+    del network.decode_head
+    with pytest.raises(TypeError, match='EncoderDecoder has no decode_head'):
+        probe(network)
+
+
+def test_probe_gives_the_channels():
+    assert probe(MODELS.build(builders.segmentor())) == [8, 16, 32, 64]
+
+
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('config', [builders.segmentor, builders.cascade])
+def test_probe_moves_nothing(config, training):
+    network = MODELS.build(config()).train(training)
+    network.backbone.layer1.eval()
+    modes = [m.training for m in network.modules()]
+    before = {name: entry.clone() for name, entry in network.state_dict().items()}
+    torch.manual_seed(11)
+    wanted = torch.rand(3)
+    torch.manual_seed(11)
+    probe(network)
+    assert torch.equal(torch.rand(3), wanted)
+    assert [m.training for m in network.modules()] == modes
+    assert all(torch.equal(entry, before[name]) for name, entry in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+class FixedSize(BaseModule):
+    """A backbone of one image size."""
+
+    def __init__(self, size=(48, 80)):
+        super().__init__()
+        self.size = size
+        self.conv = torch.nn.Conv2d(3, 64, 8, stride=8)
+
+    def forward(self, images):
+        assert images.shape[2:] == self.size
+        return (self.conv(images),)
+
+
+def test_network_of_fixed_image_size():
+    network = MODELS.build(dict(builders.segmentor(), decode_head=builders.fcn(0, 64)))
+    network.backbone = FixedSize()
+    with pytest.raises(AssertionError):
+        probe(network)
+    network.data_preprocessor.size = (48, 80)
+    assert probe(network) == [64]
+
+
+def test_decode_gives_all_stages():
+    network = MODELS.build(builders.cascade()).eval()
+    images = builders.batch()[0]['sup']
+    features = network.extract_feat(images)
+    first, second = network.decode_head
+    stages = decode(network, features)
+    assert torch.equal(stages[0], first(features)) and torch.equal(stages[1], second(features, stages[0]))
+    assert torch.equal(stages[1], network(images, mode='tensor')) if network.num_stages == 1 else len(stages) == 2
+    assert decode_heads(network) == [first, second]
+
+
+def test_decode_of_one_head():
+    network = MODELS.build(builders.segmentor()).eval()
+    images = builders.batch()[0]['sup']
+    (logits,) = decode(network, network.extract_feat(images))
+    assert torch.equal(logits, network(images, mode='tensor'))
+    assert decode_heads(network) == [network.decode_head]
+
+
+def test_check_choice():
+    check_choice('mode', 'a', ('a', 'b'))
+    with pytest.raises(ValueError, match=r"mode = 'c' .*'a', 'b'"):
+        check_choice('mode', 'c', iter(('a', 'b')))
+
+
+def test_check_keys():
+    check_keys('weights', dict(a=1), ('a', 'b'))
+    check_keys('weights', {}, ('a', 'b'))
+    with pytest.raises(ValueError, match="weights has no 'c', 'd'; it has 'a', 'b'"):
+        check_keys('weights', dict(d=1, a=1, c=1), iter(('a', 'b')))

@@ -1,0 +1,140 @@
+"""The propagation head against the reference."""
+
+import pytest
+import reference
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+
+from mmseg_derprop.models import DerPropHead, Embedding
+
+GRID, SIZE = (4, 5), (14, 19)
+
+
+def build(**changes):
+    return MODELS.build(dict(dict(type='DerPropHead', num_classes=6, in_channels=7, channels=8), **changes))
+
+
+def features(count=2):
+    return (torch.randn(count, 3, 8, 9), torch.randn(count, 7, *GRID))
+
+
+def test_embedding_by_hand():
+    head, inputs = build().eval(), features()
+    with torch.no_grad():
+        head.conv.bn.running_mean.uniform_()
+        head.conv.bn.running_var.uniform_(0.5, 2)
+    state = head.state_dict()
+    hidden = F.conv2d(inputs[1], state['conv.conv.weight'], state['conv.conv.bias'], padding=1)
+    norm = [state[f'conv.bn.{name}'] for name in ('running_mean', 'running_var', 'weight', 'bias')]
+    hidden = F.batch_norm(hidden, *norm).relu()
+    found = head(inputs)
+    assert found.grid == GRID
+    for name in 'qk':
+        wanted = F.conv2d(hidden, state[f'conv_{name}.weight'], state[f'conv_{name}.bias']).flatten(2)
+        torch.testing.assert_close(getattr(found, name), wanted)
+    assert state['conv_q.weight'].shape == (6, 8, 1, 1) and state['conv.conv.weight'].shape == (8, 7, 3, 3)
+    assert torch.equal(head.embed(head.conv(inputs[1])).q, found.q)
+
+
+def test_published_structure():
+    head = DerPropHead(num_classes=21, in_channels=32)
+    shapes = {name: tuple(p.shape) for name, p in head.named_parameters()}
+    assert shapes['conv.conv.weight'] == (256, 32, 3, 3) and shapes['conv.conv.bias'] == (256,)
+    assert shapes['conv_q.weight'] == shapes['conv_k.weight'] == (21, 256, 1, 1)
+    assert shapes['conv_q.bias'] == shapes['conv_k.bias'] == (21,)
+    assert isinstance(head.dropout, torch.nn.Dropout2d) and head.dropout.p == 0.1
+    assert isinstance(head.conv.bn, torch.nn.BatchNorm2d) and (head.max_order, head.num_regions) == (1, 128)
+
+
+def test_dropout_in_training_only():
+    head, inputs = build(dropout_ratio=0.5), features()
+    assert not torch.equal(head.train()(inputs).q, head(inputs).q)
+    assert torch.equal(head.eval()(inputs).q, head(inputs).q)
+
+
+def test_in_index():
+    head = build(in_index=0, in_channels=3)
+    assert head(features()).grid == (8, 9)
+
+
+def test_other_normalisation():
+    head = build(norm_cfg=dict(type='GN', num_groups=2))
+    assert isinstance(head.conv.norm, torch.nn.GroupNorm)
+
+
+@pytest.mark.parametrize('max_order', [0, 1, 2, 5])
+@pytest.mark.parametrize('normalize', ['source', 'source_mean', 'target'])
+def test_propagation(max_order, normalize):
+    head = build(max_order=max_order, normalize=normalize).eval()
+    embedding, logits = head(features()), torch.randn(2, 6, *SIZE, requires_grad=True)
+    found = head.propagate(embedding, logits)
+    coarse = reference.resize(logits, GRID).flatten(2)
+    wanted = reference.propagate(embedding.q, embedding.k, coarse, max_order, normalize).unflatten(2, GRID)
+    torch.testing.assert_close(found, reference.resize(wanted, SIZE), rtol=1e-4, atol=1e-5)
+    grads = torch.autograd.grad(found.square().sum(), (logits, head.conv_q.weight), allow_unused=True)
+    assert grads[0] is None and grads[1].any()
+
+
+@pytest.mark.parametrize('max_order', [0, 1, 2])
+def test_regions(max_order):
+    head = build(max_order=max_order).eval()
+    embedding, rows = head(features()), torch.tensor([0, 3, 19, 3])
+    found = head.regions(embedding, SIZE, rows)
+    assert found.shape == (2, 4, *SIZE) and found.dtype == torch.bool
+    p = reference.similarity(embedding.q, embedding.k, max_order).softmax(2)[:, rows]
+    assert torch.equal(found, reference.region_masks(p.unflatten(2, GRID), SIZE))
+    assert torch.equal(found[:, 1], found[:, 3])
+
+
+def test_regions_of_rows_drawn(monkeypatch):
+    head = build(num_regions=3)
+    embedding = head(features())
+    monkeypatch.setattr(head, 'draw_rows', lambda _: torch.tensor([7, 1, 1]))
+    wanted = head.regions(embedding, SIZE, torch.tensor([7, 1, 1]))
+    assert torch.equal(head.regions(embedding, SIZE), wanted)
+
+
+def blank(length):
+    return Embedding(torch.zeros(1, 6, length), torch.zeros(1, 6, length), (1, length))
+
+
+@pytest.mark.parametrize('last_row,highest', [(True, 11), (False, 10)])
+def test_rows_drawn(last_row, highest):
+    head = build(num_regions=400, last_row=last_row)
+    rows = head.draw_rows(blank(12))
+    assert rows.shape == (400,) and rows.dtype == torch.int64
+    assert set(rows.tolist()) == set(range(highest + 1))  # with replacement, all of them
+    assert not torch.equal(rows, head.draw_rows(blank(12)))  # anew each time
+
+
+@pytest.mark.parametrize('last_row', [True, False])
+def test_a_single_position(last_row):
+    head = build(num_regions=5, last_row=last_row)
+    assert head.draw_rows(blank(1)).tolist() == [0] * 5
+    assert not head.regions(blank(1), SIZE).any()
+
+
+def test_no_regions():
+    assert build(num_regions=0).draw_rows(blank(4)).shape == (0,)
+
+
+def test_part_of_an_embedding():
+    embedding = build()(features(3))
+    part = embedding[1:]
+    assert torch.equal(part.q, embedding.q[1:]) and torch.equal(part.k, embedding.k[1:]) and part.grid == GRID
+
+
+@pytest.mark.parametrize(
+    'bad,words',
+    [
+        (dict(normalize='bogus'), ("normalize = 'bogus'", "'source'", "'source_mean'", "'target'")),
+        (dict(max_order=6), ('max_order = 6', '6 classes', '0 to 5')),
+        (dict(max_order=-1), ('max_order = -1', '0 to 5')),
+        (dict(num_regions=-1), ('num_regions = -1', '0')),
+    ],
+)
+def test_options_out_of_range(bad, words):
+    with pytest.raises(ValueError) as caught:
+        build(**bad)
+    assert all(word in str(caught.value) for word in words)

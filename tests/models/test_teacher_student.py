@@ -1,0 +1,302 @@
+"""The teacher's moves, checkpoints, and what MMSegmentation's tools ask of a segmentor."""
+
+import copy
+
+import builders
+import pytest
+import torch
+import torch.nn.functional as F
+from builders import NUM_CLASSES, SIZE
+from mmengine.runner import load_checkpoint
+from mmseg.registry import MODELS
+
+
+@pytest.fixture
+def model():
+    """A model whose student has moved away from its teacher."""
+    model = builders.build()
+    stir(model.student, 1)
+    return model
+
+
+def stir(network, seed):
+    generator = torch.Generator().manual_seed(seed)
+    for name, entry in network.state_dict().items():
+        if entry.is_floating_point():
+            noise = torch.rand(entry.shape, generator=generator).to(entry)
+            entry.copy_(entry + 0.5 * noise if 'var' in name else entry + 0.1 * (noise - 0.5))
+        else:
+            entry.add_(7 * seed)
+
+
+def state(network):
+    return {name: entry.clone() for name, entry in network.state_dict().items()}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- Teacher -----------------------------------------------------------------------------------------------------
+
+
+def test_teacher_begins_as_the_student():
+    model = builders.build(seed=3)
+    assert same(state(model.student), state(model.teacher))
+    student, teacher = ({p.data_ptr() for p in n.parameters()} for n in (model.student, model.teacher))
+    assert not student & teacher
+
+
+@pytest.mark.parametrize('momentum', [0.5, 0.9, 1.0])
+def test_every_entry_moves(model, momentum):
+    teacher, student = state(model.teacher), state(model.student)
+    model.update_teacher(momentum)
+    found = state(model.teacher)
+    assert any('running_var' in name for name in found)
+    for name, entry in found.items():
+        if entry.is_floating_point():
+            wanted = momentum * teacher[name] + (1 - momentum) * student[name]
+            torch.testing.assert_close(entry, wanted, msg=name)
+        else:
+            assert torch.equal(entry, student[name]), name
+    assert same(state(model.student), student)
+
+
+def test_momentum_0_copies_exactly(model):
+    model.update_teacher(0)
+    assert same(state(model.teacher), state(model.student))
+
+
+def test_teacher_moves_after_its_storage_was_replaced(model):
+    model.to(torch.float64)
+    teacher = {name: entry + 1 if entry.is_floating_point() else entry for name, entry in state(model.teacher).items()}
+    model.teacher.load_state_dict(copy.deepcopy(teacher), assign=True)
+    model.update_teacher(0.5)
+    student = state(model.student)
+    for name, entry in model.teacher.state_dict().items():
+        if entry.is_floating_point():
+            assert entry.dtype == torch.float64
+            torch.testing.assert_close(entry, (teacher[name] + student[name]) / 2)
+
+
+def test_teacher_neither_trains_nor_learns(model):
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    assert all(p.requires_grad for p in model.student.parameters())
+    assert model.train() is model and model.training and model.student.training and model.propagation_head.training
+    assert not any(m.training for m in model.teacher.modules())
+    model.eval()
+    assert not any(m.training for m in model.modules())
+    before = state(model.teacher)
+    model.train().loss(*builders.batch())
+    assert same(state(model.teacher), before)
+
+
+@pytest.mark.parametrize('predictor', ['student', 'teacher'])
+def test_step_does_not_move_the_teacher_whoever_predicts(predictor):
+    model = builders.build(cutmix_predictor=predictor)
+    before = state(model.teacher)
+    sum(model.loss(*builders.batch()).values()).backward()
+    assert same(state(model.teacher), before) and all(p.grad is None for p in model.teacher.parameters())
+
+
+# --- Checkpoints -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain():
+    network = MODELS.build(builders.segmentor())
+    network.init_weights()
+    stir(network, 5)
+    return network
+
+
+@pytest.mark.parametrize('assign', [False, True])
+def test_plain_state_dict_loads_into_both(model, plain, assign):
+    head = state(model.propagation_head)
+    result = model.load_state_dict(plain.state_dict(), strict=False, assign=assign)
+    assert not result.unexpected_keys
+    assert all(key.startswith(('propagation_head.', 'pseudo_labeler.')) for key in result.missing_keys)
+    for network in (model.student, model.teacher):
+        assert same(state(network), state(plain))
+    assert same(state(model.propagation_head), head)
+    assert not any(p.requires_grad for p in model.teacher.parameters())
+    before = state(model.teacher)
+    stir(model.student, 1)
+    assert same(state(model.teacher), before), 'student and teacher share memory'
+
+
+def test_plain_checkpoint_loads_into_both(model, plain, tmp_path):
+    path = tmp_path / 'plain.pth'
+    torch.save(dict(meta={}, state_dict=plain.state_dict()), path)
+    load_checkpoint(model, str(path), map_location='cpu', strict=False)
+    for network in (model.student, model.teacher):
+        assert same(state(network), state(plain))
+
+
+def test_plain_state_dict_is_left_as_it_was(model, plain):
+    given = plain.state_dict()
+    names = list(given)
+    model.load_state_dict(given, strict=False)
+    assert list(given) == names
+
+
+def test_missing_and_unknown_entries_are_named(model, plain):
+    given = plain.state_dict()
+    del given['backbone.stem.0.weight']
+    given['bogus.weight'] = torch.zeros(1)
+    result = model.load_state_dict(given, strict=False)
+    assert result.unexpected_keys == ['bogus.weight']
+    missing = {key for key in result.missing_keys if key.startswith(('student.', 'teacher.'))}
+    assert missing == {'student.backbone.stem.0.weight', 'teacher.backbone.stem.0.weight'}
+
+
+def test_own_state_round_trips(model, tmp_path):
+    model.pseudo_labeler.new_step = False
+    model.loss(*builders.batch())
+    assert model.pseudo_labeler.tau != 0.85
+    path = tmp_path / 'own.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    by_torch, by_engine = builders.build(seed=9), builders.build(seed=9)
+    by_torch.load_state_dict(model.state_dict(), strict=True)
+    load_checkpoint(by_engine, str(path), strict=True)
+    for other in (by_torch, by_engine):
+        assert same(state(other), state(model))
+        assert other.pseudo_labeler.tau == model.pseudo_labeler.tau
+    assert not same(state(model.teacher), state(model.student))
+
+
+def test_as_part_of_another_module(model, plain):
+    """A prefix before the names, as a wrapper adds it."""
+    wrapper = torch.nn.ModuleDict(dict(module=model))
+    wrapper.load_state_dict({f'module.{name}': entry for name, entry in plain.state_dict().items()}, strict=False)
+    assert same(state(model.student), state(plain)) and same(state(model.teacher), state(plain))
+
+
+# --- Answers as a segmentor --------------------------------------------------------------------------------------
+
+
+def both(model, name):
+    model.predict_on = name
+    model.eval()
+    return getattr(model, name)
+
+
+def normalized(images):
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ([120.0, 110, 100], [60.0, 50, 40]))
+    return torch.stack([(image[[2, 1, 0]].float() - mean) / std for image in images])
+
+
+SLIDE = dict(mode='slide', crop_size=(33, 33), stride=(20, 20))
+
+
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), SLIDE], ids=['whole', 'slide'])
+@pytest.mark.parametrize('name', ['teacher', 'student'])
+def test_predicts_as_the_network_named(name, test_cfg):
+    model = builders.build(network=dict(builders.segmentor(), test_cfg=test_cfg))
+    stir(model.student, 1)
+    network = both(model, name)
+    data = builders.evaluation_data()
+    found = model.test_step(copy.deepcopy(data))
+    wanted = network.test_step(copy.deepcopy(data))
+    assert len(found) == 2
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.seg_logits.data, other.seg_logits.data)
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+    other = both(model, 'student' if name == 'teacher' else 'teacher').test_step(copy.deepcopy(data))
+    assert not torch.equal(found[0].seg_logits.data, other[0].seg_logits.data)
+    assert model.test_cfg['mode'] == test_cfg['mode']
+
+
+def test_slides_are_not_the_whole():
+    data = builders.evaluation_data()
+    logits = []
+    for test_cfg in (dict(mode='whole'), SLIDE):
+        model = builders.build(network=dict(builders.segmentor(), test_cfg=test_cfg)).eval()
+        logits.append(model.test_step(copy.deepcopy(data))[0].seg_logits.data)
+    assert logits[0].shape == logits[1].shape == (NUM_CLASSES, *SIZE)
+    assert not torch.allclose(*logits)
+
+
+def test_whole_prediction_by_hand(model):
+    teacher = both(model, 'teacher')
+    data = builders.evaluation_data()
+    images = normalized(data['inputs'])
+    logits = teacher.decode_head(teacher.backbone(images))
+    logits = F.interpolate(logits, SIZE, mode='bilinear', align_corners=True)
+    for sample, wanted in zip(model.val_step(data), logits, strict=True):
+        torch.testing.assert_close(sample.seg_logits.data, wanted)
+        assert torch.equal(sample.pred_sem_seg.data[0], wanted.argmax(0))
+
+
+@pytest.mark.parametrize('name', ['teacher', 'student'])
+def test_other_questions(model, name):
+    network, images = both(model, name), builders.batch()[0]['sup']
+    metas = [dict(ori_shape=SIZE, img_shape=SIZE, pad_shape=SIZE, padding_size=[0] * 4)] * 2
+    for question in ('extract_feat', '_forward'):
+        found, wanted = (getattr(asked, question)(images) for asked in (model, network))
+        assert all(torch.equal(*pair) for pair in zip(found, wanted, strict=True))
+    assert torch.equal(model(images, mode='tensor'), network(images, mode='tensor'))
+    assert model(images, mode='tensor').shape == (2, NUM_CLASSES, 9, 11)
+    for question in ('encode_decode', 'whole_inference', 'inference'):
+        assert torch.equal(getattr(model, question)(images, metas), getattr(network, question)(images, metas))
+    network.test_cfg.update(SLIDE)
+    assert torch.equal(model.slide_inference(images, metas), network.slide_inference(images, metas))
+    for attribute in ('decode_head', 'backbone', 'test_cfg'):
+        assert getattr(model, attribute) is getattr(network, attribute)
+    assert (model.num_classes, model.out_channels, model.align_corners, model.ignore_index) == (5, 5, True, 255)
+
+
+def test_predict_without_samples(model):
+    both(model, 'teacher')
+    predictions = model(builders.batch()[0]['sup'], mode='predict')
+    assert [p.pred_sem_seg.data.shape for p in predictions] == [(1, *SIZE)] * 2
+
+
+def test_properties_follow_the_head():
+    config = builders.segmentor(num_classes=3, align_corners=False, ignore_index=11)
+    model = builders.build(network=config)
+    assert (model.num_classes, model.out_channels, model.align_corners, model.ignore_index) == (3, 3, False, 11)
+    cascade = builders.build(network=builders.cascade())
+    assert (cascade.num_classes, cascade.out_channels, cascade.align_corners) == (NUM_CLASSES, NUM_CLASSES, True)
+    assert cascade.eval()(builders.batch()[0]['sup'], mode='tensor').shape[:2] == (2, NUM_CLASSES)
+
+
+def test_test_time_augmentation(model):
+    """The mean probability of the image and of its mirror image."""
+    network = both(model, 'student')
+    image = builders.evaluation_data(count=1)
+    flipped = copy.deepcopy(image)
+    flipped['inputs'] = [flipped['inputs'][0].flip(-1)]
+    flipped['data_samples'][0].set_metainfo(dict(flip=True, flip_direction='horizontal'))
+    image['data_samples'][0].set_metainfo(dict(flip=False))
+    data = {key: [image[key], flipped[key]] for key in image}
+    tta = MODELS.build(dict(type='SegTTAModel', module=model)).eval()
+    (found,) = tta.test_step(data)
+    images = normalized([image['inputs'][0], flipped['inputs'][0]])
+    logits = F.interpolate(network(images, mode='tensor'), SIZE, mode='bilinear', align_corners=True)
+    probability = logits.softmax(1)
+    wanted = (probability[0] + probability[1].flip(-1)) / 2
+    assert torch.equal(found.pred_sem_seg.data[0], wanted.argmax(0))
+
+
+def test_training_data_pass_the_preprocessor(model):
+    """The runner's way: lists of uint8 images by branch."""
+    inputs, samples = builders.batch()
+    raw = {b: [((i * 40 + 120).clamp(0, 255)).to(torch.uint8) for i in images] for b, images in inputs.items()}
+    data = model.data_preprocessor(dict(inputs=raw, data_samples=samples), training=True)
+    for branch, images in raw.items():
+        torch.testing.assert_close(data['inputs'][branch], normalized(images))
+    losses = model(**data, mode='loss')
+    assert all(value.isfinite() for value in losses.values())
+
+
+def test_the_segmentor_needs_no_preprocessor_of_its_own():
+    network = builders.segmentor()
+    given = network.pop('data_preprocessor')
+    config = dict(builders.method(), segmentor=network, data_preprocessor=given)
+    data = builders.evaluation_data()
+    model = MODELS.build(config)
+    for asked in (model, model.student, model.teacher):
+        torch.testing.assert_close(
+            asked.data_preprocessor(copy.deepcopy(data), False)['inputs'], normalized(data['inputs'])
+        )
