@@ -42,7 +42,7 @@ def heat(values: np.ndarray) -> np.ndarray:
 def outline(image: np.ndarray, mask: np.ndarray, color: Sequence[int] = (255, 255, 0)) -> np.ndarray:
     """An image (H, W, 3) uint8 with the border of a mask (H, W) drawn on it."""
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.ascontiguousarray(image), contours, -1, tuple(color), 1)
+    return cv2.drawContours(np.array(image, order='C'), contours, -1, tuple(color), 1)
 
 
 def count_map(regions: np.ndarray) -> np.ndarray:

@@ -59,9 +59,8 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
             'make them with MultiBranch.'
         )
-    check_crops(
-        {b: [tuple(i.shape[-2:])] for b, i in inputs.items()}, getattr(model.data_preprocessor.base, 'size', None)
-    )
+    sizes = {branch: [(image.shape[-2], image.shape[-1])] for branch, image in inputs.items()}
+    check_crops(sizes, model.data_preprocessor.base)
     labels = samples[0]['data_samples']['sup'].gt_sem_seg.data.unique()
     outside = [i for i in labels.tolist() if not 0 <= i < model.num_classes and i != model.ignore_index]
     if outside:

@@ -62,21 +62,29 @@ class PseudoLabelHook(Hook):
         check_batch(self.model, runner.train_dataloader)
         self.epoch_length = len(runner.train_dataloader)
         self.epochs = math.ceil(runner.max_iters / self.epoch_length)
-        self.epoch = max(runner.iter - 1, 0) // self.epoch_length
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)
+            runner.message_hub.update_info('pseudo_label_epoch', 0)
+        last = runner.message_hub.runtime_info.get('pseudo_label_epoch', (runner.iter - 1) // self.epoch_length)
+        self.begin_epoch(runner, last)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Begins an optimiser step, unless this batch goes on with one."""
         # Between two iterations this tells whether the last one ended a step.
         self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
-        if not self.model.pseudo_labeler.new_step and runner.iter > 0:
+        if not self.model.pseudo_labeler.new_step:
             return
         epoch = runner.iter // self.epoch_length
-        self.model.alpha = epoch / self.epochs if self.alpha == 'linear' else float(self.alpha)
-        if epoch > self.epoch and self.teacher_interval == 'epoch':
-            self.model.update_teacher(self.teacher_momentum)
+        if epoch > self.epoch:
+            if self.teacher_interval == 'epoch':
+                self.model.update_teacher(self.teacher_momentum)
+            self.begin_epoch(runner, epoch)
+
+    def begin_epoch(self, runner: Runner, epoch: int) -> None:
+        """Sets alpha. The message hub, which checkpoints carry, keeps the epoch: a step can straddle two."""
         self.epoch = epoch
+        self.model.alpha = epoch / self.epochs if self.alpha == 'linear' else float(self.alpha)
+        runner.message_hub.update_info('pseudo_label_epoch', epoch)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None

@@ -43,7 +43,7 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
         if not isinstance(data['inputs'], dict):
             return self.base(data, training)
         sizes = {branch: sorted({tuple(i.shape[-2:]) for i in images}) for branch, images in data['inputs'].items()}
-        check_crops(sizes, getattr(self.base, 'size', None))
+        check_crops(sizes, self.base)
         if getattr(self.base, 'size', None) is None and getattr(self.base, 'size_divisor', None) is None:
             vars(self.base)['size'] = next(iter(sizes.values()))[0]  # without either it refuses to stack images
         branches = {
@@ -53,8 +53,8 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
         return {key: {name: out[key] for name, out in branches.items()} for key in ('inputs', 'data_samples')}
 
 
-def check_crops(sizes: dict[str, list[tuple[int, int]]], padded_size: tuple[int, int] | None) -> None:
-    """Raises ValueError unless all branches have images of one size that the preprocessor does not pad."""
+def check_crops(sizes: dict[str, list[tuple[int, int]]], preprocessor: nn.Module) -> None:
+    """Raises ValueError unless all branches have images of one size that the segmentor's preprocessor does not pad."""
     different = {size for branch in sizes.values() for size in branch}
     if len(different) != 1:
         raise ValueError(
@@ -62,8 +62,11 @@ def check_crops(sizes: dict[str, list[tuple[int, int]]], padded_size: tuple[int,
             'unlabelled pipeline the same crop size, and pad images that are smaller (PadToCrop).'
         )
     (height, width) = next(iter(different))
-    if padded_size is not None and (padded_size[-2] > height or padded_size[-1] > width):
+    padded, divisor = getattr(preprocessor, 'size', None) or (0, 0), getattr(preprocessor, 'size_divisor', None) or 1
+    too_small = padded[-2] > height or padded[-1] > width
+    if too_small or height % divisor or width % divisor:
+        setting = f'size={tuple(padded)}' if too_small else f'size_divisor={divisor}'
         raise ValueError(
-            f'The crops are {height}x{width}, but the data_preprocessor has size={tuple(padded_size)} and would pad '
-            'them, and padding would be taken for image. Set its size to the crop size.'
+            f'The crops are {height}x{width}, but the data_preprocessor has {setting} and would pad them, and padding '
+            'would be taken for image. Set its size or size_divisor to fit the crop size.'
         )

@@ -125,7 +125,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
         super().__init__(segmentor, predict_on, data_preprocessor, init_cfg)
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
-        self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **(pseudo_labels or {}))
+        pseudo_labels = pseudo_labels or {}
+        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
+        self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
@@ -185,9 +187,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), (ignored.shape[1], ignored.shape[2]))
 
         # Predict. Labelled images and weak views share a forward, and so the statistics of its normalisation.
-        views, features = self.see(
-            torch.cat([inputs['sup'], inputs['weak']]), perturb=bool(self.unsup_weight.get('fp'))
-        )
+        perturb = bool(self.unsup_weight.get('fp'))
+        views, features, stages = self.see(torch.cat([inputs['sup'], inputs['weak']]), perturb)
         labeled, weak = views[:num_labeled], views[num_labeled:]
 
         # Mix and label.
@@ -197,10 +198,12 @@ class SemiSegmentor(TeacherStudentSegmentor):
         target = self.pseudo_labeler(own, partner, inside, regions)
 
         # Predict the strong views.
-        strong, _ = self.see(mix(inputs['strong'], partner_images, inside))
+        embed = any(self.unsup_weight.get(term) for term in PROPAGATION_TERMS)
+        strong, *_ = self.see(mix(inputs['strong'], partner_images, inside), embed=embed)
 
         # Compare.
-        losses = self.auxiliary_losses(tuple(f[:num_labeled] for f in features), data_samples['sup'])
+        features, stages = (tuple(part[:num_labeled] for part in parts) for parts in (features, stages))
+        losses = self.auxiliary_losses(features, stages, data_samples['sup'])
         losses |= self.sup_losses(labeled, data_samples['sup'])
         losses |= self.unsup_losses(labeled, weak, strong, target, inside)
         self.record(data_samples, target, inside)
@@ -208,18 +211,32 @@ class SemiSegmentor(TeacherStudentSegmentor):
             self.step_observer(dict(inputs=inputs, partner_images=partner_images, inside=inside, target=target))
         return losses
 
-    def see(self, images: Tensor, perturb: bool = False) -> tuple[View, tuple[Tensor, ...]]:
-        """Predicts images (N, 3, H, W); with ``perturb`` also from features with channels dropped, decoded in the
-        same pass (UniMatch, arXiv 2208.09910). Returns the view and the features."""
+    def see(
+        self, images: Tensor, perturb: bool = False, embed: bool = True
+    ) -> tuple[View, tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Predicts images.
+
+        Args:
+            images (Tensor): (N, 3, H, W).
+            perturb (bool): Whether to predict also from features with channels dropped, decoded in the same pass
+                (UniMatch, arXiv 2208.09910).
+            embed (bool): Whether the propagation head is needed.
+
+        Returns:
+            tuple[View, tuple[Tensor, ...], tuple[Tensor, ...]]: The view, the features, and the logits of a
+            cascade's earlier decode heads.
+        """
         features = tuple(self.student.extract_feat(images))
         decoded = features
         if perturb:
             decoded = tuple(torch.cat([f, F.dropout2d(f, self.perturb_ratio)]) for f in features)
-        logits, *perturbed = decode(self.student, decoded)[-1].split(len(images))
+        *stages, last = decode(self.student, decoded)
+        logits, *perturbed = last.split(len(images))
         logits = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
         head = self.propagation_head
-        embedding = None if head is None else head(features)
-        return View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners), features
+        embedding = head(features) if head is not None and embed else None
+        view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
+        return view, features, tuple(stages)
 
     def predict_weak(self, weak: View, ignored: Tensor) -> Prediction:
         """p_w: the weak view's logits, and alpha of the propagated ones."""
@@ -253,8 +270,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
             return None
         return self.propagation_head.regions(weak.embedding, weak.size)
 
-    def auxiliary_losses(self, features: tuple[Tensor, ...], samples: list[SegDataSample]) -> dict[str, Tensor]:
-        """Losses of the segmentor's earlier decode stages and auxiliary heads, on labelled images only."""
+    def auxiliary_losses(
+        self, features: tuple[Tensor, ...], stages: tuple[Tensor, ...], samples: list[SegDataSample]
+    ) -> dict[str, Tensor]:
+        """Losses of the segmentor's auxiliary heads and earlier decode stages, on labelled images only."""
         losses: dict[str, Tensor] = {}
         weight = self.sup_weight['aux']
         if weight and self.student.with_auxiliary_head:
@@ -262,9 +281,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
                 for name, value in head.loss(features, samples, self.student.train_cfg).items():
                     losses[f'sup.aux_{index}.{name}'] = value * weight if 'loss' in name else value
-        if weight and len(decode_heads(self.student)) > 1:
-            *stages, _ = zip(decode_heads(self.student), decode(self.student, features))
-            for index, (head, logits) in enumerate(stages):
+        if weight:
+            for index, (head, logits) in enumerate(zip(decode_heads(self.student), stages)):
                 for name, value in head.loss_by_feat(logits, samples).items():
                     losses[f'sup.stage_{index}.{name}'] = value * weight if 'loss' in name else value
         return losses
@@ -332,7 +350,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def smoothness_of(self, q: Tensor, k: Tensor) -> Tensor:
         """Size of the second derivative of vectors (N, K, L), in the way that ``smoothness`` names."""
         if self.smoothness == 'softmax':
-            return q.new_tensor(1 / q.shape[-1])  # the mean over L positions of what sums to 1
+            return q.new_tensor(1 / q.shape[-1], dtype=torch.float32)  # the mean over L positions of what sums to 1
         return smoothness_loss(q, k)
 
     @staticmethod
@@ -361,7 +379,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
                 ('accuracy_accepted', target.labels, target.accepted),
             ):
                 mask = mask & known
-                self.statistics[key] = ((labels == truth) & mask).sum() / mask.sum().clamp_min(1)
+                self.statistics[key] = ((labels == truth) & mask).sum() / mask.sum()  # NaN: nothing to judge
 
 
 def stack_maps(samples: list[SegDataSample], field: str) -> Tensor:

@@ -77,7 +77,8 @@ class TeacherStudentSegmentor(BaseSegmentor):
             for name in names:
                 if prefix + name in state_dict:
                     value = state_dict.pop(prefix + name)
-                    state_dict[f'{prefix}student.{name}'] = state_dict[f'{prefix}teacher.{name}'] = value
+                    state_dict[f'{prefix}student.{name}'] = value
+                    state_dict[f'{prefix}teacher.{name}'] = value.clone()  # with assign=True they would share storage
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property
