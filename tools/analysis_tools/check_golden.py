@@ -225,7 +225,7 @@ def check_network(inputs: dict[str, Tensor], table: Comparison, weights: str, co
         raise SystemExit(f'{config} does not fit {weights}:\n{first}\n{hint}') from None
     image, rows, head = inputs['image'], inputs['region_rows'].long(), model.eval().propagation_head
     head.normalize = load_config(str(METHOD)).method.propagation_head.normalize  # whatever preset the config has
-    view, features = model.see(image)
+    view, features, _ = model.see(image)
     table.close('logits', view.logits)
     table.close('logits', model.teacher_logits(image), label=' (teacher)')
     table.close('pixel_propagated', view.propagated)

@@ -1,5 +1,0 @@
-# 500 further iterations from a supervised checkpoint (load_from), DerProp and its supervised twin alike.
-_base_ = './shapes_800.py'
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
-train_cfg = dict(max_iters=500, val_interval=250)
-default_hooks = dict(checkpoint=dict(interval=250))
