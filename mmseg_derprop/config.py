@@ -18,12 +18,20 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
     Returns:
         Config: The merged config.
+
+    Raises:
+        ValueError: If ``data_root`` is given but the config has none at its top level.
     """
     config = Config.fromfile(path)
     options = options or {}
     old = config.get('data_root')
+    if 'data_root' in options and old is None:
+        raise ValueError(
+            f'{path} has no data_root at its top level that data_root={options["data_root"]} could replace: name the '
+            'part, for instance train_dataloader.dataset.data_root.'
+        )
     config.merge_from_dict(options)
-    if 'data_root' in options and old is not None:
+    if 'data_root' in options:
         _replace_data_root(config._cfg_dict, old, options['data_root'])
     return config
 

@@ -14,6 +14,11 @@ from importlib.metadata import distributions
 FORK = ('onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'onedl-mmpretrain')
 ORIGINAL = ('mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'mmpretrain')
 
+INSTALL = {
+    'onedl': 'pip install torch torchvision onedl-mmengine onedl-mmcv onedl-mmsegmentation onedl-mmpretrain',
+    'openmmlab': 'pip install "torch<2.6" mmengine "mmcv>=2.1,<2.2" "mmsegmentation>=1.2.2" mmpretrain',
+}
+
 
 def installed_distributions() -> set[str]:
     """Names of all installed distributions, normalised (lower case, single dashes)."""
@@ -37,7 +42,7 @@ def check_stack() -> None:
             f'two MMSegmentation stacks are mixed: {", ".join(fork)} and {", ".join(original)} '
             'provide the same import names; one family is allowed. Remove both, then install one:\n'
             f'    pip uninstall -y {" ".join(fork + original)}\n'
-            '    pip install "mmseg-derprop[onedl]"'
+            f'    {INSTALL["onedl"]}'
         )
     found = fork + original
     roles = ('mmengine', 'mmcv', 'mmsegmentation')
@@ -48,7 +53,7 @@ def check_stack() -> None:
         raise ImportError(
             f'mmseg_derprop needs an MMSegmentation stack, {has}; '
             f'missing: {", ".join(missing)}. Install it:\n'
-            f'    pip install "mmseg-derprop[{extra}]"'
+            f'    {INSTALL[extra]}'
         )
 
 

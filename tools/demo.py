@@ -30,7 +30,7 @@ CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
 BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
 TWIN = osp.join(CONFIGS, 'supervised', 'tiny_shapes_further.py')
 DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes.py')
-NUM_LABELED = 24
+NUM_LABELED, NUM_UNLABELED, NUM_VAL = 24, 400, 100
 NUM_PICTURES = 6
 
 
@@ -82,7 +82,7 @@ def draw_predictions(twin: Runner, derprop: Runner, path: str) -> None:
 def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
     """Draws the data, trains both, draws pictures; returns the mIoUs."""
     data_root = osp.join(work_dir, 'data')
-    write_shapes(data_root, labeled=NUM_LABELED, seed=seed)
+    write_shapes(data_root, NUM_LABELED, NUM_UNLABELED, NUM_VAL, seed=seed)
     options = {**options, 'data_root': data_root, 'randomness.seed': seed}
     baseline, _ = train(BASELINE, osp.join(work_dir, 'baseline'), options)
     options['load_from'] = osp.join(baseline.work_dir, f'iter_{baseline.max_iters}.pth')
@@ -101,7 +101,7 @@ def main() -> None:
     scores = [run_seed(osp.join(args.work_dir, f'seed_{s}'), s, dict(args.cfg_options or {})) for s in args.seeds]
     with open(osp.join(args.work_dir, 'scores.json'), 'w') as file:
         json.dump(dict(zip(map(str, args.seeds), scores)), file, indent=1)
-    print(f'\n{NUM_LABELED} labelled and 400 unlabelled images; mIoU on 100 others:\n')
+    print(f'\n{NUM_LABELED} labelled and {NUM_UNLABELED} unlabelled images; mIoU on {NUM_VAL} others:\n')
     for name in scores[0]:
         values = [score[name] for score in scores]
         each = '' if len(values) == 1 else f'   seeds: {", ".join(f"{v:.1f}" for v in values)}'

@@ -10,9 +10,10 @@ import argparse
 import os
 import os.path as osp
 
+import torch
 from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
+from mmengine.runner import Runner, find_latest_checkpoint
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
@@ -46,9 +47,13 @@ def main() -> None:
     if args.amp:
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume is not None:
-        config.resume = True
-        config.load_from = None if args.resume == 'auto' else args.resume
+    checkpoint = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    if checkpoint is not None:  # a first start with --resume keeps its load_from
+        config.resume, config.load_from = True, checkpoint
+    if args.launcher == 'pytorch' and not torch.cuda.is_available():
+        # mmengine's launcher would call for a CUDA device.
+        torch.distributed.init_process_group('gloo')
+        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.train()
 

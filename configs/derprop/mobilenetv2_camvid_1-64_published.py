@@ -6,8 +6,7 @@ _base_ = [
     '../_base_/schedules/camvid_further_500.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
-model['segmentor'].decode_head.num_classes = 11
+model = dict(_delete_=True, segmentor=_base_.model, num_classes=11, **_base_.method)
 train_dataloader = dict(
     dataset=dict(
         labeled=dict(ann_file='splits/1_64/labeled.txt'),

@@ -4,8 +4,8 @@
 #
 # Reproduces the paper's setting: DeepLabV3+ on a dilated deep-stem ResNet-101, crop 321, 4 labelled + 4 unlabelled
 # images on each of 4 GPUs, 80 epochs of 639 iterations, SGD 0.001 (decoder and head x10), poly 0.9.
-# Differs from it: the mended preset (methods/derprop.py; use derprop_published.py for the authors' behaviour), and
-# mIoU is over whole images where the authors' program scores the central crop.
+# Differs from it: the mended preset (methods/derprop.py; derprop_published.py with the two_view_pipeline behaves as
+# the authors' program), and mIoU is over whole images where the authors' program scores the central crop.
 # Pretrained weights: the deep-stem ResNet-101 that the field uses has no public URL that mmengine can read. Convert it
 # with tools/model_converters/published2mmseg.py to the path below, or take MMSegmentation's own v1c stem with
 #   --cfg-options model.segmentor.backbone.stem_channels=64 \

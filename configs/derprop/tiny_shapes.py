@@ -7,7 +7,6 @@ _base_ = [
     '../_base_/schedules/shapes_further_800.py',
     '../_base_/default_runtime.py',
 ]
-model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
-model['segmentor'].decode_head.num_classes = 6
+model = dict(_delete_=True, segmentor=_base_.model, num_classes=6, **_base_.method)
 optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
 val_cfg = dict(type='TeacherStudentValLoop')

@@ -91,11 +91,11 @@ class SemiSampler(Sampler):
         if slot < self.num_labeled:
             drawn = (iteration * self.world_size + self.rank) * self.num_labeled + slot
             repeat, place = divmod(drawn, self.dataset.num_labeled)
-            return int(self._order(_LABELED, repeat)[place])
+            return int(self._order(self.seed, _LABELED, repeat)[place])
         epoch, iteration = divmod(iteration, self.iterations_per_epoch)
         slot -= self.num_labeled
         place = (iteration * self.world_size + self.rank) * self.num_unlabeled + slot
-        order = self._order(_UNLABELED, epoch)
+        order = self._order(self.seed, _UNLABELED, epoch)
         return self.dataset.num_labeled + int(order[place % len(order)])
 
     def __iter__(self) -> Iterator[int]:
@@ -124,9 +124,9 @@ class SemiSampler(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the position already says which epoch it is."""
 
-    def _draw_order(self, kind: int, number: int) -> np.ndarray:
+    def _draw_order(self, seed: int, kind: int, number: int) -> np.ndarray:
         """The ``number``-th pass over the images of one kind, (M,) int64."""
         size = self.dataset.num_labeled if kind == _LABELED else self.dataset.num_unlabeled
         if not self.shuffle:
             return np.arange(size)
-        return np.random.default_rng((self.seed, kind, number)).permutation(size)
+        return np.random.default_rng((seed, kind, number)).permutation(size)

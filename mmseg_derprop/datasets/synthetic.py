@@ -71,7 +71,7 @@ def draw_shapes(seed: int, split: str, index: int, size: int = 96) -> tuple[np.n
 
 def write_shapes(
     out: str | Path,
-    labeled: int = 8,
+    labeled: int = 24,
     unlabeled: int = 400,
     val: int = 100,
     size: int = 96,

@@ -57,10 +57,22 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
     if missing:
         raise ValueError(
             f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
-            'make them with MultiBranch.'
+            "make them with MultiBranch (for cutmix_partner='second_view' the data configs have a two_view_pipeline)."
         )
     sizes = {branch: [(image.shape[-2], image.shape[-1])] for branch, image in inputs.items()}
     check_crops(sizes, model.data_preprocessor.base)
+    weak, strong = (samples[1]['data_samples'][branch] for branch in ('weak', 'strong'))
+    if 'ignore_map' not in weak or 'cutmix_box' not in strong.metainfo:
+        raise ValueError(
+            'The unlabelled pipeline leaves out the ignore map or the CutMix box: it must begin with '
+            'LoadUnlabeledAnnotations, have RandomCutMixBox in its strong branch, and pack with PackSemiInputs.'
+        )
+    classes = dataset.metainfo.get('classes')
+    if classes and len(classes) != model.num_classes:
+        raise ValueError(
+            f'The data have {len(classes)} classes, but the segmentor has {model.num_classes}: set num_classes='
+            f'{len(classes)} of the SemiSegmentor.'
+        )
     labels = samples[0]['data_samples']['sup'].gt_sem_seg.data.unique()
     outside = [i for i in labels.tolist() if not 0 <= i < model.num_classes and i != model.ignore_index]
     if outside:

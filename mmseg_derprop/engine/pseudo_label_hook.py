@@ -6,7 +6,7 @@ import math
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 from ..models import SemiSegmentor
@@ -59,12 +59,21 @@ class PseudoLabelHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
         self.model = semi_segmentor(runner)
+        if not isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise TypeError(
+                f'train_cfg makes a {type(runner.train_loop).__name__}, which would wait for the end of an endless '
+                "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
+            )
         check_batch(self.model, runner.train_dataloader)
         self.epoch_length = len(runner.train_dataloader)
         self.epochs = math.ceil(runner.max_iters / self.epoch_length)
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)
             runner.message_hub.update_info('pseudo_label_epoch', 0)
+            runner.message_hub.update_info('sampler_seed', runner.train_dataloader.sampler.seed)
+        # A run without a fixed seed goes on in the order that it began with.
+        sampler = runner.train_dataloader.sampler
+        sampler.seed = runner.message_hub.runtime_info.get('sampler_seed', sampler.seed)
         last = runner.message_hub.runtime_info.get('pseudo_label_epoch', (runner.iter - 1) // self.epoch_length)
         self.begin_epoch(runner, last)
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from mmengine.model import revert_sync_batchnorm
 from mmseg.models import BaseSegmentor
 from torch import Tensor, nn
 
@@ -65,6 +66,28 @@ def _no_logits(head: nn.Module, given: str) -> str:
     )
 
 
+def check_heads(segmentor: BaseSegmentor) -> None:
+    """Raises unless all heads of a segmentor classify the same classes by several channels."""
+    if not segmentor.with_decode_head:
+        raise TypeError(f'{type(segmentor).__name__} has no decode_head, but labels are propagated along its logits.')
+    auxiliary: Any = segmentor.auxiliary_head if segmentor.with_auxiliary_head else []
+    others = list(auxiliary) if isinstance(auxiliary, (list, nn.ModuleList)) else [auxiliary]
+    *stages, final = decode_heads(segmentor)
+    if getattr(final, 'out_channels', None) == 1:
+        raise ValueError(
+            f"{type(final).__name__} has out_channels = 1, but the classes' probabilities are compared: at least 2 are "
+            'needed. Set out_channels=2 (softmax over background and foreground).'
+        )
+    for head in stages + others:
+        for name in ('num_classes', 'ignore_index'):
+            ours, theirs = getattr(head, name, None), getattr(final, name, None)
+            if ours != theirs:
+                raise ValueError(
+                    f'{type(head).__name__} has {name} = {ours}, but the final decode head has {theirs}: give all '
+                    'heads the same (for classes, num_classes of the SemiSegmentor).'
+                )
+
+
 def probe(segmentor: BaseSegmentor) -> list[int]:
     """Runs a copy of a segmentor in training mode on two black images.
 
@@ -78,27 +101,35 @@ def probe(segmentor: BaseSegmentor) -> list[int]:
 
     Raises:
         TypeError: If the segmentor gives no logits that could be propagated.
-        ValueError: If it has a single output channel.
+        ValueError: If its heads do not fit each other or the features, or it has a single output channel.
     """
-    if not segmentor.with_decode_head:
-        raise TypeError(f'{type(segmentor).__name__} has no decode_head, but labels are propagated along its logits.')
-    for head in decode_heads(segmentor):
-        if getattr(head, 'out_channels', None) == 1:
-            raise ValueError(
-                f"{type(head).__name__} has out_channels = 1, but the classes' probabilities are compared: at least 2 "
-                'are needed. Set out_channels=2 (softmax over background and foreground).'
-            )
-    twin = copy.deepcopy(segmentor).train()
+    check_heads(segmentor)
+    # Synchronised normalisation refuses to run before the model is on its GPU.
+    twin = revert_sync_batchnorm(copy.deepcopy(segmentor)).train()
     device = next(twin.parameters()).device
     size = getattr(segmentor.data_preprocessor, 'size', None)
     sizes = [(64, 64)] + ([tuple(size)] if size else [])
+    channels: list[int] | None = None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for attempt, image_size in enumerate(sizes, 1):
             try:
                 features = twin.extract_feat(torch.zeros(2, 3, *image_size, device=device))
+                if not all(isinstance(feature, Tensor) and feature.ndim == 4 for feature in features):
+                    kinds = ', '.join(type(feature).__name__ for feature in features)
+                    raise TypeError(
+                        f'{type(segmentor).__name__}.extract_feat gives {kinds}, but (N, C, h, w) feature maps are '
+                        "needed; vision transformers of mmpretrain give them with out_type='featmap'."
+                    )
+                channels = [feature.shape[1] for feature in features]
                 decode(twin, features)
-                return [f.shape[1] for f in features]
-            except (RuntimeError, AssertionError, ValueError):
-                if attempt == len(sizes):  # a network of fixed image size gets its second chance at the crop size
-                    raise
+                return channels
+            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+                if attempt < len(sizes):  # a network of fixed image size gets its second chance at the crop size
+                    continue
+                given = f'; the features have {channels} channels' if channels else ''
+                raise ValueError(
+                    f'The segmentor cannot predict images of {image_size[0]}x{image_size[1]}{given}: '
+                    f'{type(error).__name__}: {error}. Check in_index and in_channels of its heads, or set size of its '
+                    'data_preprocessor to the crop size.'
+                ) from error
     raise AssertionError('unreachable')

@@ -48,6 +48,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     Args:
         segmentor (dict): Config of the segmentor.
+        num_classes (int, optional): Number of classes, for all heads of the segmentor; by default as in its config.
         propagation_head (dict, optional): Config of the head that propagates; its ``in_channels`` and
             ``num_classes`` are taken from the segmentor. Without one nothing is propagated.
         loss_weight (dict): ``sup`` and ``unsup``, each a dict of weights by term; a term without a weight, or with
@@ -84,6 +85,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self,
         segmentor: dict,
         loss_weight: dict,
+        num_classes: int | None = None,
         propagation_head: dict | None = None,
         pseudo_labels: dict | None = None,
         cutmix_partner: str = 'batch',
@@ -111,6 +113,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.unsup_weight: dict[str, float] = dict(loss_weight.get('unsup', {}))
         check_keys('loss_weight.sup', self.sup_weight, SUP_TERMS)
         check_keys('loss_weight.unsup', self.unsup_weight, UNSUP_TERMS)
+        weights = [*self.sup_weight.values(), *self.unsup_weight.values()]
+        if not all(isinstance(weight, (int, float)) and weight >= 0 for weight in weights) or not any(weights):
+            raise ValueError(f'loss_weight = {loss_weight}: weights must be numbers of at least 0, and one above 0.')
         if cutmix_partner == 'second_view' and cutmix_predictor == 'student':
             raise ValueError(
                 "cutmix_partner='second_view' needs cutmix_predictor='teacher': the student does not see that view."
@@ -123,7 +128,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if not 0 <= perturb_ratio < 1:
             raise ValueError(f'perturb_ratio = {perturb_ratio}, but it must lie within 0 .. 1, 1 excluded.')
 
-        super().__init__(segmentor, predict_on, data_preprocessor, init_cfg)
+        super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
         pseudo_labels = pseudo_labels or {}
         check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
@@ -183,6 +188,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
             dict[str, Tensor]: Weighted losses, ``sup.loss_*`` and ``unsup.loss_*``.
         """
         num_labeled = len(inputs['sup'])
+        if self.ignore_index != 255:
+            for sample in data_samples['sup']:  # MMSegmentation writes 255 for padding and unmapped labels
+                sample.gt_sem_seg.data.masked_fill_(sample.gt_sem_seg.data == 255, self.ignore_index)
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
         inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), (ignored.shape[1], ignored.shape[2]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from mmseg.models import BaseSegmentor
@@ -22,6 +23,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
     Args:
         segmentor (dict): Config of the segmentor.
+        num_classes (int, optional): Number of classes, for all its heads; by default as in its config.
         predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
         data_preprocessor (dict, optional): For a segmentor that has none of its own.
 
@@ -33,6 +35,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
     def __init__(
         self,
         segmentor: dict,
+        num_classes: int | None = None,
         predict_on: str = 'teacher',
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -40,7 +43,11 @@ class TeacherStudentSegmentor(BaseSegmentor):
         super().__init__(init_cfg=init_cfg)
         check_choice('predict_on', predict_on, ('teacher', 'student'))
         self.predict_on = predict_on
-        self.student: BaseSegmentor = MODELS.build({'data_preprocessor': data_preprocessor, **segmentor})
+        segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
+        if num_classes is not None:
+            for name in ('decode_head', 'auxiliary_head'):
+                segmentor[name] = _with_classes(segmentor.get(name), num_classes)
+        self.student: BaseSegmentor = MODELS.build(segmentor)
         self.feature_channels = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
@@ -140,3 +147,10 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.evaluated(inputs, data_samples, mode='tensor')
+
+
+def _with_classes(heads: Any, num_classes: int) -> Any:
+    """The config of a head, or of several, for so many classes."""
+    if isinstance(heads, (list, tuple)):
+        return [_with_classes(head, num_classes) for head in heads]
+    return heads if heads is None else {**heads, 'num_classes': num_classes}

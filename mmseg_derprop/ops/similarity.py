@@ -138,8 +138,8 @@ class _LogSumExp(torch.autograd.Function):
 
 def _attend(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
     """out_j = sum_i v_i W_ij with W = softmax over i of q_i . k_j: ordinary attention, for which torch has kernels."""
-    channels = max(q.shape[1], values.shape[1])
-    # The memory-saving kernels want vectors and values of one width; zeros change nothing.
+    # The memory-saving kernels want vectors and values of one width, a multiple of 8; zeros change nothing.
+    channels = -(-max(q.shape[1], values.shape[1]) // 8) * 8
     query, key, value = (
         F.pad(t, (0, 0, 0, channels - t.shape[1])).mT.unsqueeze(1).contiguous() for t in (k, q, values)
     )

@@ -106,7 +106,7 @@ class FixedSize(BaseModule):
 def test_network_of_fixed_image_size():
     network = MODELS.build(dict(builders.segmentor(), decode_head=builders.fcn(0, 64)))
     network.backbone = FixedSize()
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match='64x64'):
         probe(network)
     network.data_preprocessor.size = (48, 80)
     assert probe(network) == [64]

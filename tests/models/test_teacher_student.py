@@ -300,3 +300,48 @@ def test_the_segmentor_needs_no_preprocessor_of_its_own():
         torch.testing.assert_close(
             asked.data_preprocessor(copy.deepcopy(data), False)['inputs'], normalized(data['inputs'])
         )
+
+
+def test_number_of_classes_reaches_all_heads():
+    network = builders.segmentor()
+    network['auxiliary_head'] = [builders.fcn(1, 16), builders.fcn(2, 32)]
+    model = builders.build(network=network, num_classes=3)
+    assert model.out_channels == model.propagation_head.num_classes == 3
+    assert [head.num_classes for head in model.student.auxiliary_head] == [3, 3]
+    assert network['decode_head']['num_classes'] == builders.NUM_CLASSES  # the config given stays as it was
+
+
+def test_heads_of_different_classes_are_refused():
+    network = builders.segmentor()
+    network['auxiliary_head'] = builders.fcn(1, 16, num_classes=21)
+    with pytest.raises(ValueError, match='num_classes = 21.*5'):
+        builders.build(network=network)
+
+
+def test_synchronised_normalisation_builds_in_a_process_group(tmp_path):
+    network = builders.segmentor()
+    for part in (network['backbone'], network['decode_head']):
+        part['norm_cfg'] = dict(type='SyncBN')
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1)
+    try:
+        model = builders.build(network=network)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.student.modules())
+
+
+@pytest.mark.parametrize('weights', [{}, dict(sup=dict(seg=-1.0)), dict(sup=dict(seg='a')), dict(sup=dict(seg=0.0))])
+def test_weights_that_train_nothing_are_refused(weights):
+    with pytest.raises(ValueError, match='loss_weight'):
+        builders.build(loss_weight=weights, propagation_head=None)
+
+
+def test_label_255_is_ignored_whatever_the_ignore_index():
+    """MMSegmentation pads labels with 255 even where the head ignores another label."""
+    inputs, samples = builders.batch()
+    for sample in samples['sup']:
+        sample.gt_sem_seg.data[..., :9] = 255
+    model = builders.build(network=builders.segmentor(ignore_index=0))
+    losses = model.loss(inputs, samples)
+    assert all(loss.isfinite() for loss in losses.values())
+    assert all((sample.gt_sem_seg.data[..., :9] == 0).all() for sample in samples['sup'])

@@ -45,8 +45,6 @@ def test_another_first_line(name, options, make_runner, tmp_path):
         'train_dataloader.sampler.num_labeled': 2,
         'train_dataloader.sampler.num_unlabeled': 2,
     }
-    if 'auxiliary_head.channels' in options:
-        options['model.segmentor.auxiliary_head.num_classes'] = 6
     runner = make_runner(options, path=config, segmentor=None, crop=64)
     keeper = Losses()
     runner.register_hook(keeper)

@@ -209,6 +209,14 @@ def test_a_run_logs_validates_and_saves(trained, last):
     assert any((state[k] != state[k.replace('student', 'teacher', 1)]).any() for k in state if k.startswith('student.'))
 
 
+def test_a_first_start_with_resume_keeps_load_from(folder, seeded, last, shapes, quick_runs):
+    """A job that may be interrupted is always started with --resume, the first time too."""
+    work = folder / 'first_start'
+    train(seeded, work, '--resume', *options(shapes, load_from=last, **{'train_cfg.max_iters': 1}))
+    log = next(work.glob('*/*.log')).read_text()
+    assert f'Load checkpoint from {last}' in log
+
+
 @pytest.fixture(scope='module')
 def resumed(folder, seeded, shapes, quick_runs):
     """Work dir of a run that was cut off in iteration 5 and went on from iteration 3."""

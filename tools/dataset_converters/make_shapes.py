@@ -10,7 +10,7 @@ from mmseg_derprop.datasets.synthetic import write_shapes
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument('--out', default='data/shapes', help='folder to write into')
-    parser.add_argument('--labeled', type=int, default=8, help='labelled training images')
+    parser.add_argument('--labeled', type=int, default=24, help='labelled training images')
     parser.add_argument('--unlabeled', type=int, default=400, help='unlabelled training images')
     parser.add_argument('--val', type=int, default=100, help='validation images')
     parser.add_argument('--size', type=int, default=96, help='height and width in pixels')
