@@ -53,7 +53,7 @@ def main() -> None:
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call for a CUDA device.
         torch.distributed.init_process_group('gloo')
-        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None)
+        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.train()
 

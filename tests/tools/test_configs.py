@@ -64,7 +64,9 @@ def test_the_model_builds(path):
     classes = {len(DATASETS.get(source.type).METAINFO['classes']) for source in sources(config)}
     # CamVid's label files hold one more, void, which it ignores.
     known = classes.pop() - any(source.type == 'CamVidDataset' for source in sources(config))
-    assert not classes and (config.model.type == 'SemiSegmentor' or heads(config.model)[0].num_classes == known)
+    assert not classes and (
+        config.model.type == 'SemiSegmentor' or next(iter(heads(config.model))).num_classes == known
+    )
     for place, part in parts(config.model.to_dict()):
         assert not str(part.get('type', '')).startswith('SyncBN'), place  # raises on a CPU; sync_bn converts
     for _, part in parts(config.model):

@@ -212,9 +212,10 @@ def test_a_run_logs_validates_and_saves(trained, last):
 def test_a_first_start_with_resume_keeps_load_from(folder, seeded, last, shapes, quick_runs):
     """A job that may be interrupted is always started with --resume, the first time too."""
     work = folder / 'first_start'
-    train(seeded, work, '--resume', *options(shapes, load_from=last, **{'train_cfg.max_iters': 1}))
-    log = next(work.glob('*/*.log')).read_text()
-    assert f'Load checkpoint from {last}' in log
+    still = {'train_cfg.max_iters': 3, 'optim_wrapper.optimizer.lr': 0.0, 'optim_wrapper.optimizer.weight_decay': 0.0}
+    train(seeded, work, '--resume', *options(shapes, load_from=last, **still))
+    name = 'student.decode_head.conv_seg.weight'
+    assert torch.equal(load(work / 'iter_3.pth')['state_dict'][name], load(last)['state_dict'][name])
 
 
 @pytest.fixture(scope='module')
@@ -315,7 +316,6 @@ import torch
 from mmengine.runner import Runner
 
 torch.set_num_threads(1)
-torch.distributed.init_process_group('gloo')  # before the runner, which would ask for CUDA
 train, out = Runner.train, sys.argv.pop(1)
 
 
@@ -337,9 +337,6 @@ def test_two_processes(folder, shapes):
     script, out = folder / 'process.py', folder / 'process.pth'
     script.write_text(PROCESS)
     changes = {
-        'model_wrapper_cfg.type': 'MMDistributedDataParallel',
-        'model_wrapper_cfg.device_ids': 'None',
-        'model_wrapper_cfg.broadcast_buffers': False,
         'train_cfg.max_iters': 4,
         'train_cfg.val_interval': 4,
         'model.pseudo_labels.momentum': 0.5,
