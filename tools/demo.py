@@ -90,9 +90,9 @@ def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
     derprop, derprop_metrics = train(DERPROP, osp.join(work_dir, 'derprop'), options)
     draw_predictions(twin, derprop, osp.join(work_dir, 'predictions.png'))
     return {
-        'supervised': twin_metrics['mIoU'],
-        'derprop (student)': derprop_metrics['student/mIoU'],
-        'derprop (teacher)': derprop_metrics['teacher/mIoU'],
+        'supervised': float(twin_metrics['mIoU']),
+        'DerProp, student': float(derprop_metrics['student/mIoU']),
+        'DerProp, teacher': float(derprop_metrics['teacher/mIoU']),
     }
 
 
