@@ -1,18 +1,8 @@
 # As mobilenetv2_camvid_1-32.py, with everything as the authors' program does it (docs/options.md).
-_base_ = [
-    '../_base_/models/deeplabv3plus_mobilenetv2.py',
-    '../_base_/datasets/camvid_half_semi.py',
-    '../_base_/methods/derprop_published.py',
-    '../_base_/schedules/camvid_further_500.py',
-    '../_base_/default_runtime.py',
-]
-model = dict(_delete_=True, segmentor=_base_.model, num_classes=11, **_base_.method)
+_base_ = './mobilenetv2_camvid_1-64_published.py'
 train_dataloader = dict(
     dataset=dict(
         labeled=dict(ann_file='splits/1_32/labeled.txt'),
-        unlabeled=dict(ann_file='splits/1_32/unlabeled.txt', pipeline=_base_.two_view_pipeline),
+        unlabeled=dict(ann_file='splits/1_32/unlabeled.txt'),
     ),
 )
-optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
-val_cfg = dict(type='TeacherStudentValLoop')
-default_hooks = dict(checkpoint=dict(save_best=['teacher/mIoU', 'student/mIoU']))
