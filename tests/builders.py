@@ -142,3 +142,18 @@ def evaluation_data(size=SIZE, count=2, seed=0):
     images = [torch.randint(256, (3, *size), generator=generator, dtype=torch.uint8) for _ in range(count)]
     meta = dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0, 0, 0, 0], img_path='')
     return dict(inputs=images, data_samples=[SegDataSample(metainfo=meta) for _ in images])
+
+
+class LargestTensor:
+    """Notes the bytes of the largest tensor that is allocated in its context, inside operators too."""
+
+    size = 0
+
+    def __enter__(self):
+        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+        self.profile.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        self.profile.__exit__(*error)
+        self.size = max(event.self_cpu_memory_usage for event in self.profile.events())

@@ -10,14 +10,14 @@ Losses are means over pairs of positions, averaged over the orders 0 .. max_orde
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from .similarity import check_order, derivative, full_precision, row_blocks
+from .pairs import distance
+from .similarity import check_order, derivative, full_precision
 
 
 def affinity_factors(q: Tensor, k: Tensor, max_order: int = 1) -> Iterator[tuple[Tensor, Tensor, float]]:
@@ -27,42 +27,6 @@ def affinity_factors(q: Tensor, k: Tensor, max_order: int = 1) -> Iterator[tuple
     for order in range(max_order + 1):
         dq, dk = derivative(q, order), derivative(k, order)
         yield dq.softmax(1), dk.softmax(1), 1 / math.sqrt(dq.shape[1])
-
-
-class _AffinityL1(torch.autograd.Function):
-    """Sum over the kept pairs of abs(q_i . k_j - target_ij).
-
-    The gradient of an absolute value is a sign, so it is finished in the forward pass, where each block exists.
-    """
-
-    @staticmethod
-    def forward(
-        ctx,
-        q: Tensor,
-        k: Tensor,
-        target: Callable[[slice], Tensor],
-        kept: Callable[[slice], Tensor] | None,
-    ) -> Tensor:
-        total = q.new_zeros(())
-        with_grad = any(ctx.needs_input_grad)
-        grad_q, grad_k = torch.zeros_like(q), torch.zeros_like(k)
-        for rows in row_blocks(len(q), q.shape[-1], q.device):
-            difference = q[..., rows].mT @ k - target(rows)
-            if kept is not None:
-                difference *= kept(rows)
-            total += difference.abs().sum()
-            if with_grad:
-                sign = difference.sign_()
-                grad_q[..., rows] = k @ sign.mT
-                grad_k.baddbmm_(q[..., rows], sign)
-        ctx.save_for_backward(grad_q, grad_k)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        grad_q, grad_k = ctx.saved_tensors
-        return grad * grad_q, grad * grad_k, None, None
 
 
 def affinity_consistency_loss(
@@ -88,24 +52,18 @@ def affinity_consistency_loss(
         Tensor: Scalar; 0 if no pair counts.
     """
     with torch.autocast(q.device.type, enabled=False):
-        length = q.shape[-1]
-        pairs, kept = torch.tensor(float(len(q) * length**2), device=q.device), None
+        row_group = column_group = q.new_empty(0)
+        pairs = torch.tensor(float(len(q) * q.shape[-1] ** 2), device=q.device)
         if inside is not None:
+            # A pair counts if its groups are equal: those of the positions inside differ if they are not to pair.
+            row_group, column_group = inside.int(), inside.int() * (1 if keep_inside else 2)
             members = inside.sum(1, dtype=torch.float32)
-            pairs = (length - members).square().sum() + (members.square().sum() if keep_inside else 0)
-
-            def kept(rows: slice) -> Tensor:
-                row, column = inside[:, rows, None], inside[:, None]
-                return row == column if keep_inside else ~(row | column)
-
+            pairs = (q.shape[-1] - members).square().sum() + (members.square().sum() if keep_inside else 0)
         total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
         targets = affinity_factors(target_q.detach(), target_k.detach(), max_order)
+        with_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
         for (pq, pk, scale), (tq, tk, _) in zip(affinity_factors(q, k, max_order), targets):
-
-            def target(rows: slice, tq: Tensor = tq, tk: Tensor = tk) -> Tensor:
-                return tq[..., rows].mT @ tk
-
-            total = total + scale * _AffinityL1.apply(pq, pk, target, kept)
+            total = total + scale * distance(pq, pk, tq, tk, row_group, column_group, False, with_grad)[0]
         return total / pairs.clamp_min(1) / (max_order + 1)
 
 
@@ -176,17 +134,15 @@ def interpolated_label_affinity_loss(
         Tensor: Scalar; 0 if the largest id is 1 or 0, where the published program divides by zero.
     """
     ids = F.interpolate(labels.unsqueeze(1).float(), grid, mode='bilinear', align_corners=True).flatten(1)
-    ids = ids.masked_fill(ids == ignore_index, 22).long()
+    ids = ids.masked_fill(ids == ignore_index, 22).int()
     largest = ids.max()
     with torch.autocast(q.device.type, enabled=False):
         total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
-        equal_affinity = (largest - 1).clamp_min(1).to(total.dtype).rsqrt()
+        ones = torch.ones_like(ids, dtype=total.dtype).unsqueeze(1)
+        equal_affinity = ones * (largest - 1).clamp_min(1).to(total.dtype).rsqrt()
+        with_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
         for pq, pk, scale in affinity_factors(q, k, max_order):
-
-            def target(rows: slice) -> Tensor:
-                return (ids[:, rows, None] == ids[:, None]) * equal_affinity
-
-            total = total + _AffinityL1.apply(pq * scale, pk, target, None)
+            total = total + distance(pq * scale, pk, equal_affinity, ones, ids, ids, True, with_grad)[0]
         return (total / (ids.numel() * ids.shape[1]) / (max_order + 1)).where(largest > 1, 0.0)
 
 

@@ -6,22 +6,19 @@ derivatives of their vectors agree:
 
     S = sum_n (D^n q)^T (D^n k) / sqrt(K - n),   n = 0 .. max_order           (N, L, L)
 
-D is linear, so S = q^T M k with one K x K matrix M, whatever the orders. No function of this module keeps an
-L x L tensor: rows are formed in blocks and formed again in the backward pass.
+D is linear, so S = q^T M k with one K x K matrix M, whatever the orders. No tensor of all pairs is kept, see
+:mod:`mmseg_derprop.ops.pairs`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-# Entries of a row block. On a CPU a block should stay in the cache; a GPU wants few, large launches.
-BLOCK_ENTRIES = {'cpu': 2**18, 'cuda': 2**25}
+from .pairs import log_sum_exp, spread
 
 NORMALIZATIONS = ('source', 'source_mean', 'target')
 
@@ -68,72 +65,9 @@ def check_order(max_order: int, num_classes: int) -> None:
         )
 
 
-def row_blocks(batch: int, length: int, device: torch.device) -> Iterator[slice]:
-    """Slices of rows such that a (batch, rows, length) block keeps to ``BLOCK_ENTRIES``."""
-    rows = max(1, BLOCK_ENTRIES.get(device.type, BLOCK_ENTRIES['cuda']) // (batch * length))
-    return (slice(start, min(start + rows, length)) for start in range(0, length, rows))
-
-
 def full_precision(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Half-precision tensors as float32: sums over thousands of positions need it; others as they are."""
     return tuple(t.float() if t.dtype in (torch.float16, torch.bfloat16) else t for t in tensors)
-
-
-class _Propagate(torch.autograd.Function):
-    """out_j = sum_i v_i P_ij with P = softmax over j of q_i . k_j; see :func:`propagate`."""
-
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, values: Tensor) -> Tensor:
-        ctx.save_for_backward(q, k, values)
-        out = torch.zeros_like(values)
-        for rows in row_blocks(len(q), q.shape[-1], q.device):
-            weights = (q[..., rows].mT @ k).softmax(-1)
-            out.baddbmm_(values[..., rows], weights)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        q, k, values = ctx.saved_tensors
-        grad_q, grad_k, grad_values = torch.empty_like(q), torch.zeros_like(k), None
-        if ctx.needs_input_grad[2]:
-            grad_values = torch.empty_like(values)
-        with torch.autocast(q.device.type, enabled=False):  # the backward pass may be started inside one
-            for rows in row_blocks(len(q), q.shape[-1], q.device):
-                weights = (q[..., rows].mT @ k).softmax(-1)
-                if grad_values is not None:
-                    grad_values[..., rows] = grad @ weights.mT
-                # Gradient of a softmax: P * (dP - sum_j P dP).
-                grad_scores = values[..., rows].mT @ grad
-                grad_scores -= torch.linalg.vecdot(weights, grad_scores).unsqueeze(-1)
-                grad_scores *= weights
-                grad_q[..., rows] = k @ grad_scores.mT
-                grad_k.baddbmm_(q[..., rows], grad_scores)
-        return grad_q, grad_k, grad_values
-
-
-class _LogSumExp(torch.autograd.Function):
-    """log sum_j exp(q_i . k_j) for each i, (N, 1, L)."""
-
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor) -> Tensor:
-        out = torch.empty_like(q[:, :1])
-        for rows in row_blocks(len(q), q.shape[-1], q.device):
-            out[:, 0, rows] = (q[..., rows].mT @ k).logsumexp(-1)
-        ctx.save_for_backward(q, k, out)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        q, k, out = ctx.saved_tensors
-        grad_q, grad_k = torch.empty_like(q), torch.zeros_like(k)
-        with torch.autocast(q.device.type, enabled=False):
-            for rows in row_blocks(len(q), q.shape[-1], q.device):
-                weights = (q[..., rows].mT @ k - out[..., rows].mT).exp_()
-                grad_q[..., rows] = (k @ weights.mT) * grad[..., rows]
-                grad_k.baddbmm_(q[..., rows] * grad[..., rows], weights)
-        return grad_q, grad_k
 
 
 def _attend(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
@@ -174,10 +108,10 @@ def propagate(q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normaliz
         q, k, values = full_precision(q, k, values)
         q = similarity_metric(q.shape[1], max_order, dtype=q.dtype, device=q.device) @ q
         if normalize == 'source':
-            return _Propagate.apply(q, k, values)
+            return spread(q, k, values)
         if normalize == 'source_mean':
             # P_ij / sum_i P_ij is a softmax over i of log P_ij = S_ij - log sum_j exp S_ij: one channel more.
-            q, k = torch.cat([q, -_LogSumExp.apply(q, k)], dim=1), torch.cat([k, torch.ones_like(k[:, :1])], dim=1)
+            q, k = torch.cat([q, -log_sum_exp(q, k)], dim=1), torch.cat([k, torch.ones_like(k[:, :1])], dim=1)
         return _attend(q, k, values)
 
 

@@ -5,16 +5,16 @@ from unittest import mock
 import pytest
 import reference
 import torch
+from builders import LargestTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_derprop.ops import (
     affinity_consistency_loss,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
-    similarity,
+    pairs,
     smoothness_loss,
 )
 
@@ -26,7 +26,7 @@ SIDES = st.sampled_from([1, 2, 4, 6, 8])
 
 def blocks(entries):
     """Row blocks of this many entries; 1 makes every row a block of its own."""
-    return mock.patch.dict(similarity.BLOCK_ENTRIES, cpu=entries)
+    return mock.patch.dict(pairs.BLOCK_ENTRIES, cpu=entries)
 
 
 def draw(count, batch, classes, length, dtype=torch.float32, seed=0):
@@ -381,19 +381,6 @@ def test_autocast_changes_nothing(loss):
     assert all(torch.equal(have, want) for have, want in zip(found, wanted, strict=True))
 
 
-class LargestTensor(TorchDispatchMode):
-    """Notes how many entries the largest tensor has that any operator returns."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(tensor, torch.Tensor):
-                self.entries = max(self.entries, tensor.numel())
-        return out
-
-
 @pytest.mark.parametrize('name', ['consistency', 'boxed', 'mended', 'published'])
 def test_no_tensor_of_all_pairs_is_formed(name):
     grid, block = (65, 65), 2**17
@@ -409,6 +396,29 @@ def test_no_tensor_of_all_pairs_is_formed(name):
             box = inside if name == 'boxed' else None
             loss = affinity_consistency_loss(q, k, *target, inside=box)
         loss.backward()
-    assert largest.entries <= block < (65 * 65) ** 2
+    assert largest.size <= 4 * block < 4 * (65 * 65) ** 2
     if name == 'mended':
-        assert largest.entries == q.numel(), 'linear in the number of positions'
+        assert largest.size <= 2 * q.nbytes, 'linear in the number of positions'
+
+
+@pytest.mark.parametrize('name', ['consistency', 'boxed', 'mended', 'published'])
+def test_compiled_without_a_graph_break(name):
+    grid = (5, 6)
+    q, k, *target = draw(4, 2, 4, 30)
+    labels = draw_labels(2, 4, (9, 11))
+    inside = torch.arange(30)[None].expand(2, -1) % 6 < 2
+
+    def loss(q, k):
+        if name == 'mended':
+            return label_affinity_loss(q, k, labels, grid)
+        if name == 'published':
+            return interpolated_label_affinity_loss(q, k, labels, grid)
+        return affinity_consistency_loss(q, k, *target, inside=inside if name == 'boxed' else None)
+
+    results = []
+    for function in (loss, torch.compile(loss, fullgraph=True, backend='aot_eager')):
+        leaves = [q.clone().requires_grad_(), k.clone().requires_grad_()]
+        value = function(*leaves)
+        results.append([value, *torch.autograd.grad(value, leaves)])
+    for plain, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, plain)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_derprop.ops import propagate_regions, region_masks
+from mmseg_derprop.ops import propagate_regions, region_masks, regions
 
 
 def members(*regions, length=11):
@@ -220,3 +220,39 @@ def test_realistic_scene():
     assert torch.equal(found[1], wanted[1])
     alone = propagate_regions(labels[1:], confident[1:], regions[1:], 0.6, 5)
     assert torch.equal(alone[0], wanted[0][1:])
+
+
+# --- Both ways of counting, and torch.compile -----------------------------------------------------
+
+
+@settings(max_examples=40)
+@given(
+    batch=st.integers(1, 3),
+    count=st.integers(0, 12),
+    pixels=st.integers(1, 60),
+    classes=st.sampled_from([2, 5, 300]),
+    tau=st.sampled_from([0.0, 0.5, 0.6, 0.8, 1.0]),
+    seed=st.integers(0, 2**16),
+)
+def test_both_ways_of_counting_equal_the_reference(batch, count, pixels, classes, tau, seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (batch, pixels), generator=generator)
+    labels = labels.where(torch.rand(batch, pixels, generator=generator) < 0.2, classes - 1)
+    confident = torch.rand(batch, pixels, generator=generator) < 0.9
+    masks = torch.rand(batch, count, pixels, generator=generator) < 0.4
+    threshold = torch.tensor(tau)
+    wanted = reference.propagate_regions(labels, confident, masks, threshold, classes)
+    for way in (regions.vote_by_masks, regions.vote_by_counting):
+        found = way(labels, confident, masks, threshold, classes)
+        assert all(torch.equal(have, want) for have, want in zip(found, wanted, strict=True)), way.__name__
+
+
+def test_compiled_without_a_graph_break():
+    labels, confident = torch.randint(3, (2, 8, 9)), torch.rand(2, 8, 9) < 0.8
+
+    def label(maps, tau):
+        return propagate_regions(labels, confident, region_masks(maps, (8, 9)), tau, 3)
+
+    maps, tau = torch.rand(2, 5, 3, 3), torch.tensor(0.6)
+    found = torch.compile(label, fullgraph=True, backend='aot_eager')(maps, tau)
+    assert all(torch.equal(have, want) for have, want in zip(found, label(maps, tau), strict=True))

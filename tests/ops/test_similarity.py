@@ -5,15 +5,15 @@ from unittest import mock
 import pytest
 import reference
 import torch
+from builders import LargestTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_derprop.ops import (
     NORMALIZATIONS,
     derivative,
+    pairs,
     propagate,
-    similarity,
     similarity_metric,
     similarity_rows,
 )
@@ -23,7 +23,7 @@ DTYPES = (torch.float32, torch.float64)
 
 def blocks(entries):
     """Row blocks of this many entries; 1 makes every row a block of its own."""
-    return mock.patch.dict(similarity.BLOCK_ENTRIES, cpu=entries)
+    return mock.patch.dict(pairs.BLOCK_ENTRIES, cpu=entries)
 
 
 def draw(batch, classes, length, channels=None, dtype=torch.float32, seed=0):
@@ -46,19 +46,6 @@ def assert_all_near(found, wanted):
     tolerance = 1e-5 if found[0].dtype == torch.float32 else 1e-10
     for have, want in zip(found, wanted, strict=True):
         torch.testing.assert_close(have.double(), want, rtol=0, atol=tolerance * size)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Notes how many entries the largest tensor has that any operator returns."""
-
-    entries = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        out = function(*args, **(kwargs or {}))
-        for tensor in out if isinstance(out, (tuple, list)) else [out]:
-            if isinstance(tensor, torch.Tensor):
-                self.entries = max(self.entries, tensor.numel())
-        return out
 
 
 # --- Derivative and metric -----------------------------------------------------------------------
@@ -291,13 +278,13 @@ def test_backward_inside_autocast(normalize):
 
 @pytest.mark.parametrize('normalize', NORMALIZATIONS)
 def test_no_tensor_of_all_pairs_is_formed(normalize):
-    length, block = 65 * 65, 2**17
+    length, block = 65 * 65, 2**18
     inputs = [t.requires_grad_() for t in draw(1, 4, length)[:3]]
     with blocks(block), LargestTensor() as largest:
         propagate(*inputs, normalize=normalize).sum().backward()
-    assert largest.entries <= block < length**2
+    assert largest.size <= 4 * block < 4 * length**2
     if normalize != 'target':
-        assert largest.entries > block // 2, 'the blocks are smaller than allowed'
+        assert largest.size > 2 * block, 'the blocks are smaller than allowed'
 
 
 # --- Rows ----------------------------------------------------------------------------------------
@@ -347,3 +334,15 @@ def test_extreme_rows_stay_finite():
     found = similarity_rows(q, k, torch.arange(30))
     assert torch.isfinite(found).all()
     torch.testing.assert_close(found.sum(2), torch.ones(2, 30))
+
+
+# --- torch.compile -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('normalize', NORMALIZATIONS)
+def test_compiled_without_a_graph_break(normalize):
+    q, k, values, grad = draw(2, 4, 30)
+    compiled = torch.compile(propagate, fullgraph=True, backend='aot_eager')
+    found = value_and_gradients(compiled, q, k, values, grad, 1, normalize)
+    wanted = value_and_gradients(propagate, q, k, values, grad, 1, normalize)
+    assert_all_near(found, [t.double() for t in wanted])
