@@ -1,0 +1,423 @@
+"""Times the parts of the method, beside a direct rendering of each.
+
+    python tools/analysis_tools/benchmark.py ops --grid 101 --batch 1 --classes 19
+    python tools/analysis_tools/benchmark.py regions --size 321 --batch 4
+    python tools/analysis_tools/benchmark.py step configs/derprop/r101_voc_1-4.py --batch 4 \\
+        --cfg-options model.segmentor.backbone.depth=50
+    python tools/analysis_tools/benchmark.py data configs/derprop/r101_voc_1-4.py
+
+``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
+that regions take) stand beside tests/reference.py, each in a process of its own, because a process keeps its highest
+memory. ``step`` cuts the graph between the networks and the rest and times both sides. ``data`` stands beside
+torchvision on PIL images. All print a table; ``--json`` also writes it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'tests'))
+import reference  # noqa: E402
+
+from mmseg_derprop import ops  # noqa: E402
+
+ORDER = 1
+
+
+# --- Measuring -------------------------------------------------------------------------------------------------------
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, after the device has finished."""
+    if device.type == 'cuda':
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def memory(device: torch.device, key: str) -> int:
+    """Bytes in use (``VmRSS``) or the most that were (``VmHWM``); on a GPU those of torch's tensors."""
+    if device.type == 'cuda':
+        return torch.cuda.memory_allocated() if key == 'VmRSS' else torch.cuda.max_memory_allocated()
+    status = Path('/proc/self/status').read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith(key))
+
+
+def measure(work: Callable[[], object], device: torch.device, repeats: int) -> dict:
+    """Peak of a first run above what was in use before it, and the seconds of further ones."""
+    before = memory(device, 'VmRSS')
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        Path('/proc/self/clear_refs').write_text('5')  # forgets the highest mark so far
+    work()
+    peak = memory(device, 'VmHWM') - before
+    seconds = []
+    for _ in range(repeats):
+        start = clock(device)
+        work()
+        seconds.append(clock(device) - start)
+    return dict(seconds=seconds, peak_added_bytes=max(peak, 0))
+
+
+def in_own_process(args: argparse.Namespace, side: str) -> dict:
+    """What :func:`measure` finds for one side, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / 'side.json'
+        command = [sys.executable, __file__, *sys.argv[1:], '--side', side, '--json', str(path)]
+        subprocess.run(command, check=True)
+        return json.loads(path.read_text())
+
+
+def side_by_side(args: argparse.Namespace) -> dict:
+    """Ours and the reference's: medians, their spread, peaks."""
+    found = {'': in_own_process(args, 'ours')}
+    if not args.no_reference:
+        found['reference_'] = in_own_process(args, 'reference')
+    result = {}
+    for prefix, side in found.items():
+        result[f'{prefix}seconds'] = statistics.median(side['seconds'])
+        result[f'{prefix}seconds_all'] = side['seconds']
+        result[f'{prefix}peak_added_bytes'] = side['peak_added_bytes']
+    if not args.no_reference:
+        result['times_faster'] = result['reference_seconds'] / result['seconds']
+    return result
+
+
+# --- What is measured ------------------------------------------------------------------------------------------------
+
+
+def ops_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """Everything between the networks' outputs and the losses that has to do with pairs of positions."""
+    batch, classes, grid = args.batch, args.classes, (args.grid, args.grid)
+    length, size = args.grid**2, (8 * (args.grid - 1) + 1,) * 2  # output stride 8
+    torch.manual_seed(0)
+    x_and_w, s = ([torch.randn(n * batch, classes, length, device=device) for _ in range(3)] for n in (2, 1))
+    q, k, logits = x_and_w
+    q_s, k_s, logits_s = s
+    labels = F.interpolate(torch.randint(classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
+    rows = torch.randint(length, (args.regions,), device=device)
+    inside = (torch.arange(length, device=device) // args.grid < args.grid // 3).expand(batch, -1)
+    mended, normalize = args.preset == 'derprop', 'source_mean' if args.preset == 'derprop' else 'source'
+
+    def ours() -> Tensor:
+        propagated = ops.propagate(q, k, logits, ORDER, normalize).square().mean()
+        propagated_s = ops.propagate(q_s, k_s, logits_s, ORDER, normalize).square().mean()
+        maps = ops.similarity_rows(q[batch:], k[batch:], rows, ORDER)
+        ops.region_masks(maps.unflatten(2, grid), size)
+        if mended:
+            affinity_x = ops.label_affinity_loss(q[:batch], k[:batch], labels, grid, max_order=ORDER)
+        else:
+            x = (q[:batch].detach(), k[:batch].detach())
+            affinity_x = ops.interpolated_label_affinity_loss(*x, labels, grid, max_order=ORDER)
+        box = inside if mended else None
+        affinity_u = ops.affinity_consistency_loss(q_s, k_s, q[batch:], k[batch:], ORDER, box)
+        smooth = ops.smoothness_loss(q, k) + ops.smoothness_loss(q_s, k_s) if mended else 0
+        return propagated + propagated_s + affinity_x + affinity_u + smooth
+
+    def direct() -> Tensor:
+        p = reference.spread(reference.similarity(q, k, ORDER))
+        weights = p / p.sum(1, keepdim=True) if mended else p
+        propagated = (logits @ weights).square().mean()
+        weights_s = reference.spread(reference.similarity(q_s, k_s, ORDER), normalize)
+        propagated_s = (logits_s @ weights_s).square().mean()
+        with torch.no_grad():
+            reference.region_masks(p[batch:, rows].unflatten(2, grid), size)
+        affinities = reference.affinities(q, k, ORDER)
+        of_x, of_w = ([a[part] for a in affinities] for part in (slice(batch), slice(batch, None)))
+        if mended:
+            ids = reference.nearest_labels(labels, grid)
+            same, valid = ids[:, :, None] == ids[:, None], ids != reference.IGNORE
+            wanted = [same / (classes - order) ** 0.5 for order in range(ORDER + 1)]
+            affinity_x = reference.mean_over_orders(of_x, wanted, valid[:, :, None] & valid[:, None])
+        else:
+            target = reference.interpolated_label_affinity(labels, grid, q.dtype)
+            affinity_x = reference.mean_over_orders([a.detach() for a in of_x], [target] * (ORDER + 1))
+        kept = reference.kept_pairs(inside, True) if mended else None
+        of_s = reference.affinities(q_s, k_s, ORDER)
+        affinity_u = reference.mean_over_orders(of_s, [a.detach() for a in of_w], kept)
+        smooth = reference.smoothness_loss(q, k) + reference.smoothness_loss(q_s, k_s) if mended else 0
+        return propagated + propagated_s + affinity_x + affinity_u + smooth
+
+    def work() -> list[Tensor]:
+        leaves = [t.requires_grad_() for t in (q, k, q_s, k_s)]
+        return list(torch.autograd.grad((ours if args.side == 'ours' else direct)(), leaves))
+
+    return work
+
+
+def regions_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """Regions along objects: maps as a trained head gives them, most pixels confident."""
+    generator = torch.Generator().manual_seed(0)
+    batch, size, grid, objects = args.batch, args.size, (args.size - 1) // 8 + 1, 12
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    # Objects are the cells of random points; near a border, and in patches, the prediction is unsure or wrong.
+    points, axis = random(batch, objects, 2, 1, 1), torch.linspace(0, 1, size)
+    squares = (axis[:, None] - points[:, :, 0]).square() + (axis - points[:, :, 1]).square()
+    nearest, cell = squares.topk(2, dim=1, largest=False)
+    cell = cell[:, 0]
+    class_of = torch.randint(args.classes, (batch, objects), generator=generator)
+    labels = class_of.gather(1, cell.flatten(1)).view_as(cell)
+    wrong = F.interpolate(random(batch, 1, grid, grid), (size, size), mode='bilinear')[:, 0] > 0.8
+    labels = labels.where(~wrong, int(class_of[0, 0]))
+    confident = nearest[:, 1] - nearest[:, 0] > 0.004
+    embedding = 3 * F.one_hot(class_of, args.classes).float() + 0.08 * random(batch, objects, args.classes)
+    coarse = F.interpolate(cell[:, None].float(), (grid, grid))[:, 0].long().flatten(1)
+    vectors = embedding.gather(1, coarse.unsqueeze(-1).expand(-1, -1, args.classes)).mT
+    vectors = vectors + 0.16 * (random(*vectors.shape) - 0.5)
+    rows = torch.randint(grid**2, (args.regions,), generator=generator)
+    maps = ops.similarity_rows(vectors, vectors, rows, ORDER).unflatten(2, (grid, grid))
+    inputs = [t.to(device) for t in (labels, confident, ops.region_masks(maps, (size, size)))]
+    tau = torch.tensor(args.tau, device=device)
+    function = (ops if args.side == 'ours' else reference).propagate_regions
+    return lambda: function(*inputs, tau, args.classes)
+
+
+def step(args: argparse.Namespace, device: torch.device) -> dict:
+    """Seconds of the networks and of all the rest of a training step."""
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import PixelData
+    from mmseg.registry import MODELS
+    from mmseg.structures import SegDataSample
+
+    from mmseg_derprop.config import load_config
+    from mmseg_derprop.models import Embedding, View
+
+    init_default_scope('mmseg')
+    config = load_config(args.config, args.cfg_options)
+    config.model.segmentor.pretrained = None
+    config.model.segmentor.backbone.init_cfg = None
+    torch.manual_seed(0)
+    model = MODELS.build(config.model).to(device).train()
+    model.alpha = 0.5
+    size, batch = (args.size, args.size), args.batch
+    branches = ['sup', 'weak', 'strong']
+    branches += ['weak_mix', 'strong_mix'] if model.cutmix_partner == 'second_view' else []
+    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in branches}
+    truth = F.interpolate(torch.randint(model.num_classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
+    samples = {
+        branch: [
+            SegDataSample(
+                gt_sem_seg=PixelData(data=labels[None]),
+                ignore_map=PixelData(data=torch.zeros(1, *size, dtype=torch.bool, device=device)),
+                metainfo=dict(cutmix_box=(10, 20, args.size // 2, args.size // 2)),
+            )
+            for labels in truth
+        ]
+        for branch in branches
+    }
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
+    spent: dict[str, float] = {}
+    cut: list[tuple[Tensor, Tensor]] = []
+    see, teacher_logits = model.see, model.teacher_logits
+
+    def leaf(output: Tensor) -> Tensor:
+        cut.append((output, output.detach().requires_grad_()))
+        return cut[-1][1]
+
+    def timed_see(*given, **named):
+        start = clock(device)
+        view, features, stages = see(*given, **named)
+        perturbed = leaf(view._perturbed_logits) if view._perturbed_logits is not None else None
+        e = view._embedding
+        embedding = e and Embedding(leaf(e.q), leaf(e.k), e.grid)
+        view = View(leaf(view.logits), perturbed, embedding, view._head, view.align_corners)
+        parts = tuple(map(leaf, features)), tuple(map(leaf, stages))
+        spent['network'] += clock(device) - start
+        return view, *parts
+
+    def timed_teacher(images: Tensor) -> Tensor:
+        start = clock(device)
+        logits = teacher_logits(images)
+        spent['network'] += clock(device) - start
+        return logits
+
+    model.see, model.teacher_logits = timed_see, timed_teacher
+    dtype = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)[args.precision]
+    steps = []
+    for _ in range(args.repeats + 1):
+        spent.update(network=0.0, rest=0.0, optimizer=0.0)
+        cut.clear()
+        start = clock(device)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            losses = model.loss(inputs, samples)
+        sum(value for name, value in losses.items() if 'loss' in name).backward()
+        middle = clock(device)
+        spent['rest'] = middle - start - spent['network']
+        outputs = [(output, seen.grad) for output, seen in cut if output.requires_grad and seen.grad is not None]
+        torch.autograd.backward(*zip(*outputs))
+        end = clock(device)
+        spent['network'] += end - middle
+        optimizer.step()
+        optimizer.zero_grad()
+        spent['optimizer'] = clock(device) - end
+        steps.append(dict(spent))
+    steps = steps[1:]  # the first allocates
+    result = {f'{key}_seconds': statistics.median(one[key] for one in steps) for key in spent}
+    shares = [one['rest'] / sum(one.values()) for one in steps]
+    return result | dict(rest_share=statistics.median(shares), rest_share_all=shares)
+
+
+def data(args: argparse.Namespace, device: torch.device) -> dict:
+    """Images per second of one process: the config's pipelines and torchvision's on PIL images."""
+    import cv2
+    from mmcv.transforms import Compose
+    from mmengine.registry import init_default_scope
+    from mmseg.registry import TRANSFORMS
+    from PIL import Image, ImageFilter
+    from torchvision import transforms as T
+    from torchvision.transforms import functional as TF
+
+    from mmseg_derprop.config import load_config
+
+    init_default_scope('mmseg')
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    config = load_config(args.config, args.cfg_options)
+    crop, jitter = args.size, T.ColorJitter(0.5, 0.5, 0.5, 0.25)
+    random = np.random.RandomState(0)
+
+    def direct(path: str, label_path: str | None) -> list[Tensor]:
+        views = [Image.open(path).convert('RGB')]
+        if label_path:
+            views.append(Image.open(label_path))
+        else:
+            views.append(Image.new('L', views[0].size))
+        width, height = views[0].size
+        long = random.randint(max(width, height) // 2, 2 * max(width, height) + 1)
+        size = [round(side * long / max(width, height)) for side in (height, width)]
+        views = [
+            TF.resize(v, size, mode)
+            for v, mode in zip(views, (T.InterpolationMode.BILINEAR, T.InterpolationMode.NEAREST))
+        ]
+        pad = [0, 0, max(crop - size[1], 0), max(crop - size[0], 0)]
+        views = [TF.pad(v, pad, fill) for v, fill in zip(views, (0, 255))]
+        where = T.RandomCrop.get_params(views[0], (crop, crop))
+        views = [TF.crop(v, *where) for v in views]
+        if random.rand() < 0.5:
+            views = [TF.hflip(v) for v in views]
+        if not label_path:
+            strong = views[0]
+            strong = jitter(strong) if random.rand() < 0.8 else strong
+            strong = TF.to_grayscale(strong, 3) if random.rand() < 0.2 else strong
+            if random.rand() < 0.5:
+                strong = strong.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+            views.append(strong)
+        return [TF.pil_to_tensor(v) for v in views]
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for index in range(16):  # smooth images, of a photograph's file size
+            image = cv2.resize(random.randint(0, 256, (47, 63, 3)).astype(np.uint8), (500, 375))
+            labels = cv2.resize(random.randint(0, 21, (8, 10)).astype(np.uint8), (500, 375), interpolation=0)
+            files.append((f'{folder}/{index}.jpg', f'{folder}/{index}.png'))
+            cv2.imwrite(files[-1][0], image)
+            cv2.imwrite(files[-1][1], labels)
+        result = {}
+        for name, source in config.train_dataloader.dataset.items():
+            if name not in ('labeled', 'unlabeled'):
+                continue
+            pipeline = Compose([TRANSFORMS.build(transform) for transform in source.pipeline])
+            labeled = name == 'labeled'
+
+            def ours(path: str, label_path: str, pipeline=pipeline, labeled=labeled) -> object:
+                info = dict(img_path=path, seg_fields=[], reduce_zero_label=False, label_map=None)
+                return pipeline(info | (dict(seg_map_path=label_path) if labeled else {}))
+
+            def theirs(path: str, label_path: str, labeled=labeled) -> object:
+                return direct(path, label_path if labeled else None)
+
+            rates: dict[str, list[float]] = {'': [], 'direct_': []}
+            for _ in range(args.repeats + 1):
+                for key, function in (('', ours), ('direct_', theirs)):
+                    start = time.perf_counter()
+                    for _ in range(4):
+                        for pair in files:
+                            function(*pair)
+                    rates[key].append(4 * len(files) / (time.perf_counter() - start))
+            for key, values in rates.items():
+                result[f'{name}_{key}images_per_second'] = statistics.median(values[1:])
+    return result
+
+
+# --- Command line ----------------------------------------------------------------------------------------------------
+
+
+def parse_args() -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parsers = parser.add_subparsers(dest='what', required=True)
+    for what, repeats in dict(ops=3, regions=9, step=5, data=5).items():
+        sub = parsers.add_parser(what)
+        sub.add_argument('--device', default='cpu')
+        sub.add_argument('--json', help='file to write the figures to')
+        sub.add_argument('--repeats', type=int, default=repeats, help='timed runs, after one that is not')
+        if what in ('ops', 'regions', 'step'):
+            sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
+        if what in ('ops', 'regions'):
+            sub.add_argument('--classes', type=int, default=19 if what == 'ops' else 21)
+            sub.add_argument('--regions', type=int, default=128, help='regions per image')
+            sub.add_argument('--no-reference', action='store_true', help='it needs memory of all pairs several times')
+            sub.add_argument('--side', choices=('ours', 'reference'), help=argparse.SUPPRESS)
+        if what == 'ops':
+            sub.add_argument('--grid', type=int, default=41, help='positions along a side')
+            sub.add_argument('--preset', choices=('derprop', 'derprop_published'), default='derprop')
+        if what != 'ops':
+            sub.add_argument('--size', type=int, default=321, help='side of the crop in pixels')
+        if what == 'regions':
+            sub.add_argument('--tau', type=float, default=0.85)
+        if what in ('step', 'data'):
+            sub.add_argument('config', nargs='?', default=str(ROOT / 'configs/derprop/r101_voc_1-4.py'))
+            sub.add_argument('--cfg-options', nargs='+', action=DictAction)
+        if what == 'step':
+            sub.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'), default='float32')
+    args = parser.parse_args()
+    for name in ('batch', 'regions', 'grid', 'size', 'repeats', 'classes'):
+        if (value := getattr(args, name, None)) is not None and value < (2 if name in ('classes', 'grid') else 1):
+            parser.error(f'--{name} {value}: give at least {2 if name in ("classes", "grid") else 1}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    device = torch.device(args.device)
+    if getattr(args, 'side', None):
+        work = (ops_work if args.what == 'ops' else regions_work)(args, device)
+        Path(args.json).write_text(json.dumps(measure(work, device, args.repeats)))
+        return
+    result = (
+        dict(step=step, data=data)[args.what](args, device) if args.what in ('step', 'data') else side_by_side(args)
+    )
+    settings = {key: value for key, value in vars(args).items() if key not in ('json', 'side')}
+    machine = platform.processor() or platform.machine()
+    if device.type == 'cuda':
+        machine = torch.cuda.get_device_name()
+    result |= dict(settings=settings, torch=torch.__version__, threads=torch.get_num_threads(), machine=machine)
+    result['cores'] = os.cpu_count()
+    for key, value in result.items():
+        print(f'{key:<32} {value:.4g}' if isinstance(value, float) else f'{key:<32} {value}')
+    if args.json:
+        Path(args.json).write_text(json.dumps(result, indent=1))
+
+
+if __name__ == '__main__':
+    main()
