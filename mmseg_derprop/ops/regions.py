@@ -89,19 +89,21 @@ def vote_by_counting(
     threshold = tau.numpy()
     new_labels = labels.numpy().astype(np.min_scalar_type(num_classes))
     accepted = confident.numpy().copy()
-    for image, own_accepted, own_confident, own_regions in zip(
-        new_labels, accepted, confident.numpy(), regions.numpy()
-    ):
-        for region in own_regions:
-            sample = region & own_confident
+    images = zip(new_labels, accepted, confident.numpy(), regions.numpy(), strict=True)
+    for image, own_accepted, own_confident, own_regions in images:
+        for mask in own_regions:
+            # A region touches few rows of its image: nothing before its first and after its last pixel is read.
+            part = slice(int(mask.argmax()), mask.tobytes().rfind(1) + 1)
+            region = mask[part]
+            sample = region & own_confident[part]
             voters, pixels = np.float32(np.count_nonzero(sample)), np.float32(np.count_nonzero(region))
             if voters == 0 or voters / pixels < threshold:
                 continue
-            votes = np.bincount(image[sample], minlength=num_classes)
+            votes = np.bincount(image[part][sample], minlength=num_classes)
             winner = votes.argmax()
             if np.float32(votes[winner]) / voters > threshold:
-                image[region] = winner
-                own_accepted |= region
+                image[part][region] = winner
+                own_accepted[part] |= region
     return torch.from_numpy(new_labels).to(labels.dtype), torch.from_numpy(accepted)
 
 
