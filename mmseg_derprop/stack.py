@@ -16,7 +16,7 @@ ORIGINAL = ('mmengine', 'mmengine-lite', 'mmcv', 'mmcv-lite', 'mmsegmentation', 
 
 INSTALL = {
     'onedl': 'pip install torch torchvision onedl-mmengine onedl-mmcv onedl-mmsegmentation onedl-mmpretrain',
-    'openmmlab': 'pip install "torch<2.6" mmengine "mmcv>=2.1,<2.2" "mmsegmentation>=1.2.2" mmpretrain',
+    'openmmlab': 'pip install "torch>=2.4,<2.6" mmengine "mmcv>=2.1,<2.2" "mmsegmentation>=1.2.2" mmpretrain',
 }
 
 
