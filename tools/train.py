@@ -1,6 +1,6 @@
 """Trains a config.
 
-python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp]
+python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
     [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 """
 
@@ -12,6 +12,7 @@ import os.path as osp
 
 import torch
 from mmengine.config import DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
@@ -29,12 +30,20 @@ def parse_args() -> argparse.Namespace:
         const='auto',
         help='go on from a checkpoint; without a path, from the newest one in the work dir, if there is one',
     )
-    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='float16',
+        choices=('float16', 'bfloat16'),
+        help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
+    )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.amp == 'float16' and get_device() == 'cpu':
+        parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
     return args
 
 
@@ -44,9 +53,11 @@ def main() -> None:
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get('work_dir') or osp.join('work_dirs', name)
-    if args.amp:
+    if args.amp == 'float16':
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    elif args.amp == 'bfloat16':
+        config.optim_wrapper.type = 'BFloat16OptimWrapper'
     checkpoint = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None:  # a first start with --resume keeps its load_from
         config.resume, config.load_from = True, checkpoint

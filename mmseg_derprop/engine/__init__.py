@@ -1,8 +1,15 @@
 """Hooks, loops and constructors of semi-supervised training, registered in MMSegmentation's registries."""
 
+from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .optim_constructor import SemiOptimWrapperConstructor
 from .pseudo_label_hook import PseudoLabelHook
 from .val_loop import TeacherStudentValLoop
 from .visualization_hook import PseudoLabelVisualizationHook
 
-__all__ = ['PseudoLabelHook', 'PseudoLabelVisualizationHook', 'SemiOptimWrapperConstructor', 'TeacherStudentValLoop']
+__all__ = [
+    'BFloat16OptimWrapper',
+    'PseudoLabelHook',
+    'PseudoLabelVisualizationHook',
+    'SemiOptimWrapperConstructor',
+    'TeacherStudentValLoop',
+]

@@ -5,7 +5,7 @@ from contextlib import suppress
 from .data_preprocessor import SemiDataPreprocessor
 from .deeplabv3plus_head import DeepLabV3PlusHead
 from .derprop_head import DerPropHead, Embedding
-from .losses import OhemCrossEntropyLoss
+from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .semi_segmentor import SemiSegmentor
 from .view import View
@@ -18,6 +18,7 @@ __all__ = [
     'DerPropHead',
     'Embedding',
     'OhemCrossEntropyLoss',
+    'PixelCrossEntropyLoss',
     'Prediction',
     'PseudoLabeler',
     'PseudoLabels',

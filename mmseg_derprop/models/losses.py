@@ -1,11 +1,42 @@
-"""Losses of the method. Means are over the pixels that are not ignored, whatever the mask leaves."""
+"""Losses of the method. Means are over the pixels that are not ignored, whatever the mask leaves.
+
+Nothing here reads a number back from a GPU.
+"""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from torch import Tensor, nn
+
+
+def labeled_losses(head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSample]) -> dict[str, Tensor]:
+    """The losses of a decode head, those of its ``loss_by_feat`` without the accuracy.
+
+    MMSegmentation's accuracy selects pixels by a mask, which makes the host wait for the GPU, and ranks all classes.
+    A head that has a ``loss_by_feat`` of its own, or samples pixels, is asked itself.
+
+    Args:
+        head (BaseDecodeHead): The head.
+        logits (Tensor): (N, K, h, w), its output.
+        samples (list[SegDataSample]): With ``gt_sem_seg`` (1, H, W).
+
+    Returns:
+        dict[str, Tensor]: Scalars by the names of the losses.
+    """
+    if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat or head.sampler is not None:
+        return {name: value for name, value in head.loss_by_feat(logits, samples).items() if 'loss' in name}
+    labels = torch.cat([sample.gt_sem_seg.data for sample in samples])
+    if logits.shape[-2:] != labels.shape[-2:]:
+        logits = F.interpolate(logits, labels.shape[-2:], mode='bilinear', align_corners=head.align_corners)
+    losses: dict[str, Tensor] = {}
+    for part in head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]:
+        name, loss = str(part.loss_name), part(logits, labels, ignore_index=head.ignore_index)
+        losses[name] = losses[name] + loss if name in losses else loss
+    return losses
 
 
 def hard_loss(logits: Tensor, labels: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:
@@ -44,6 +75,33 @@ def soft_losses(logits: Tensor, target: Tensor, kl_mask: Tensor, ce_mask: Tensor
 
 def _mean(values: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:
     return values.where(mask, 0.0).sum() / (~ignored).sum().clamp_min(1)
+
+
+@MODELS.register_module()
+class PixelCrossEntropyLoss(nn.Module):
+    """Cross entropy, its mean over the pixels that are not ignored; 0 if there is none.
+
+    It is MMSegmentation's ``CrossEntropyLoss`` with ``avg_non_ignore=True``, in float32, without its wait for the
+    number of these pixels.
+
+    Args:
+        loss_weight (float): Factor of the loss.
+        loss_name (str): Its key; contains "loss" to take part in the sum.
+    """
+
+    def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.loss_name = loss_name
+
+    def forward(
+        self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255, **kwargs
+    ) -> Tensor:
+        """Scalar loss of logits (N, K, H, W) and labels (N, H, W), with weights (N, H, W) of the pixels or without."""
+        losses = F.cross_entropy(logits.float(), labels, reduction='none', ignore_index=ignore_index)
+        if weight is not None:
+            losses = losses * weight
+        return self.loss_weight * losses.sum() / (labels != ignore_index).sum().clamp_min(1)
 
 
 @MODELS.register_module()

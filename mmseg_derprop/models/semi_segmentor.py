@@ -22,7 +22,7 @@ from ..ops import (
 )
 from .checks import check_choice, check_keys, decode, decode_heads
 from .derprop_head import DerPropHead
-from .losses import hard_loss, soft_losses
+from .losses import hard_loss, labeled_losses, soft_losses
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .teacher_student import TeacherStudentSegmentor
 from .view import View
@@ -71,6 +71,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             softmax over the positions its mean is the constant 1 / L.
         perturb_ratio (float): Channel dropout of the perturbed features.
         predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
+        channels_last (bool): Whether weights, and so the maps of all networks, lie in memory with channels last.
+        compile (bool | dict): Whether student and head are compiled, or the options of ``torch.compile``.
         data_preprocessor (dict, optional): Given by the runner if the config has one at its top level; it serves a
             segmentor that has none of its own.
         pretrained, train_cfg: Given by ``mmseg.apis.init_model``; the segmentor's own config has them.
@@ -97,6 +99,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         smoothness: str = 'absolute',
         perturb_ratio: float = 0.5,
         predict_on: str = 'teacher',
+        channels_last: bool = False,
+        compile: bool | dict = False,
         data_preprocessor: dict | None = None,
         pretrained: str | None = None,
         train_cfg: dict | None = None,
@@ -143,6 +147,11 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.smoothness = smoothness
         self.perturb_ratio = perturb_ratio
 
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if compile is not False:
+            self.compile_networks(**({} if compile is True else compile))
+
         self.alpha = 0.0
         self.statistics: dict[str, Tensor] = {}
         self.step_observer: Callable[[dict], None] | None = None
@@ -175,6 +184,17 @@ class SemiSegmentor(TeacherStudentSegmentor):
                     f'propagation_head.{key} = {given}, but the segmentor has {actual}: leave {key} out, it is found.'
                 )
         return MODELS.build(config)
+
+    def compile_networks(self, **options) -> None:
+        """Compiles the student's parts and the propagation head in place; names in checkpoints stay.
+
+        Args:
+            **options: Of ``torch.compile``.
+        """
+        for part in (*self.student.children(), self.propagation_head):
+            if isinstance(part, nn.Module) and part is not self.student.data_preprocessor:
+                for module in part if isinstance(part, nn.ModuleList) else [part]:
+                    module.compile(**options)
 
     def loss(self, inputs: dict[str, Tensor], data_samples: Samples) -> dict[str, Tensor]:
         """The method: predict, mix, label, predict again, compare.
@@ -282,25 +302,23 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self, features: tuple[Tensor, ...], stages: tuple[Tensor, ...], samples: list[SegDataSample]
     ) -> dict[str, Tensor]:
         """Losses of the segmentor's auxiliary heads and earlier decode stages, on labelled images only."""
-        losses: dict[str, Tensor] = {}
         weight = self.sup_weight['aux']
-        if weight and self.student.with_auxiliary_head:
+        if not weight:
+            return {}
+        parts = {}
+        if self.student.with_auxiliary_head:
             heads: Any = self.student.auxiliary_head
             for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
-                for name, value in head.loss(features, samples, self.student.train_cfg).items():
-                    losses[f'sup.aux_{index}.{name}'] = value * weight if 'loss' in name else value
-        if weight:
-            for index, (head, logits) in enumerate(zip(decode_heads(self.student), stages)):
-                for name, value in head.loss_by_feat(logits, samples).items():
-                    losses[f'sup.stage_{index}.{name}'] = value * weight if 'loss' in name else value
-        return losses
+                parts[f'aux_{index}'] = labeled_losses(head, head(features), samples)
+        for index, (head, logits) in enumerate(zip(decode_heads(self.student), stages)):
+            parts[f'stage_{index}'] = labeled_losses(head, logits, samples)
+        return {f'sup.{part}.{name}': weight * loss for part, terms in parts.items() for name, loss in terms.items()}
 
     def sup_losses(self, labeled: View, samples: list[SegDataSample]) -> dict[str, Tensor]:
         """Losses of the labelled images."""
 
         def seg(logits: Tensor) -> Tensor:
-            terms = decode_heads(self.student)[-1].loss_by_feat(logits, samples)
-            return sum(value for name, value in terms.items() if 'loss' in name)
+            return torch.stack([*labeled_losses(decode_heads(self.student)[-1], logits, samples).values()]).sum()
 
         def affinity() -> Tensor:
             e, order = labeled.embedding, labeled.head.max_order

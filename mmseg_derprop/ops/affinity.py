@@ -107,7 +107,8 @@ def label_affinity_loss(
     valid = labels != ignore_index
     with torch.autocast(q.device.type, enabled=False):
         total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
-        member = F.one_hot(labels.where(valid, 0), q.shape[1]).to(total.dtype) * valid.unsqueeze(-1)  # (N, L, K)
+        classes = torch.arange(q.shape[1], device=labels.device)
+        member = ((labels.unsqueeze(-1) == classes) & valid.unsqueeze(-1)).to(total.dtype)  # (N, L, K)
         sizes = member.sum(1)
         same_pairs, pairs = sizes.square().sum(), sizes.sum(1).square().sum()
         for pq, pk, scale in affinity_factors(q, k, max_order):

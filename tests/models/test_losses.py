@@ -1,13 +1,15 @@
 """Losses against the reference and by hand."""
 
+import builders
 import pytest
 import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmseg.registry import MODELS
 
-from mmseg_derprop.models import OhemCrossEntropyLoss
-from mmseg_derprop.models.losses import hard_loss, soft_losses
+from mmseg_derprop.models import OhemCrossEntropyLoss, PixelCrossEntropyLoss
+from mmseg_derprop.models.losses import hard_loss, labeled_losses, soft_losses
 
 
 def batch(seed=0, classes=4, size=(6, 7), ignore_index=255):
@@ -153,3 +155,52 @@ def test_ohem_options_out_of_range(bad):
     with pytest.raises(ValueError, match=f'{name} = {value}') as caught:
         OhemCrossEntropyLoss(**bad)
     assert '0 .. 1' in str(caught.value) and 'at least 1' in str(caught.value)
+
+
+# --- Losses of decode heads --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('share', [0.0, 0.4, 1.0])
+@pytest.mark.parametrize('ignore_index', [255, 0])
+def test_pixel_cross_entropy_is_mmsegs(share, ignore_index):
+    logits, _, labels, *_ = batch(3)
+    labels[torch.rand(labels.shape) < share] = ignore_index
+    theirs = MODELS.build(dict(type='mmseg.CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4))
+    ours = PixelCrossEntropyLoss(loss_weight=0.4)
+    found, wanted = (loss(logits, labels, ignore_index=ignore_index) for loss in (ours, theirs))
+    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, logits)[0] for loss in (found, wanted)))
+    assert (found == 0) == (share == 1)
+
+
+def test_pixel_cross_entropy_weights():
+    logits, labels = logits_of(0.25, 0.5), torch.zeros(1, 1, 2, dtype=torch.long)
+    found = PixelCrossEntropyLoss()(logits, labels, weight=torch.tensor([[[2.0, 0.0]]]))
+    torch.testing.assert_close(found, torch.tensor(4.0).log() * 2 / 2)
+
+
+@pytest.mark.parametrize('size', [(9, 11), (35, 44)], ids=str)
+@pytest.mark.parametrize('sampled', [False, True])
+def test_losses_of_a_head_are_its_own(sampled, size):
+    other = dict(type='LovaszLoss', per_image=True) if sampled else dict(type='DiceLoss')
+    terms = [dict(type='CrossEntropyLoss'), other, dict(type='CrossEntropyLoss', loss_weight=0.5)]
+    sampler = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=9) if sampled else None
+    head = MODELS.build(builders.fcn(0, 3, loss_decode=terms, sampler=sampler))
+    samples = builders.batch()[1]['sup']
+    logits = torch.randn(2, builders.NUM_CLASSES, *size)
+    wanted = {name: value for name, value in head.loss_by_feat(logits, samples).items() if 'loss' in name}
+    found = labeled_losses(head, logits, samples)
+    assert list(found) == list(wanted) == ['loss_ce', 'loss_lovasz' if sampled else 'loss_dice']
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name])
+
+
+def test_a_head_with_losses_of_its_own_is_asked():
+    stdc = dict(builders.fcn(0, 3), type='STDCHead', boundary_threshold=0.1, num_classes=2, out_channels=1)
+    stdc['loss_decode'] = [dict(type='CrossEntropyLoss', use_sigmoid=True), dict(type='DiceLoss')]
+    head = MODELS.build(stdc)
+    samples = builders.batch(num_classes=2)[1]['sup']
+    logits = torch.randn(2, 1, 9, 11)
+    found = labeled_losses(head, logits, samples)
+    wanted = head.loss_by_feat(logits, samples)
+    assert found and all(torch.equal(found[name], wanted[name]) for name in found)

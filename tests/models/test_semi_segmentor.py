@@ -8,6 +8,9 @@ import reference
 import torch
 from builders import NUM_CLASSES, SIZE
 from mmseg.registry import MODELS
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmseg_derprop.models.checks import decode_heads
 
 TERMS = {'sup': ('seg', 'prop', 'affinity'), 'unsup': ('kl', 'soft', 'fp', 'prop', 'affinity', 'smooth')}
 KEYS = {f'{group}.loss_{term}' for group, terms in TERMS.items() for term in terms}
@@ -586,10 +589,11 @@ def test_labels_of_label_0_are_learnt_where_0_is_ignored():
     torch.testing.assert_close(losses['unsup.loss_hard'], wanted)
 
 
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
-def test_half_precision(preset):
+def test_half_precision(preset, dtype):
     model = build(preset)
-    with torch.autocast('cpu', torch.bfloat16):
+    with torch.autocast('cpu', dtype):
         losses = model.loss(*builders.batch())
     assert set(losses) == KEYS
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
@@ -597,6 +601,107 @@ def test_half_precision(preset):
     assert all(p.grad.isfinite().all() for p in model.student.parameters())
     assert model.propagation_head.conv_q.weight.grad.any()
     assert model.pseudo_labeler.tau.dtype == torch.float32
+
+
+@pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+def test_extreme_logits(preset, dtype):
+    """Classifier, q and k give numbers beyond what an exponential bears, near the end of float16's range."""
+    model = build(preset)
+    heads = [decode_heads(network)[-1].conv_seg for network in (model.student, model.teacher)]
+    convs = {conv: 0.0 for conv in (*heads, model.propagation_head.conv_q, model.propagation_head.conv_k)}
+
+    def amplify(module, args, out):
+        out = out * (30_000 / out.detach().float().abs().max())
+        convs[module] = float(out.detach().abs().max())
+        return out
+
+    for conv in convs:
+        conv.register_forward_hook(amplify)
+    with torch.autocast('cpu', dtype, enabled=dtype is not None):
+        losses = model.loss(*builders.batch())
+    assert min(convs.values()) > 29_000 or preset == 'derprop' and not convs[heads[1]]
+    assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
+    grads = torch.autograd.grad(sum(losses.values()), [*model.student.parameters()], allow_unused=True)
+    # float16 overflows in the network's own backward pass, which is what a loss scaler watches for.
+    assert dtype == torch.float16 or all(grad.isfinite().all() for grad in grads)
+    assert 0 < model.pseudo_labeler.tau <= 1
+
+
+class DeviceReads(TorchDispatchMode):
+    """Notes operators whose result's size or value the host must know: on a GPU it waits for them."""
+
+    WAITS = {'_local_scalar_dense', 'item', 'nonzero', 'masked_select', 'equal', '_unique2', 'unique_dim', 'bincount'}
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        masks = args[1] if name.startswith(('index', '_index_put')) and len(args) > 1 else ()
+        boolean = isinstance(masks, (list, tuple)) and any(t is not None and t.dtype == torch.bool for t in masks)
+        if name in self.WAITS or boolean:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_device_reads_are_found():
+    with DeviceReads() as reads:
+        x = torch.arange(3.0)
+        x[x > 0], x.sum().item(), x.nonzero()
+    assert {'index', '_local_scalar_dense', 'nonzero'} <= set(reads.found)
+
+
+@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+def test_a_step_reads_nothing_from_its_device(preset):
+    loss = [dict(type='PixelCrossEntropyLoss'), dict(type='OhemCrossEntropyLoss', min_kept=500)]
+    network = builders.segmentor(loss_decode=loss) | dict(auxiliary_head=builders.fcn(2, 32, loss_decode=loss))
+    model = build(preset, network=network)
+    inputs, samples = builders.batch(truth=True)
+    with DeviceReads() as reads:
+        losses = model.loss(inputs, samples)
+        sum(losses.values()).backward()
+    assert not reads.found
+    assert len(losses) == len(KEYS) + 2
+
+
+@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+def test_channels_last_is_kept_and_changes_nothing(preset):
+    usual, last = build(preset, unsup=dict(fp=None)), build(preset, unsup=dict(fp=None), channels_last=True)
+    last.load_state_dict(usual.state_dict())
+    for model in (usual, last):
+        model.propagation_head.dropout.p = 0.0
+    maps = []
+    for part in (*decode_heads(last.student), last.propagation_head.conv):
+        part.register_forward_hook(lambda _, args, out: maps.append((args[0], out)))
+    inputs, samples = builders.batch()
+    torch.manual_seed(1)
+    wanted = usual.loss(inputs, samples)
+    torch.manual_seed(1)
+    found = last.loss(inputs, samples)
+    close(found, wanted)
+    assert len(maps) == 4
+    for read, out in maps:
+        for one in (*read, out) if isinstance(read, tuple) else (read, out):
+            assert one.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize('compiled', [dict(backend='aot_eager'), dict(backend='aot_eager', fullgraph=True)], ids=str)
+def test_compiled_networks_give_the_same(compiled):
+    network = builders.segmentor() | dict(auxiliary_head=[builders.fcn(1, 16)])
+    usual, model = (build(network=network, compile=option) for option in (False, compiled))
+    assert usual.state_dict().keys() == model.state_dict().keys()
+    losses = []
+    for one in (usual, model):
+        torch.manual_seed(1)
+        one.propagation_head.dropout.p = 0.0
+        losses.append(one.loss(*builders.batch()))
+        sum(losses[-1].values()).backward()
+    close(losses[1], losses[0])
+    for (name, one), two in zip(usual.named_parameters(), model.parameters()):
+        if one.grad is not None:
+            torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
 def test_double_precision():

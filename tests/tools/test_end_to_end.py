@@ -486,3 +486,13 @@ def test_browsing_a_config_without_branches(shapes, tmp_path):
     options = ['--cfg-options', f'data_root={shapes}']
     with pytest.raises(SystemExit, match='no labelled and unlabelled branches'):
         call('analysis_tools/browse_dataset.py', SUPERVISED, '--out-dir', tmp_path, *options)
+
+
+def test_precision_by_the_command_line(shapes, tmp_path, capsys):
+    train(DERPROP, tmp_path, '--amp', 'bfloat16', *options(shapes, **{'train_cfg.max_iters': 1}))
+    assert all(0 < line['loss'] < 100 for line in scalars(tmp_path) if 'loss' in line)
+    assert "type='BFloat16OptimWrapper'" in next(tmp_path.glob('*.py')).read_text()
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            train(DERPROP, tmp_path, '--amp', *options(shapes))
+        assert 'use --amp bfloat16' in capsys.readouterr().err

@@ -31,7 +31,7 @@ model = dict(
         channels=256,
         num_classes=21,
         norm_cfg=norm_cfg,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True),
+        loss_decode=dict(type='PixelCrossEntropyLoss'),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

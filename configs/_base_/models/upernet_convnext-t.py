@@ -33,7 +33,7 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True),
+        loss_decode=dict(type='PixelCrossEntropyLoss'),
     ),
     auxiliary_head=dict(
         type='FCNHead',
@@ -46,7 +46,7 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True, loss_weight=0.4),
+        loss_decode=dict(type='PixelCrossEntropyLoss', loss_weight=0.4),
     ),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'),

@@ -1,0 +1,51 @@
+"""Mixed precision on any device."""
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from mmseg_derprop.engine import BFloat16OptimWrapper
+
+
+class Dtypes(Hook):
+    """Notes in which precision the decoder computes, and the losses."""
+
+    def before_train(self, runner):
+        self.logits, self.losses = set(), []
+        runner.model.student.decode_head.register_forward_hook(lambda *given: self.logits.add(given[2].dtype))
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(outputs['loss'].item())
+
+
+@pytest.mark.parametrize('changes', [{}, {'optim_wrapper.accumulative_counts': 2}], ids=str)
+def test_a_run(changes, make_runner):
+    runner = make_runner({'optim_wrapper.type': 'BFloat16OptimWrapper', 'train_cfg.max_iters': 4, **changes})
+    start = {name: p.detach().clone() for name, p in runner.model.named_parameters()}
+    dtypes = Dtypes()
+    runner.register_hook(dtypes)
+    runner.train()
+    assert isinstance(runner.optim_wrapper, BFloat16OptimWrapper)
+    assert dtypes.logits == {torch.bfloat16}
+    assert all(torch.isfinite(torch.tensor(dtypes.losses)))
+    weights = dict(runner.model.named_parameters())
+    assert {p.dtype for p in weights.values()} == {torch.float32}
+    assert not torch.equal(
+        weights['student.backbone.layer1.0.conv1.weight'], start['student.backbone.layer1.0.conv1.weight']
+    )
+
+
+def test_gradients_are_near_those_of_float32():
+    torch.manual_seed(0)
+    model, x = torch.nn.Conv2d(3, 8, 3), torch.randn(2, 3, 9, 9)
+    grads = []
+    for kind in (torch.autocast, None):
+        wrapper = BFloat16OptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
+        if kind:
+            with wrapper.optim_context(model):
+                out = model(x)
+            assert out.dtype == torch.bfloat16
+        else:
+            out = model(x)
+        grads.append(torch.autograd.grad(out.float().square().mean(), model.weight)[0])
+    torch.testing.assert_close(*grads, rtol=0.05, atol=0.05 * float(grads[1].abs().max()))
