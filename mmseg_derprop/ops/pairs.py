@@ -46,6 +46,7 @@ def spread(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
 
 @custom_op('mmseg_derprop::spread_backward', mutates_args=())
 def spread_backward(q: Tensor, k: Tensor, values: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of :func:`spread` for q, k and values, from that of its output, (N, C, L)."""
     grad_q, grad_k, grad_values = torch.empty_like(q), torch.zeros_like(k), torch.empty_like(values)
     for rows in row_blocks(q):
         weights = (q[..., rows].mT @ k).softmax(-1)
@@ -70,6 +71,7 @@ def log_sum_exp(q: Tensor, k: Tensor) -> Tensor:
 
 @custom_op('mmseg_derprop::log_sum_exp_backward', mutates_args=())
 def log_sum_exp_backward(q: Tensor, k: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of :func:`log_sum_exp` for q and k, from that of its output, (N, 1, L)."""
     grad_q, grad_k = torch.empty_like(q), torch.zeros_like(k)
     for rows in row_blocks(q):
         weights = (q[..., rows].mT @ k).softmax(-1)

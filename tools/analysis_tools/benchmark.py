@@ -8,8 +8,8 @@
 
 ``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
 that regions take) stand beside tests/reference.py, each in a process of its own, because a process keeps its highest
-memory. ``step`` cuts the graph between the networks and the rest and times both sides. ``data`` stands beside
-torchvision on PIL images. All print a table; ``--json`` also writes it.
+memory; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step`` cuts the graph between the networks and the
+rest and times both sides. ``data`` stands beside torchvision on PIL images. All print a table; ``--json`` writes it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ sys.path.insert(0, str(ROOT / 'tests'))
 import reference  # noqa: E402
 
 from mmseg_derprop import ops  # noqa: E402
+from mmseg_derprop.ops.pairs import row_blocks  # noqa: E402
 
 ORDER = 1
 
@@ -86,10 +87,11 @@ def in_own_process(args: argparse.Namespace, side: str) -> dict:
 
 
 def side_by_side(args: argparse.Namespace) -> dict:
-    """Ours and the reference's: medians, their spread, peaks."""
-    found = {'': in_own_process(args, 'ours')}
-    if not args.no_reference:
-        found['reference_'] = in_own_process(args, 'reference')
+    """Ours, the reference's and the limit: medians, all repeats, peaks."""
+    sides = {'': 'ours', **({} if args.no_reference else {'reference_': 'reference'})}
+    if args.what == 'ops':
+        sides['limit_'] = 'limit'
+    found = {prefix: in_own_process(args, side) for prefix, side in sides.items()}
     result = {}
     for prefix, side in found.items():
         result[f'{prefix}seconds'] = statistics.median(side['seconds'])
@@ -97,6 +99,8 @@ def side_by_side(args: argparse.Namespace) -> dict:
         result[f'{prefix}peak_added_bytes'] = side['peak_added_bytes']
     if not args.no_reference:
         result['times_faster'] = result['reference_seconds'] / result['seconds']
+    if 'limit_seconds' in result:
+        result['share_of_limit'] = result['limit_seconds'] / result['seconds']
     return result
 
 
@@ -158,6 +162,30 @@ def ops_work(args: argparse.Namespace, device: torch.device) -> Callable[[], obj
     def work() -> list[Tensor]:
         leaves = [t.requires_grad_() for t in (q, k, q_s, k_s)]
         return list(torch.autograd.grad((ours if args.side == 'ours' else direct)(), leaves))
+
+    return work
+
+
+def limit_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+    """The arithmetic that ``ops`` cannot do without, in the same blocks: products of all pairs, and exponentials.
+
+    Propagation of an image: the scores, what they weigh, four products for the gradients, with ``source_mean`` once
+    more the scores for their sums, and an exponential wherever scores are formed. Consistency of an image: four
+    affinities (two orders, two views), formed twice, and four gradients. Published: two affinities of labelled images.
+    """
+    mended = args.preset == 'derprop'
+    products = args.batch * (3 * (7 if mended else 6) + 12 + (0 if mended else 2))
+    exponentials = args.batch * 3 * (3 if mended else 2)
+    q, k = torch.randn(2, 1, args.classes, args.grid**2, device=device)
+
+    def work() -> None:
+        for rows in row_blocks(q):
+            scores, some = q[..., rows].mT @ k, q[..., rows].mT.contiguous()
+            for _ in range(products - 1):
+                torch.bmm(some, k, out=scores)
+            result = torch.empty_like(scores)
+            for _ in range(exponentials):
+                torch.exp(scores, out=result)
 
     return work
 
@@ -390,7 +418,7 @@ def parse_args() -> argparse.Namespace:
             sub.add_argument('--classes', type=int, default=19 if what == 'ops' else 21)
             sub.add_argument('--regions', type=int, default=128, help='regions per image')
             sub.add_argument('--no-reference', action='store_true', help='it needs memory of all pairs several times')
-            sub.add_argument('--side', choices=('ours', 'reference'), help=argparse.SUPPRESS)
+            sub.add_argument('--side', choices=('ours', 'reference', 'limit'), help=argparse.SUPPRESS)
         if what == 'ops':
             sub.add_argument('--grid', type=int, default=41, help='positions along a side')
             sub.add_argument('--preset', choices=('derprop', 'derprop_published'), default='derprop')
@@ -414,7 +442,8 @@ def main() -> None:
     args = parse_args()
     device = torch.device(args.device)
     if getattr(args, 'side', None):
-        work = (ops_work if args.what == 'ops' else regions_work)(args, device)
+        make = limit_work if args.side == 'limit' else dict(ops=ops_work, regions=regions_work)[args.what]
+        work = make(args, device)
         Path(args.json).write_text(json.dumps(measure(work, device, args.repeats)))
         return
     result = (
