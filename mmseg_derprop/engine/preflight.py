@@ -50,22 +50,21 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
         np.random.set_state(state[1])
         random.setstate(state[2])
     inputs = {branch: image for sample in samples for branch, image in sample['inputs'].items()}
-    needed = ['sup', 'weak', 'strong']
-    if model.cutmix_partner == 'second_view':
-        needed += ['weak_mix', 'strong_mix']
-    missing = [branch for branch in needed if branch not in inputs]
+    missing = [branch for branch in model.branches if branch not in inputs]
     if missing:
         raise ValueError(
             f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
-            "make them with MultiBranch (for cutmix_partner='second_view' the data configs have a two_view_pipeline)."
+            'make them with MultiBranch. The data configs have a two_view_pipeline for '
+            "cutmix_partner='second_view', and a two_strong_pipeline for num_strong=2."
         )
     sizes = {branch: [(image.shape[-2], image.shape[-1])] for branch, image in inputs.items()}
     check_crops(sizes, model.data_preprocessor.base)
-    weak, strong = (samples[1]['data_samples'][branch] for branch in ('weak', 'strong'))
-    if 'ignore_map' not in weak or 'cutmix_box' not in strong.metainfo:
+    branches = samples[1]['data_samples']
+    without_box = [name for name in model.strong_branches if 'cutmix_box' not in branches[name].metainfo]
+    if 'ignore_map' not in branches['weak'] or without_box:
         raise ValueError(
             'The unlabelled pipeline leaves out the ignore map or the CutMix box: it must begin with '
-            'LoadUnlabeledAnnotations, have RandomCutMixBox in its strong branch, and pack with PackSemiInputs.'
+            'LoadUnlabeledAnnotations, have RandomCutMixBox in its strong branches, and pack with PackSemiInputs.'
         )
     classes = dataset.metainfo.get('classes')
     if classes and len(classes) != model.num_classes:

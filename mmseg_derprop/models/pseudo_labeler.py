@@ -110,7 +110,12 @@ class PseudoLabeler(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, own: Prediction, partner: Prediction, inside: Tensor, regions: Tensor | None = None
+        self,
+        own: Prediction,
+        partner: Prediction,
+        inside: Tensor,
+        regions: Tensor | None = None,
+        move: bool = True,
     ) -> PseudoLabels:
         """Labels a batch of N images.
 
@@ -119,9 +124,11 @@ class PseudoLabeler(nn.Module):
             partner (Prediction): Of the images that the boxes come from.
             inside (Tensor): (N, H, W) bool, the boxes.
             regions (Tensor, optional): (N, R, H, W) bool, of the weak views.
+            move (bool): Whether the threshold moves first; a second strong view of the same images leaves it.
         """
         mixed = own.mix(partner, inside)
-        self.move_threshold(own, ~mixed.ignored)
+        if move:
+            self.move_threshold(own, ~mixed.ignored)
         confident = (mixed.confidence >= self.tau) & ~mixed.ignored
         labels, accepted = mixed.labels, confident
         if regions is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..ops import (
     affinity_consistency_loss,
     box_masks,
+    complementary_dropout2d,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
@@ -44,7 +46,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
     names.
 
     Branches of a training batch: ``sup`` (labelled images), ``weak`` and ``strong`` (two views of the same
-    unlabelled crops) and, where CutMix takes its boxes from a second view, ``weak_mix`` and ``strong_mix``.
+    unlabelled crops), ``strong2`` with a second strong view and, where CutMix takes its boxes from a second weak
+    view, ``weak_mix`` and ``strong_mix``.
 
     Args:
         segmentor (dict): Config of the segmentor.
@@ -57,10 +60,18 @@ class SemiSegmentor(TeacherStudentSegmentor):
             (cross entropy with the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``,
             ``affinity``, ``smooth``.
         pseudo_labels (dict): ``tau`` and ``momentum`` of :class:`PseudoLabeler`.
+        labels_from (str): Whose prediction of the weak view becomes pseudo-labels: the ``'student'``'s in training
+            mode, or the ``'teacher'``'s in evaluation mode; then the student sees weak views only if a term or a
+            region reads them.
+        num_strong (int): Strong views of each unlabelled image, 1 or 2, each with its own box; the terms on them are
+            means over the views.
+        complementary_dropout (bool): Whether the two strong views are decoded from complementary halves of each
+            feature's channels (UniMatch V2).
         cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``
             (published): from another augmentation of the same image, the branches ``weak_mix`` and ``strong_mix``.
-        cutmix_predictor (str): Whose prediction labels the boxes: ``'student'`` (its own of the weak view, no
-            further forward; only with ``'batch'``) or ``'teacher'`` (published; in evaluation mode).
+        cutmix_predictor (str): Whose prediction labels the boxes: ``'own'`` (that which labels the partner itself, no
+            further forward; only with ``'batch'``), or in evaluation mode the ``'teacher'``'s (published) or the
+            ``'student'``'s.
         cutmix_target (bool): Whether the soft targets of ``kl`` and ``soft`` are cut-mixed as the strong view is;
             False is published.
         affinity_pairs (str): Pairs of positions that ``unsup.affinity`` compares: ``'all'`` (published),
@@ -90,8 +101,11 @@ class SemiSegmentor(TeacherStudentSegmentor):
         num_classes: int | None = None,
         propagation_head: dict | None = None,
         pseudo_labels: dict | None = None,
+        labels_from: str = 'student',
+        num_strong: int = 1,
+        complementary_dropout: bool = False,
         cutmix_partner: str = 'batch',
-        cutmix_predictor: str = 'student',
+        cutmix_predictor: str = 'own',
         cutmix_target: bool = True,
         affinity_pairs: str = 'inside',
         label_affinity: str = 'nearest',
@@ -107,7 +121,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
         init_cfg: dict | None = None,
     ) -> None:
         check_choice('cutmix_partner', cutmix_partner, ('batch', 'second_view'))
-        check_choice('cutmix_predictor', cutmix_predictor, ('student', 'teacher'))
+        check_choice('cutmix_predictor', cutmix_predictor, ('own', 'teacher', 'student'))
+        check_choice('labels_from', labels_from, ('student', 'teacher'))
+        if num_strong not in (1, 2):
+            raise ValueError(f'num_strong = {num_strong}: an unlabelled image has 1 or 2 strong views.')
         check_choice('affinity_pairs', affinity_pairs, ('all', 'outside', 'inside'))
         check_choice('label_affinity', label_affinity, ('nearest', 'interpolated'))
         check_choice('smoothness', smoothness, ('absolute', 'softmax'))
@@ -120,10 +137,14 @@ class SemiSegmentor(TeacherStudentSegmentor):
         weights = [*self.sup_weight.values(), *self.unsup_weight.values()]
         if not all(isinstance(weight, (int, float)) and weight >= 0 for weight in weights) or not any(weights):
             raise ValueError(f'loss_weight = {loss_weight}: weights must be numbers of at least 0, and one above 0.')
-        if cutmix_partner == 'second_view' and cutmix_predictor == 'student':
+        if cutmix_partner == 'second_view' and cutmix_predictor == 'own':
             raise ValueError(
-                "cutmix_partner='second_view' needs cutmix_predictor='teacher': the student does not see that view."
+                "cutmix_partner='second_view' needs cutmix_predictor='teacher' or 'student': nobody else predicts it."
             )
+        if cutmix_partner == 'second_view' and num_strong == 2:
+            raise ValueError("num_strong=2 needs cutmix_partner='batch': a second view brings one strong view only.")
+        if complementary_dropout and num_strong != 2:
+            raise ValueError(f'complementary_dropout needs num_strong=2, but it is {num_strong}.')
         if cutmix_partner == 'second_view' and affinity_pairs == 'inside':
             raise ValueError(
                 "affinity_pairs='inside' needs cutmix_partner='batch': the student's affinities of a second view are "
@@ -138,6 +159,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
         check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 
+        self.labels_from = labels_from
+        self.num_strong = num_strong
+        self.complementary_dropout = complementary_dropout
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
         self.cutmix_target = cutmix_target
@@ -212,35 +236,58 @@ class SemiSegmentor(TeacherStudentSegmentor):
             for sample in data_samples['sup']:  # MMSegmentation writes 255 for padding and unmapped labels
                 sample.gt_sem_seg.data.masked_fill_(sample.gt_sem_seg.data == 255, self.ignore_index)
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
-        inside = box_masks(stack_boxes(data_samples['strong'], ignored.device), (ignored.shape[1], ignored.shape[2]))
+        size = (ignored.shape[1], ignored.shape[2])
+        boxes = [box_masks(stack_boxes(data_samples[name], ignored.device), size) for name in self.strong_branches]
 
         # Predict. Labelled images and weak views share a forward, and so the statistics of its normalisation.
-        perturb = bool(self.unsup_weight.get('fp'))
-        views, features, stages = self.see(torch.cat([inputs['sup'], inputs['weak']]), perturb)
+        images = torch.cat([inputs['sup'], inputs['weak']]) if self.sees_weak else inputs['sup']
+        views, features, stages = self.see(images, perturb=bool(self.unsup_weight.get('fp')))
         labeled, weak = views[:num_labeled], views[num_labeled:]
 
         # Mix and label.
-        own = self.predict_weak(weak, ignored)
+        from_teacher = self.labels_from == 'teacher'
+        logits = self.logits_of(self.teacher, inputs['weak']) if from_teacher else weak.logits.detach()
+        own = self.predict_weak(logits, weak, ignored)
         partner, partner_images = self.find_partner(inputs, data_samples, own)
         regions = self.find_regions(weak)
-        target = self.pseudo_labeler(own, partner, inside, regions)
+        targets = [self.pseudo_labeler(own, partner, box, regions, move=box is boxes[0]) for box in boxes]
 
         # Predict the strong views.
+        mixed = [mix(inputs[n], other, inside) for n, other, inside in zip(self.strong_branches, partner_images, boxes)]
         embed = any(self.unsup_weight.get(term) for term in PROPAGATION_TERMS)
-        strong, *_ = self.see(mix(inputs['strong'], partner_images, inside), embed=embed)
+        views, *_ = self.see(torch.cat(mixed), embed=embed, complementary=self.complementary_dropout)
+        strong = [views[index * len(own.labels) : (index + 1) * len(own.labels)] for index in range(self.num_strong)]
 
         # Compare.
         features, stages = (tuple(part[:num_labeled] for part in parts) for parts in (features, stages))
         losses = self.auxiliary_losses(features, stages, data_samples['sup'])
         losses |= self.sup_losses(labeled, data_samples['sup'])
-        losses |= self.unsup_losses(labeled, weak, strong, target, inside)
-        self.record(data_samples, target, inside)
+        losses |= self.unsup_losses(labeled, weak, [*zip(strong, targets, boxes)])
+        self.record(data_samples, targets[0], boxes[0])
         if self.step_observer is not None:
-            self.step_observer(dict(inputs=inputs, partner_images=partner_images, inside=inside, target=target))
+            step = dict(inputs=inputs, partner_images=partner_images[0], inside=boxes[0], target=targets[0])
+            self.step_observer(step)
         return losses
 
+    @property
+    def strong_branches(self) -> tuple[str, ...]:
+        """Branches of the strong views."""
+        return ('strong', 'strong2')[: self.num_strong]
+
+    @property
+    def branches(self) -> tuple[str, ...]:
+        """Branches that a training batch must have."""
+        second = ('weak_mix', 'strong_mix') if self.cutmix_partner == 'second_view' else ()
+        return ('sup', 'weak', *self.strong_branches, *second)
+
+    @property
+    def sees_weak(self) -> bool:
+        """Whether the student sees weak views: it labels them, or something reads what it sees there."""
+        read = any(self.unsup_weight.get(term) for term in {'fp', *PROPAGATION_TERMS})
+        return self.labels_from == 'student' or read or self.propagation_head is not None
+
     def see(
-        self, images: Tensor, perturb: bool = False, embed: bool = True
+        self, images: Tensor, perturb: bool = False, embed: bool = True, complementary: bool = False
     ) -> tuple[View, tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Predicts images.
 
@@ -249,6 +296,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             perturb (bool): Whether to predict also from features with channels dropped, decoded in the same pass
                 (UniMatch, arXiv 2208.09910).
             embed (bool): Whether the propagation head is needed.
+            complementary (bool): Whether the two halves of the images are decoded from complementary channels.
 
         Returns:
             tuple[View, tuple[Tensor, ...], tuple[Tensor, ...]]: The view, the features, and the logits of a
@@ -258,6 +306,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         decoded = features
         if perturb:
             decoded = tuple(torch.cat([f, F.dropout2d(f, self.perturb_ratio)]) for f in features)
+        if complementary:
+            decoded = complementary_dropout2d(features)
         *stages, last = decode(self.student, decoded)
         logits, *perturbed = last.split(len(images))
         logits = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
@@ -266,10 +316,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
         return view, features, tuple(stages)
 
-    def predict_weak(self, weak: View, ignored: Tensor) -> Prediction:
-        """p_w: the weak view's logits, and alpha of the propagated ones."""
+    def predict_weak(self, logits: Tensor, weak: View, ignored: Tensor) -> Prediction:
+        """p_w: logits of the weak views, and alpha of those that propagation gives."""
         # Not under no_grad: the view keeps its propagated logits, and a loss will want their gradient.
-        logits = weak.logits.detach()
         if self.alpha > 0 and self.propagation_head is not None:
             logits = torch.lerp(logits, weak.propagated.detach().to(logits.dtype), self.alpha)
         return Prediction.of(logits, ignored)
@@ -277,19 +326,23 @@ class SemiSegmentor(TeacherStudentSegmentor):
     @torch.no_grad()
     def find_partner(
         self, inputs: dict[str, Tensor], data_samples: Samples, own: Prediction
-    ) -> tuple[Prediction, Tensor]:
-        """What fills the CutMix boxes: the partners' predictions and their strong views."""
+    ) -> tuple[Prediction, list[Tensor]]:
+        """What fills the CutMix boxes: the partners' predictions and, for each strong view, theirs."""
+        predictor = self.teacher if self.cutmix_predictor == 'teacher' else self.student
         if self.cutmix_partner == 'second_view':
             ignored = stack_maps(data_samples['weak_mix'], 'ignore_map').bool()
-            return Prediction.of(self.teacher_logits(inputs['weak_mix']), ignored), inputs['strong_mix']
-        if self.cutmix_predictor == 'teacher':
-            own = Prediction.of(self.teacher_logits(inputs['weak']), own.ignored)
-        return own.roll(), inputs['strong'].roll(-1, 0)
+            return Prediction.of(self.logits_of(predictor, inputs['weak_mix']), ignored), [inputs['strong_mix']]
+        if self.cutmix_predictor != 'own':
+            own = Prediction.of(self.logits_of(predictor, inputs['weak']), own.ignored)
+        return own.roll(), [inputs[name].roll(-1, 0) for name in self.strong_branches]
 
     @torch.no_grad()
-    def teacher_logits(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of the teacher in evaluation mode."""
-        logits = decode(self.teacher, self.teacher.extract_feat(images))[-1]
+    def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
+        """Logits (N, K, H, W) of student or teacher in evaluation mode."""
+        training = segmentor.training
+        segmentor.eval()
+        logits = decode(segmentor, segmentor.extract_feat(images))[-1]
+        segmentor.train(training)
         return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
 
     def find_regions(self, weak: View) -> Tensor | None:
@@ -335,42 +388,60 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return self.weigh('sup', self.sup_weight, terms)
 
     def unsup_losses(
-        self, labeled: View, weak: View, strong: View, target: PseudoLabels, inside: Tensor
+        self, labeled: View, weak: View, strong: list[tuple[View, PseudoLabels, Tensor]]
     ) -> dict[str, Tensor]:
-        """Losses of the unlabelled images; ``smooth`` takes the labelled ones too."""
-        own, mixed = target.own, target.mixed
+        """Losses of the unlabelled images; ``smooth`` takes the labelled ones too.
 
-        def prop() -> Tensor:
-            on_strong = hard_loss(strong.propagated, target.labels, target.accepted, mixed.ignored)
-            on_weak = hard_loss(weak.propagated, own.labels, target.own_confident, own.ignored)
-            return (on_strong + on_weak) / 2
+        Args:
+            labeled (View): Of the labelled images.
+            weak (View): Of the weak views, or of no image where nothing reads them.
+            strong (list[tuple[View, PseudoLabels, Tensor]]): Strong views, their targets and boxes (N, H, W).
+        """
+        own_target = strong[0][1]  # all have the same of the weak view
+        own = own_target.own
 
-        def affinity() -> Tensor:
-            s, w = strong.embedding, weak.embedding
+        def mean(term: Callable[[View, PseudoLabels, Tensor], Tensor]) -> Tensor:
+            return torch.stack([term(*one) for one in strong]).mean(0)
+
+        def hard(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
+            return hard_loss(view.logits, target.labels, target.accepted, target.mixed.ignored)
+
+        def soft(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
+            logits = (target.mixed if self.cutmix_target else own).logits
+            masks = (target.confident, target.accepted, target.mixed.ignored)
+            return torch.stack(soft_losses(view.logits, logits, *masks))
+
+        def prop(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
+            return hard_loss(view.propagated, target.labels, target.accepted, target.mixed.ignored)
+
+        def affinity(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
+            s, w = view.embedding, weak.embedding
             target_q, target_k = w.q.detach(), w.k.detach()
             box = None if self.affinity_pairs == 'all' else labels_on_grid(inside, s.grid)
             if box is not None and self.affinity_pairs == 'inside':
                 target_q, target_k = (t.roll(-1, 0).where(box[:, None], t) for t in (target_q, target_k))
             return affinity_consistency_loss(
-                s.q, s.k, target_q, target_k, strong.head.max_order, box, keep_inside=self.affinity_pairs == 'inside'
+                s.q, s.k, target_q, target_k, view.head.max_order, box, keep_inside=self.affinity_pairs == 'inside'
             )
+
+        def on_weak(logits: Tensor) -> Tensor:
+            return hard_loss(logits, own.labels, own_target.own_confident, own.ignored)
 
         def smooth() -> Tensor:
             x, w = labeled.embedding, weak.embedding
             first = self.smoothness_of(torch.cat([x.q, w.q]), torch.cat([x.k, w.k]))
-            return first + self.smoothness_of(strong.embedding.q, strong.embedding.k)
+            return first + mean(lambda view, *_: self.smoothness_of(view.embedding.q, view.embedding.k))
 
-        soft_target = (mixed if self.cutmix_target else own).logits
         terms: dict[str, Callable[[], Tensor]] = {
-            'hard': lambda: hard_loss(strong.logits, target.labels, target.accepted, mixed.ignored),
-            'fp': lambda: hard_loss(weak.perturbed, own.labels, target.own_confident, own.ignored),
-            'prop': prop,
-            'affinity': affinity,
+            'hard': lambda: mean(hard),
+            'fp': lambda: on_weak(weak.perturbed),
+            'prop': lambda: (mean(prop) + on_weak(weak.propagated)) / 2,
+            'affinity': lambda: mean(affinity),
             'smooth': smooth,
         }
         if self.unsup_weight.get('kl') or self.unsup_weight.get('soft'):
-            kl, soft = soft_losses(strong.logits, soft_target, target.confident, target.accepted, mixed.ignored)
-            terms |= {'kl': lambda: kl, 'soft': lambda: soft}
+            kl, cross_entropy = mean(soft)
+            terms |= {'kl': lambda: kl, 'soft': lambda: cross_entropy}
         return self.weigh('unsup', self.unsup_weight, terms)
 
     def smoothness_of(self, q: Tensor, k: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from .affinity import (
     smoothness_loss,
 )
 from .cutmix import box_masks, mix
+from .dropout import complementary_dropout2d
 from .regions import propagate_regions, region_masks
 from .similarity import NORMALIZATIONS, derivative, propagate, similarity_metric, similarity_rows
 from .threshold import class_maxima, move_threshold
@@ -17,6 +18,7 @@ __all__ = [
     'affinity_consistency_loss',
     'box_masks',
     'class_maxima',
+    'complementary_dropout2d',
     'derivative',
     'interpolated_label_affinity_loss',
     'label_affinity_loss',

@@ -207,7 +207,7 @@ ALONE = [
     dict(head=dict(max_order=2)),
     dict(unsup=dict(hard=0.7)),
     BATCH,
-    dict(BATCH, cutmix_predictor='student'),
+    dict(BATCH, cutmix_predictor='own'),
     dict(BATCH, affinity_pairs='inside'),
 ]
 
@@ -753,7 +753,7 @@ def test_unlabelled_images_need_no_truth():
 
 CHOICES = {
     'cutmix_partner': ('batch', 'second_view'),
-    'cutmix_predictor': ('student', 'teacher'),
+    'cutmix_predictor': ('own', 'teacher', 'student'),
     'affinity_pairs': ('all', 'outside', 'inside'),
     'label_affinity': ('nearest', 'interpolated'),
     'smoothness': ('absolute', 'softmax'),

@@ -238,9 +238,7 @@ def step(args: argparse.Namespace, device: torch.device) -> dict:
     model = MODELS.build(config.model).to(device).train()
     model.alpha = 0.5
     size, batch = (args.size, args.size), args.batch
-    branches = ['sup', 'weak', 'strong']
-    branches += ['weak_mix', 'strong_mix'] if model.cutmix_partner == 'second_view' else []
-    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in branches}
+    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in model.branches}
     truth = F.interpolate(torch.randint(model.num_classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
     samples = {
         branch: [
@@ -251,12 +249,12 @@ def step(args: argparse.Namespace, device: torch.device) -> dict:
             )
             for labels in truth
         ]
-        for branch in branches
+        for branch in inputs
     }
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
     spent: dict[str, float] = {}
     cut: list[tuple[Tensor, Tensor]] = []
-    see, teacher_logits = model.see, model.teacher_logits
+    see, logits_of = model.see, model.logits_of
 
     def leaf(output: Tensor) -> Tensor:
         cut.append((output, output.detach().requires_grad_()))
@@ -285,13 +283,13 @@ def step(args: argparse.Namespace, device: torch.device) -> dict:
             spent['network'] += clock(device) - start
             return logits
 
-    def timed_teacher(images: Tensor) -> Tensor:
+    def timed_logits(segmentor: torch.nn.Module, images: Tensor) -> Tensor:
         start = clock(device)
-        logits = teacher_logits(images)
+        logits = logits_of(segmentor, images)
         spent['network'] += clock(device) - start
         return logits
 
-    model.see, model.teacher_logits = timed_see, timed_teacher
+    model.see, model.logits_of = timed_see, timed_logits
     dtype = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)[args.precision]
     steps = []
     for _ in range(args.repeats + 1):

@@ -149,7 +149,7 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     views = View(torch.cat([x, u_w]), torch.cat([torch.zeros_like(x), fp]), embedding, head, align_corners)
     labeled, weak = views[: len(x)], views[len(x) :]
     strong = View(u_s, None, head.embed(feat_u_s), head, align_corners)
-    own = model.predict_weak(weak, inputs['ignore_u'] == 255)
+    own = model.predict_weak(weak.logits.detach(), weak, inputs['ignore_u'] == 255)
     partner = Prediction.of(inputs['logits_mix_teacher'], inputs['ignore_mix'] == 255)
     regions = head.regions(embedding, views.size, rows)
     ambiguous = ambiguous_pixels(head, embedding, views.size, rows)
@@ -157,7 +157,7 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     labeler.new_step = False  # the same batch again, ambiguous pixels as in the file: tau does not move further
     target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :])
     samples = [SegDataSample(gt_sem_seg=PixelData(data=labels[None])) for labels in labels_x]
-    losses = model.sup_losses(labeled, samples) | model.unsup_losses(labeled, weak, strong, target, inside)
+    losses = model.sup_losses(labeled, samples) | model.unsup_losses(labeled, weak, [(strong, target, inside)])
     ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
     slack = tie_slack(strong.embedding, weak.embedding, model.unsup_weight['affinity'], ties)
     total = sum(losses.values())
@@ -227,7 +227,7 @@ def check_network(inputs: dict[str, Tensor], table: Comparison, weights: str, co
     head.normalize = load_config(str(METHOD)).method.propagation_head.normalize  # whatever preset the config has
     view, features, _ = model.see(image)
     table.close('logits', view.logits)
-    table.close('logits', model.teacher_logits(image), label=' (teacher)')
+    table.close('logits', model.logits_of(model.teacher, image), label=' (teacher)')
     table.close('pixel_propagated', view.propagated)
     table.close('feat', head.dropout(head.conv(features[head.in_index])))
     table.close('similarity_row0', affinity_matrix(view.embedding, 0)[:, 0])

@@ -16,7 +16,7 @@ method = dict(
         unsup=dict(kl=0.25 / 2, soft=0.25 / 2, fp=0.25 / 2, prop=0.25 / 2, affinity=0.5 / 2, smooth=0.25 / 2),
     ),
     cutmix_partner='batch',
-    cutmix_predictor='student',
+    cutmix_predictor='own',
     cutmix_target=True,
     affinity_pairs='inside',
     label_affinity='nearest',
