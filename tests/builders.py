@@ -70,7 +70,8 @@ def cascade():
 def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
     """The method of a shipped preset, with a narrow head; a weight of None drops the term."""
     config = load_config(str(METHODS / f'{preset}.py')).method.to_dict()
-    config['propagation_head'] |= dict(channels=16, num_regions=20) | (head or {})
+    if 'propagation_head' in config:
+        config['propagation_head'] |= dict(channels=16, num_regions=20) | (head or {})
     for group, weights in dict(sup=sup, unsup=unsup).items():
         weights = config['loss_weight'][group] | (weights or {})
         config['loss_weight'][group] = {name: weight for name, weight in weights.items() if weight is not None}
@@ -99,8 +100,9 @@ def batch(
     ignore_index=255,
     truth=False,
     seed=0,
+    num_strong=1,
 ):
-    """Normalised inputs and data samples of all five branches.
+    """Normalised inputs and data samples of all branches.
 
     Some labels are ``ignore_index``, the last columns of some unlabelled images are padding, boxes differ by image.
     """
@@ -118,6 +120,8 @@ def batch(
 
     counts = dict(sup=num_labeled, weak=num_unlabeled, strong=num_unlabeled)
     counts |= dict(weak_mix=num_unlabeled, strong_mix=num_unlabeled)
+    if num_strong == 2:
+        counts['strong2'] = num_unlabeled
     inputs = {branch: images(count) for branch, count in counts.items()}
     samples = {branch: [SegDataSample() for _ in range(count)] for branch, count in counts.items()}
     for sample in samples['sup']:
@@ -133,6 +137,9 @@ def batch(
             samples[branch][index].set_metainfo(dict(cutmix_box=box))
             if truth:
                 samples[branch][index].gt_sem_seg = PixelData(data=labels())
+        if num_strong == 2:
+            samples['strong2'][index].ignore_map = samples['weak'][index].ignore_map
+            samples['strong2'][index].set_metainfo(dict(cutmix_box=(1, 8 + index, width // 3, height - 4)))
     return inputs, samples
 
 

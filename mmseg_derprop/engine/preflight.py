@@ -80,16 +80,17 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'{model.num_classes} classes (0 to {model.num_classes - 1}) and ignores {model.ignore_index}: set '
             "num_classes and ignore_index of its heads, or map the labels (the dataset's reduce_zero_label or classes)."
         )
-    if sampler.num_unlabeled == 1:
-        _check_single_image(model, inputs['weak'])
-
-
-def _check_single_image(model: SemiSegmentor, image: torch.Tensor) -> None:
-    if model.cutmix_partner == 'batch':
+    if sampler.num_unlabeled == 1 and model.cutmix_partner == 'batch':
         raise ValueError(
             'One unlabelled image per process has no partner in its batch to cut-mix with: set num_unlabeled to 2 or '
             "more, or cutmix_partner='second_view' with cutmix_predictor='teacher'."
         )
+    alone = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) == 1]
+    if 'num_unlabeled' in alone or (alone and not model.sees_weak):
+        _check_single_image(model, inputs['weak'], alone[-1])
+
+
+def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) -> None:
     twin = copy.deepcopy(model.student).train()
     device = next(twin.parameters()).device
     try:
@@ -97,7 +98,7 @@ def _check_single_image(model: SemiSegmentor, image: torch.Tensor) -> None:
             decode(twin, tuple(twin.extract_feat(torch.zeros(1, 3, *image.shape[-2:], device=device))))
     except ValueError as error:
         raise ValueError(
-            f'One unlabelled image per process is too few for the normalisation in this network ({error}): set '
-            'num_unlabeled to 2 or more, or replace batch normalisation behind its image pooling (norm_cfg=dict('
+            f'{option} = 1: one image in a forward pass is too few for the normalisation in this network ({error}): '
+            f'set {option} to 2 or more, or replace batch normalisation behind its image pooling (norm_cfg=dict('
             "type='GN', num_groups=32) or, on several GPUs, SyncBN)."
         ) from error

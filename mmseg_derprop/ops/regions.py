@@ -99,10 +99,18 @@ def vote_by_counting(
             voters, pixels = np.float32(np.count_nonzero(sample)), np.float32(np.count_nonzero(region))
             if voters == 0 or voters / pixels < threshold:
                 continue
-            votes = np.bincount(image[part][sample], minlength=num_classes)
-            winner = votes.argmax()
-            if np.float32(votes[winner]) / voters > threshold:
-                image[part][region] = winner
+            # Comparing bytes is ten times faster than counting classes, so a few pixels guess the winner first.
+            own = image[part]
+            winner = np.bincount(own[::64][sample[::64]], minlength=1).argmax()
+            votes = np.float32(np.count_nonzero((own == winner) & sample))
+            if max(votes, voters - votes) / voters <= threshold:
+                continue  # neither the guess nor all other classes together have enough
+            if votes <= voters / 2:  # not the majority, so perhaps not the winner
+                counts = np.bincount(own[sample], minlength=num_classes)
+                winner = counts.argmax()
+                votes = np.float32(counts[winner])
+            if votes / voters > threshold:
+                own[region] = winner
                 own_accepted[part] |= region
     return torch.from_numpy(new_labels).to(labels.dtype), torch.from_numpy(accepted)
 

@@ -1,0 +1,54 @@
+"""Complementary channels of two views."""
+
+import pytest
+import torch
+
+from mmseg_derprop.ops import complementary_dropout2d
+
+
+def factors(batch, channels=(6, 64), dtype=torch.float32):
+    """What two views of a batch are multiplied with: (B, C) each, for each feature."""
+    features = tuple(torch.ones(2 * batch, count, 3, 2, dtype=dtype) for count in channels)
+    dropped = complementary_dropout2d(features)
+    for feature, out in zip(features, dropped, strict=True):
+        assert out.shape == feature.shape and out.dtype == dtype
+        assert torch.equal(out.amin((2, 3)), out.amax((2, 3)))  # whole channels
+    return [out[..., 0, 0].chunk(2) for out in dropped]
+
+
+@pytest.mark.parametrize('batch', [1, 2, 3, 8])
+def test_views_are_complementary(batch):
+    for first, second in factors(batch):
+        assert torch.equal(first + second, torch.full_like(first, 2))
+        whole = (first == 1).all(1)
+        assert whole.sum() == batch // 2
+        assert ((first == 0) | (first == 2))[~whole].all()
+
+
+def test_the_same_images_stay_whole_in_all_features():
+    wholes = [(first == 1).all(1) for first, _ in factors(8)]
+    assert torch.equal(*wholes)
+
+
+def test_halves_are_drawn_by_image_and_channel():
+    torch.manual_seed(0)
+    draws = torch.stack([factors(2, (64,))[0][0] for _ in range(200)])
+    dropped = draws[(draws != 1).all(2)]  # one of the two images each time
+    assert len(dropped) == 200
+    assert abs(dropped.mean() - 1) < 0.05
+    assert ((dropped.mean(0) - 1).abs() < 0.35).all()
+    assert len({tuple(row) for row in dropped.tolist()}) == 200
+
+
+def test_every_image_can_stay_whole():
+    torch.manual_seed(0)
+    counts = sum((factors(4, (32,))[0][0] == 1).all(1).int() for _ in range(100))
+    assert counts.sum() == 200 and counts.min() > 25
+
+
+def test_half_precision_and_gradient():
+    feature = torch.randn(4, 8, 2, 2, dtype=torch.bfloat16, requires_grad=True)
+    (out,) = complementary_dropout2d((feature,))
+    out.sum().backward()
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(feature.grad * feature, out)
