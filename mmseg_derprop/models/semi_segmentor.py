@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -67,6 +68,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             means over the views.
         complementary_dropout (bool): Whether the two strong views are decoded from complementary halves of each
             feature's channels (UniMatch V2).
+        strong_statistics (bool): Whether strong views move the running statistics of batch normalisation. They are
+            normalised by their own in any case; but evaluation sees images without strong augmentation.
         cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``
             (published): from another augmentation of the same image, the branches ``weak_mix`` and ``strong_mix``.
         cutmix_predictor (str): Whose prediction labels the boxes: ``'own'`` (that which labels the partner itself, no
@@ -104,6 +107,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         labels_from: str = 'student',
         num_strong: int = 1,
         complementary_dropout: bool = False,
+        strong_statistics: bool = True,
         cutmix_partner: str = 'batch',
         cutmix_predictor: str = 'own',
         cutmix_target: bool = True,
@@ -162,6 +166,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.labels_from = labels_from
         self.num_strong = num_strong
         self.complementary_dropout = complementary_dropout
+        self.strong_statistics = strong_statistics
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
         self.cutmix_target = cutmix_target
@@ -255,7 +260,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         # Predict the strong views.
         mixed = [mix(inputs[n], other, inside) for n, other, inside in zip(self.strong_branches, partner_images, boxes)]
         embed = any(self.unsup_weight.get(term) for term in PROPAGATION_TERMS)
-        views, *_ = self.see(torch.cat(mixed), embed=embed, complementary=self.complementary_dropout)
+        with nullcontext() if self.strong_statistics else kept_statistics(self):
+            views, *_ = self.see(torch.cat(mixed), embed=embed, complementary=self.complementary_dropout)
         strong = [views[index * len(own.labels) : (index + 1) * len(own.labels)] for index in range(self.num_strong)]
 
         # Compare.
@@ -477,6 +483,19 @@ class SemiSegmentor(TeacherStudentSegmentor):
             ):
                 mask = mask & known
                 self.statistics[key] = ((labels == truth) & mask).sum() / mask.sum()  # NaN: nothing to judge
+
+
+@contextmanager
+def kept_statistics(module: nn.Module) -> Iterator[None]:
+    """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
+    momenta = {part: part.momentum for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)}
+    for part in momenta:
+        part.momentum = 0.0
+    try:
+        yield
+    finally:
+        for part, momentum in momenta.items():
+            part.momentum = momentum
 
 
 def stack_maps(samples: list[SegDataSample], field: str) -> Tensor:

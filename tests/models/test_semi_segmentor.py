@@ -1,5 +1,6 @@
 """A training step of a tiny network: values against the reference, gradients, work done, odd batches, bad options."""
 
+import copy
 from types import SimpleNamespace
 
 import builders
@@ -266,6 +267,33 @@ def test_labelled_loss_is_the_decode_heads_own():
     hard = reference.ohem_cross_entropy(z, truth, min_kept=500, threshold=0.3)
     torch.testing.assert_close(losses['sup.loss_seg'], (reference.cross_entropy(z, truth) + hard) / 4)
     assert hard > 1.1 * reference.cross_entropy(z, truth)
+
+
+@pytest.mark.parametrize('momentum', [0.1, None])
+def test_strong_views_can_leave_the_running_statistics(momentum):
+    """They are as a step leaves them that ends before the strong views."""
+    losses, statistics = [], []
+    for changes in ({}, dict(strong_statistics=False)):
+        model = build(unsup=dict(fp=None), **changes)
+        model.propagation_head.dropout.p = 0.0
+        inputs, samples = builders.batch()
+        norms = [m for m in model.student.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = momentum
+        clean = copy.deepcopy(model.student)
+        clean.decode_head(clean.extract_feat(torch.cat([inputs['sup'], inputs['weak']])))
+        torch.manual_seed(1)
+        losses.append(model.loss(inputs, samples))
+        assert all(norm.momentum == momentum for norm in norms)
+        statistics.append(
+            [
+                torch.equal(a, b)
+                for (name, a), (_, b) in zip(model.student.named_buffers(), clean.named_buffers())
+                if 'running' in name
+            ]
+        )
+    close(losses[1], losses[0])
+    assert not any(statistics[0]) and all(statistics[1])
 
 
 @pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
