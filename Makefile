@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test demo lint format clean
+.PHONY: help setup test test-configs demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -24,7 +24,7 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 setup: $(STAMP)  ## build .venv with all that development needs
 
@@ -45,6 +45,9 @@ $(STAMP): setup.cfg pyproject.toml
 
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-configs: setup  ## train, evaluate, save and load every config for a step, with its whole network
+	@$(BIN)/python -m pytest -q -m configs $(ARGS)
 
 demo: setup  ## train on the embedded data set and compare methods
 	@$(BIN)/python tools/demo.py $(ARGS)

@@ -1,0 +1,132 @@
+"""Configs at work: a training step, an evaluation, a state saved and loaded, on generated data and a CPU.
+
+One of the configs that use it for each file of configs/_base_, with a narrower network; all of them, with the networks
+as they are, by `pytest -m configs` (make test-configs). New folders, methods and networks are found by themselves.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from shrink import shrink, write_data
+
+from mmseg_derprop.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+FILES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+def bases(path):
+    """All files that a config inherits from."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+            named = ast.literal_eval(node.value)
+            for name in [named] if isinstance(named, str) else named:
+                yield (base := (path.parent / name).resolve())
+                yield from bases(base)
+
+
+PARTS = {path: {base for base in bases(path) if base.parent.parent.name == '_base_'} for path in FILES}
+
+
+def cover():
+    """Few configs that together use all networks, methods, data sets and schedules that any config uses."""
+    left = {part for parts in PARTS.values() for part in parts if part.parent.name != 'splits'}
+    while left:
+        best = max(FILES, key=lambda path: len(PARTS[path] & left))
+        yield best
+        left -= PARTS[best]
+
+
+def name(path):
+    return f'{path.parent.name}/{path.stem}'
+
+
+class OneStep(Hook):
+    """Keeps the state before the first step and its losses, and ends training after it."""
+
+    def before_train(self, runner):
+        self.start = {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses = {key: float(value) for key, value in outputs.items()}
+        runner.train_loop.stop_training = True
+
+
+def check(path, work, narrower):
+    """Trains a config for a step, evaluates it, and saves and loads its state."""
+    config = load_config(str(path), {'data_root': str(work / 'data')})
+    shrink(config, narrower)
+    write_data(config)
+    best = config.default_hooks.checkpoint.get('save_best') or []
+    for scheduler in config.param_scheduler:
+        if 'start_factor' in scheduler:
+            scheduler.start_factor = 1.0  # the first steps of a warm-up move nothing
+    config.merge_from_dict({'default_hooks.checkpoint': None, 'log_level': 'WARNING', 'work_dir': str(work)})
+    # The engine keeps a message hub and a visualizer for each name.
+    config.experiment_name = config.visualizer.name = f'{name(path)}_{narrower}'
+    runner = Runner.from_cfg(config)
+    runner.register_hook(step := OneStep())
+    runner.train()
+
+    assert step.losses['loss'] > 0 and all(torch.isfinite(torch.tensor(value)) for value in step.losses.values())
+    model, state = runner.model, {key: value.clone() for key, value in runner.model.state_dict().items()}
+    moved = {key for key, value in state.items() if not torch.equal(value, step.start[key])}
+    semi = config.model.type == 'SemiSegmentor'
+    groups = ['backbone.', 'decode_head.']
+    if semi:
+        assert {key.split('.')[0] for key in step.losses if '.' in key} == {'sup', 'unsup'}
+        assert not any(
+            key.startswith('teacher.') for key in moved if config.custom_hooks[0].teacher_interval == 'epoch'
+        )
+        groups = [f'student.{group}' for group in groups] + ['propagation_head.'] * ('propagation_head.' in str(state))
+    for group in groups:
+        weights = {key for key in state if key.startswith(group) and key.endswith('weight') and state[key].ndim > 1}
+        assert weights and len(moved & weights) > 0.9 * len(weights), (group, weights - moved)
+
+    metrics = runner.val_loop.run()
+    assert set([best] if isinstance(best, str) else best) <= set(metrics)
+    assert metrics and all(0 <= value <= 100 for key, value in metrics.items() if key.endswith('aAcc'))
+
+    runner.save_checkpoint(str(work), 'state.pth')
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    runner.optim_wrapper.optimizer.state.clear()
+    runner.resume(str(work / 'state.pth'))
+    (work / 'state.pth').unlink()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    optimized = [p for group in runner.optim_wrapper.param_groups for p in group['params'] if p.grad is not None]
+    assert runner.iter == 1 and set(optimized) <= set(runner.optim_wrapper.optimizer.state)
+
+
+def test_every_base_file_is_used():
+    files = {path for path in CONFIGS.glob('_base_/*/*.py')}
+    assert not files - {part for parts in PARTS.values() for part in parts}
+
+
+@pytest.mark.parametrize('path', cover(), ids=name)
+def test_step(path, tmp_path):
+    check(path, tmp_path, narrower=True)
+
+
+@pytest.mark.configs
+@pytest.mark.parametrize('path', FILES, ids=name)
+def test_step_of_the_whole_network(path, tmp_path):
+    check(path, tmp_path, narrower=False)
+
+
+def test_step_of_another_first_line(tmp_path):
+    """What the README tells to change."""
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
+    (block,) = (block for block in blocks if 'was deeplabv3plus_tiny.py' in block)
+    config = tmp_path / 'config.py'
+    config.write_text(block.replace("'../", f"'{CONFIGS}/"))
+    check(config, tmp_path, narrower=True)
