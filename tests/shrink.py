@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-# Narrower backbones by type; depths, strides and what is read from them stay. Others run as they are.
+# Narrower backbones by type, those that repeat their layers most also shallower. Others run as they are.
 NARROW = {
     'ResNetV1c': dict(stem_channels=8, base_channels=8),
     'MobileNetV2': dict(widen_factor=0.25),
-    'MixVisionTransformer': dict(embed_dims=8),
+    'MixVisionTransformer': dict(embed_dims=8, num_layers=[1, 2, 2, 1]),
     'SwinTransformer': dict(embed_dims=12),
-    'mmpretrain.ConvNeXt': dict(arch=dict(depths=[3, 3, 9, 3], channels=[8, 12, 16, 24])),
+    'mmpretrain.ConvNeXt': dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 12, 16, 24])),
     'mmpretrain.VisionTransformer': dict(
         arch=dict(embed_dims=16, num_layers=12, num_heads=2, feedforward_channels=32), img_size=56
     ),
