@@ -1,7 +1,7 @@
 """Configs at work: a training step, an evaluation, a state saved and loaded, on generated data and a CPU.
 
-One of the configs that use it for each file of configs/_base_, with a narrower network; all of them, with the networks
-as they are, by `pytest -m configs` (make test-configs). New folders, methods and networks are found by themselves.
+Few configs that use all files of configs/_base_, with narrower networks; all of them, with the networks as they are,
+by `pytest -m configs` (make test-configs). New folders, methods and networks are found by themselves.
 """
 
 import ast
@@ -39,8 +39,8 @@ PARTS = {path: set(bases(path)) for path in FILES}
 
 
 def cover():
-    """Few configs that together use all networks, methods, data sets and schedules that any config uses."""
-    left = {part for parts in PARTS.values() for part in parts if part.parent.name != 'splits'}
+    """Few configs that together use all networks, data sets and schedules that any config uses."""
+    left = {part for parts in PARTS.values() for part in parts if part.parent.name not in ('methods', 'splits')}
     while left:
         best = max(FILES, key=lambda path: len(PARTS[path] & left))
         yield best
@@ -85,10 +85,9 @@ def check(path, work, narrower):
     groups = ['backbone.', 'decode_head.']
     if semi:
         assert {key.split('.')[0] for key in step.losses if '.' in key} == {'sup', 'unsup'}
-        assert not any(
-            key.startswith('teacher.') for key in moved if config.custom_hooks[0].teacher_interval == 'epoch'
-        )
-        groups = [f'student.{group}' for group in groups] + ['propagation_head.'] * ('propagation_head.' in str(state))
+        every_step = config.custom_hooks[0].get('teacher_interval') == 'step'
+        assert any(key.startswith('teacher.') for key in moved) == every_step
+        groups = [f'student.{group}' for group in groups] + ['propagation_head.'] * ('propagation_head' in config.model)
     for group in groups:
         weights = {key for key in state if key.startswith(group) and key.endswith('weight') and state[key].ndim > 1}
         assert weights and len(moved & weights) > 0.9 * len(weights), (group, weights - moved)
@@ -111,12 +110,27 @@ def check(path, work, narrower):
 
 
 def test_every_base_file_is_used():
-    files = {path for path in CONFIGS.glob('_base_/*/*.py')}
+    files = {path for path in CONFIGS.glob('_base_/*/*.py') if path.parent.name != 'methods'}
     assert not files - {part for parts in PARTS.values() for part in parts}
 
 
 @pytest.mark.parametrize('path', list(cover()), ids=name)
 def test_step(path, tmp_path):
+    check(path, tmp_path, narrower=True)
+
+
+@pytest.mark.parametrize('method', sorted(CONFIGS.glob('_base_/methods/*.py')), ids=lambda path: path.stem)
+def test_step_of_a_method(method, tmp_path):
+    text = (CONFIGS / 'derprop/tiny_shapes.py').read_text()
+    assert text.count('methods/derprop.py') == 1
+    config = load_config(str(method)).method
+    kind = (
+        'two_view' if config.cutmix_partner == 'second_view' else 'two_strong' if config.get('num_strong') == 2 else ''
+    )
+    pipeline = f'_base_.{kind}_pipeline' if kind else '_base_.unlabeled_pipeline'
+    text += f'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline={pipeline})))\n'
+    path = tmp_path / f'{method.stem}.py'
+    path.write_text(text.replace('methods/derprop.py', f'methods/{method.name}').replace("'../", f"'{CONFIGS}/"))
     check(path, tmp_path, narrower=True)
 
 

@@ -12,6 +12,6 @@ model = dict(
         num_classes=21,
         norm_cfg=_base_.norm_cfg,
         align_corners=False,
-        loss_decode=_base_.loss_decode,
+        loss_decode=dict(type='PixelCrossEntropyLoss'),
     ),
 )

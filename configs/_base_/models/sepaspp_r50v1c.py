@@ -1,7 +1,6 @@
 # MMSegmentation's DeepLabV3+ on ResNet-50, output stride 8: depthwise convolutions, an auxiliary head.
 _base_ = './deeplabv3plus_r101v1c.py'
 norm_cfg = dict(type='BN')
-loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=False, avg_non_ignore=True)
 model = dict(
     backbone=dict(depth=50, init_cfg=dict(checkpoint='open-mmlab://resnet50_v1c')),
     decode_head=dict(
@@ -17,7 +16,7 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=loss_decode,
+        loss_decode=dict(type='PixelCrossEntropyLoss'),
     ),
     auxiliary_head=dict(
         type='FCNHead',
@@ -30,6 +29,6 @@ model = dict(
         num_classes=21,
         norm_cfg=norm_cfg,
         align_corners=False,
-        loss_decode=dict(loss_decode, loss_weight=0.4),
+        loss_decode=dict(type='PixelCrossEntropyLoss', loss_weight=0.4),
     ),
 )
