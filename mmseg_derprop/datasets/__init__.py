@@ -2,7 +2,7 @@
 
 from .camvid import CamVidDataset
 from .collate import semi_collate
-from .samplers import SemiSampler
+from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
@@ -17,6 +17,7 @@ from .unlabeled import UnlabeledDataset, check_files, check_folder
 
 __all__ = [
     'CamVidDataset',
+    'LabeledSampler',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
     'PackSemiInputs',
