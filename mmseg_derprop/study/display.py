@@ -56,7 +56,7 @@ class Display:
                 self._progress.remove_task(self._bars.pop(name))
             for name, iteration, last in running:
                 if name not in self._bars:
-                    self._bars[name] = self._progress.add_task(name, total=last)
+                    self._bars[name] = self._progress.add_task(name, total=last, completed=iteration)
                 self._progress.update(self._bars[name], completed=iteration)
         elif time.monotonic() >= self._next:
             self._next = time.monotonic() + self._interval

@@ -50,6 +50,8 @@ class Job:
     def __post_init__(self) -> None:
         self.name = self.run.name
         self.work_dir = osp.join(self.folder, 'runs', self.name)
+        # Not in the work dir, where the engine writes a config of this name with load_from changed by a resumption.
+        self.config_path = osp.join(self.folder, 'configs', f'{self.name}.py')
         self.result_path = osp.join(self.folder, 'results', f'{self.name}.json')
         self.digest: str = digest(self.config, self.start.digest if self.start else None)
         self.max_iters: int = self.config.train_cfg.max_iters
@@ -133,7 +135,7 @@ class Job:
 
     def command(self, threads: int) -> str:
         """The shell line that trains the run from its beginning."""
-        words = ['python', osp.relpath(self.script), osp.join(self.work_dir, 'config.py'), '--work-dir', self.work_dir]
+        words = ['python', osp.relpath(self.script), self.config_path, '--work-dir', self.work_dir]
         return f'OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {shlex.join(words)}'
 
     def launch(self, lock: int, threads: int) -> subprocess.Popen:
@@ -144,9 +146,9 @@ class Job:
             config.load_from = self.start.checkpoint
         with open(osp.join(self.work_dir, 'digest'), 'w') as file:
             file.write(self.digest)
-        path = osp.join(self.work_dir, 'config.py')
-        config.dump(path)
-        words = [sys.executable, self.script, path, '--work-dir', self.work_dir]
+        os.makedirs(osp.dirname(self.config_path), exist_ok=True)
+        config.dump(self.config_path)
+        words = [sys.executable, self.script, self.config_path, '--work-dir', self.work_dir]
         _, checkpoint = self._resume_from()
         if checkpoint:
             words += ['--resume', checkpoint]

@@ -1,6 +1,7 @@
 """A study plans, runs, goes on after any end, and leaves results that can be trusted."""
 
 import importlib.util
+import io
 import json
 import math
 import multiprocessing
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BASES = ROOT / 'configs/_base_'
 STAND_IN = str(Path(__file__).with_name('study_stand_in.py'))
 SMALL_HEAD = {'model.propagation_head.channels': 16, 'model.propagation_head.num_regions': 8}
+pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
 @pytest.fixture(scope='module')
@@ -310,8 +312,10 @@ def test_what_is_finished_is_skipped(run, tmp_path):
     assert result['scalars']['loss'] == [[step, pytest.approx(1 / step, rel=1e-5)] for step in (1, 2, 3, 4)]
     kept = [path.name for path in (tmp_path / 'out' / result['work_dir']).glob('*.pth')]
     assert kept == ['iter_4.pth'] == [Path(result['checkpoint']).name]
-    config = Config.fromfile(tmp_path / 'out' / result['work_dir'] / 'config.py')
-    assert config.load_from == str(tmp_path / 'out' / found['start_all_seed0']['checkpoint'])
+    config, twin = (
+        Config.fromfile(tmp_path / f'out/configs/{name}_all_seed0.py') for name in ('derprop', 'supervised')
+    )
+    assert config.load_from == twin.load_from == str(tmp_path / 'out' / found['start_all_seed0']['checkpoint'])
     status, said = run(**SMALL)
     assert status == 0 and said.count('\n') == 1
     pids = (tmp_path / 'out/runs/derprop_all_seed0/pids').read_text().split()
@@ -319,7 +323,7 @@ def test_what_is_finished_is_skipped(run, tmp_path):
 
 
 def test_several_at_once(run, tmp_path, monkeypatch):
-    monkeypatch.setenv('STAND_IN_SECONDS', '0.2')
+    monkeypatch.setenv('STAND_IN_SECONDS', '0.1')
     assert run(jobs=3, matrix=[{'methods': ['supervised', 'fixmatch', 'derprop'], 'splits': ['all']}])[0] == 0
     spans = {p.parent.name: tuple(map(float, p.read_text().split())) for p in (tmp_path / 'out/runs').glob('*/span')}
     assert len(spans) == 8
@@ -350,21 +354,22 @@ def test_a_run_that_ends_early_without_an_error_has_failed(run, tmp_path):
 
 
 def test_the_time_limit_leaves_what_the_next_call_goes_on_with(run, tmp_path, monkeypatch):
-    monkeypatch.setenv('STAND_IN_SECONDS', '0.3')
-    further = {'settings': {'train_cfg.max_iters': 12}, 'schedule': str(BASES / 'schedules/shapes_further_800.py')}
-    status, said = run(time_limit=3.0, only='derprop', further=further, **SMALL)
+    further = {'settings': {'train_cfg.max_iters': 20}, 'schedule': str(BASES / 'schedules/shapes_further_800.py')}
+    assert run(only='start', further=further, **SMALL)[0] == 0
+    monkeypatch.setenv('STAND_IN_SECONDS', '0.2')
+    status, said = run(time_limit=2.0, only='derprop', further=further, **SMALL)
     assert status == 3 and '1 runs are left' in said
-    reached, _ = find_checkpoint(str(tmp_path / 'out/runs/derprop_all_seed0'), 12, 2)
-    assert 0 < reached < 12
+    reached, _ = find_checkpoint(str(tmp_path / 'out/runs/derprop_all_seed0'), 20, 2)
+    assert 0 < reached < 20
     for pid in (tmp_path / 'out/runs/derprop_all_seed0/pids').read_text().split():
         assert not alive(int(pid))
     monkeypatch.setenv('STAND_IN_SECONDS', '0')
     status, said = run(only='derprop', further=further, **SMALL)
-    assert status == 0 and f'goes on from iteration {reached} of 12' in said
+    assert status == 0 and f'goes on from iteration {reached} of 20' in said
     result = results(tmp_path / 'out')['derprop_all_seed0']
-    assert [entry['iteration'] for entry in result['scores']] == list(range(1, 13))
-    assert [step for step, _ in result['scalars']['loss']] == list(range(1, 13))
-    assert result['seconds'] > 1
+    assert [entry['iteration'] for entry in result['scores']] == list(range(1, 21))
+    assert [step for step, _ in result['scalars']['loss']] == list(range(1, 21))
+    assert result['seconds'] > 0.2 * reached - 0.1
 
 
 def alive(pid):
@@ -399,10 +404,8 @@ def test_a_signal_stops_the_children(run, tmp_path, monkeypatch, number):
 def test_two_studies_on_one_folder_share_the_runs(run, tmp_path, monkeypatch):
     monkeypatch.setenv('STAND_IN_SECONDS', '0.1')
     matrix = [{'methods': ['supervised', 'fixmatch', 'derprop'], 'splits': ['all']}]
-    processes = [
-        multiprocessing.get_context('fork').Process(target=lambda: os._exit(run(jobs=2, matrix=matrix)[0]))
-        for _ in range(2)
-    ]
+    context = multiprocessing.get_context('fork')
+    processes = [context.Process(target=lambda: os._exit(run(jobs=2, matrix=matrix)[0])) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:
@@ -422,9 +425,27 @@ def test_a_run_that_outlives_its_study_is_not_started_again(run, tmp_path, monke
     wait_for(lambda: pids.is_file() and pids.read_text())
     process.kill()
     process.join()
+    monkeypatch.setenv('STAND_IN_SECONDS', '0')
     status, said = run(**SMALL)
     assert status == 0 and 'start_all_seed0 is being run by another process' in said
     assert len(pids.read_text().split()) == 1
+
+
+def test_a_terminal_shows_bars():
+    text = io.StringIO()
+    with Display(3, Console(file=text, force_terminal=True, width=100)) as display:
+        display.update(1, [('derprop_all_seed0', 20, 500)], 'at least 5m07s')
+        display.say('derprop_all_seed0 [x] finished')
+        display.update(2, [], '12s')
+    assert 'derprop_all_seed0 [x] finished' in text.getvalue()
+    assert '20/500' in text.getvalue() and 'at least 5m07s left' in text.getvalue()
+
+
+def test_other_places_get_a_line_now_and_then():
+    text = io.StringIO()
+    with Display(3, Console(file=text, force_terminal=False, soft_wrap=True), interval=0) as display:
+        display.update(1, [('derprop_all_seed0', 20, 500)], 'at least 5m07s')
+    assert '1 of 3 runs finished, at least 5m07s left; derprop_all_seed0 20/500' in text.getvalue()
 
 
 # Logs and checkpoints ------------------------------------------------------------------------------------------------
@@ -543,13 +564,13 @@ def test_a_study_killed_in_the_middle_goes_on(tool, write, content, shapes, tmp_
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')]))
     monkeypatch.setenv('PYTHONWARNINGS', 'ignore')
     content['further']['settings']['train_cfg.max_iters'] = 6
-    path = write(matrix=[{'methods': ['derprop', 'supervised'], 'splits': ['all'], 'seeds': [0]}])
+    content['methods']['derprop']['settings']['custom_hooks.0.interval'] = 1
+    path = write(matrix=[{'methods': ['derprop'], 'splits': ['all'], 'seeds': [0]}])
     out = tmp_path / 'out'
     args = [path, '--work-dir', str(out), '--data-root', str(shapes), '--threads', '1']
     study = multiprocessing.get_context('fork').Process(target=call, args=(tool, monkeypatch, capsys, *args))
     study.start()
-    derprop = out / 'runs/derprop_all_seed0'
-    wait_for((derprop / 'iter_3.pth').exists, timeout=200)
+    wait_for((out / 'runs/derprop_all_seed0/iter_3.pth').exists, timeout=200)
     children = subprocess.run(['ps', '-o', 'pid=', '--ppid', str(study.pid)], capture_output=True, text=True).stdout
     study.kill()
     study.join()
@@ -561,34 +582,28 @@ def test_a_study_killed_in_the_middle_goes_on(tool, write, content, shapes, tmp_
     assert status == 0, said + error
     assert re.search(r'derprop_all_seed0 goes on from iteration [2-6] of 6', said)
     found = results(out)
-    result, twin = found['derprop_all_seed0'], found['supervised_all_seed0']
-    for run in (result, twin):
-        assert [entry['iteration'] for entry in run['scores']] == [2, 4, 6]
-        assert run['start'] == 'start_all_seed0' and run['iterations'] == 6 and run['seconds'] > 0
-        assert [step for step, _ in run['scalars']['loss']] == [1, 2, 3, 4, 5, 6]
+    start, derprop = found['start_all_seed0'], found['derprop_all_seed0']
+    assert [entry['iteration'] for entry in start['scores']] == [2] and start['start'] is None
+    assert [entry['iteration'] for entry in derprop['scores']] == [2, 4, 6]
+    assert [step for step, _ in derprop['scalars']['loss']] == [1, 2, 3, 4, 5, 6]
+    assert {'tau', 'alpha', 'confident', 'accepted', 'unsup.loss_kl'} <= set(derprop['scalars'])
+    for run, networks in ((start, ['']), (derprop, ['teacher', 'student'])):
         assert run['machine']['threads'] == 1 and run['versions']['torch'] == torch.__version__
-        assert (out / run['checkpoint']).is_file() and 'tools/train.py' in run['command']
-    assert {'tau', 'alpha', 'confident', 'unsup.loss_kl'} <= set(result['scalars'])
-    assert set(result['last']) >= {'teacher/mIoU', 'student/mIoU'} and 'mIoU' in twin['last']
-    for run, networks in ((result, ['teacher', 'student']), (twin, [''])):
+        assert run['seconds'] > 0 and 'tools/train.py' in run['command']
         for entry in run['scores']:
             assert list(entry['classes']) == networks
-            for network in networks:
-                values = list(entry['classes'][network].values())
-                known = [value for value in values if value is not None]
-                assert len(values) == 6 and sum(known) / len(known) == pytest.approx(
-                    entry[f'{network}/mIoU'.lstrip('/')], abs=0.02
-                )
-    best = max(entry['student/mIoU'] for entry in result['scores'])
-    assert result['best']['student/mIoU']['value'] == best
+            for network, classes in entry['classes'].items():
+                known = [value for value in classes.values() if value is not None]
+                mean = entry[f'{network}/mIoU'.lstrip('/')]
+                assert len(classes) == 6 and sum(known) / len(known) == pytest.approx(mean, abs=0.02)
+    assert derprop['best']['student/mIoU']['value'] == max(entry['student/mIoU'] for entry in derprop['scores'])
+    assert derprop['last']['teacher/mIoU'] == {'value': derprop['scores'][-1]['teacher/mIoU'], 'iteration': 6}
 
-    # All go on from the same weights: what the twin and the student load is the start's last checkpoint.
+    # What goes on from a start has its weights.
     init_default_scope('mmseg')
-    start = torch.load(out / found['start_all_seed0']['checkpoint'], weights_only=False)['state_dict']
-    for run in (result, twin):
-        config = Config.fromfile(out / run['work_dir'] / 'config.py')
-        model = MODELS.build(config.model)
-        load_checkpoint(model, config.load_from, map_location='cpu')
-        state = model.state_dict()
-        state = {key.removeprefix('student.'): value for key, value in state.items()}
-        assert all(torch.equal(state[key], value) for key, value in start.items())
+    weights = torch.load(out / start['checkpoint'], weights_only=False)['state_dict']
+    config = Config.fromfile(derprop['command'].split()[4])
+    model = MODELS.build(config.model)
+    load_checkpoint(model, config.load_from, map_location='cpu')
+    student = model.student.state_dict()
+    assert student.keys() == weights.keys() and all(torch.equal(student[key], weights[key]) for key in weights)
