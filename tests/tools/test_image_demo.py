@@ -93,7 +93,7 @@ def test_legend_takes_the_lines_it_needs():
     assert wide.shape[1] == 600 and narrow.shape[1] == 80 and narrow.shape[0] > 3 * wide.shape[0]
     for colour in colours:
         assert (wide == colour).all(-1).sum() == (narrow == colour).all(-1).sum() > 100
-    assert (wide == 0).all(-1).any()  # the names
+    assert (wide.max(-1) < 128).any()  # the names
 
 
 def test_patterns_and_single_images(images):
