@@ -31,13 +31,26 @@ class SeedIteration(Hook):
     """Makes what is random in an iteration a function of its number: the augmentation of its batch, its dropout."""
 
     def before_train(self, runner):
-        set_random_seed(runner.iter)
+        runner.train_loop.dataloader_iterator = SeededBatches(runner.train_loop.dataloader_iterator)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         set_random_seed(1000 + batch_idx)
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        set_random_seed(batch_idx + 1)
+
+class SeededBatches:
+    """An engine's iterator of batches. On resuming, one stack's skips batches and the other's loads them in vain."""
+
+    def __init__(self, batches):
+        self.batches, self.number = batches, 0
+
+    def skip_iter(self, count):
+        self.number += count
+        self.batches.skip_iter(count)
+
+    def __next__(self):
+        set_random_seed(self.number)
+        self.number += 1
+        return next(self.batches)
 
 
 @HOOKS.register_module()

@@ -150,11 +150,13 @@ def convert_heads(source: dict[str, Tensor], decode_head: dict, backbone: dict[s
 
 def numpy_numbers() -> contextlib.AbstractContextManager:
     """Lets torch.load read NumPy numbers: training scripts save scores beside the weights."""
-    if torch.__version__ < '2.6':  # cannot be told the names that other versions of NumPy have for them
-        return contextlib.nullcontext()
     scalar = np.float64(0).__reduce__()[0]
+    kinds = [np.dtype, *(type(np.dtype(t)) for t in ('float32', 'float64'))]
+    if torch.__version__ < '2.6':  # cannot be told the names that other versions of NumPy have for them
+        torch.serialization.add_safe_globals([scalar, *kinds])
+        return contextlib.nullcontext()
     names = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
-    return torch.serialization.safe_globals([*names, np.dtype, *(type(np.dtype(t)) for t in ('float32', 'float64'))])
+    return torch.serialization.safe_globals([*names, *kinds])
 
 
 def read(path: str) -> dict[str, Tensor]:
