@@ -140,10 +140,11 @@ def test_step_of_the_whole_network(path, tmp_path):
     check(path, tmp_path, narrower=False)
 
 
-def test_step_of_another_first_line(tmp_path):
-    """What the README tells to change."""
-    blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
-    (block,) = (block for block in blocks if 'was deeplabv3plus_tiny.py' in block)
+@pytest.mark.parametrize('page', ['README.md', 'configs/derprop/README.md'])
+def test_step_of_another_first_line(page, tmp_path):
+    """What the pages tell to write."""
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.S)
+    (block,) = (block for block in blocks if '_base_/models/segformer' in block)
     config = tmp_path / 'config.py'
     config.write_text(block.replace("'../", f"'{CONFIGS}/"))
     check(config, tmp_path, narrower=True)
