@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-openmmlab demo lint format clean
+.PHONY: help setup test test-configs test-openmmlab demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -70,6 +70,9 @@ $(OPENMMLAB)/.built: setup.cfg pyproject.toml
 	@echo '[3/3] the other packages'
 	@$(OPENMMLAB_PIP) install -q --find-links .whl -e '.[openmmlab,test]'
 	@touch $@
+
+test-configs: setup  ## train, evaluate, save and load every config for a step, with its whole network
+	@$(BIN)/python -m pytest -q -m configs $(ARGS)
 
 demo: setup  ## train on the embedded data set and compare methods
 	@$(BIN)/python tools/demo.py $(ARGS)

@@ -10,6 +10,8 @@ import torch
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+from shrink import set_crop  # noqa: E402
+
 torch.set_num_threads(1)
 # The same examples in each run; the first call of an operator is slow.
 settings.register_profile('steady', deadline=None, derandomize=True)
@@ -74,19 +76,6 @@ SMALL_SEGMENTOR = dict(
     test_cfg=dict(mode='whole'),
 )
 _runs = itertools.count()
-
-
-def set_crop(part, old, new):
-    """Replaces a crop size wherever a part of a config has it."""
-    if isinstance(part, dict):
-        for key, value in part.items():
-            if key in ('size', 'crop_size') and tuple(value or ()) == old:
-                part[key] = new
-            else:
-                set_crop(value, old, new)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            set_crop(value, old, new)
 
 
 @pytest.fixture(scope='session')

@@ -4,25 +4,14 @@
 #
 # Reproduces the paper's setting: DeepLabV3+ on a dilated deep-stem ResNet-101, crop 321, 4 labelled + 4 unlabelled
 # images on each of 4 GPUs, 80 epochs of 639 iterations, SGD 0.001 (decoder and head x10), poly 0.9.
-# Differs from it: the mended preset (methods/derprop.py; derprop_published.py with the two_view_pipeline behaves as
-# the authors' program), and mIoU is over whole images where the authors' program scores the central crop.
+# Differs from it: the mended preset (r101_voc_1-4_published.py behaves as the authors' program), and mIoU is over whole
+# images where the authors' program scores the central crop.
 # Pretrained weights: the deep-stem ResNet-101 that the field uses has no public URL that mmengine can read. Convert it
-# with tools/model_converters/published2mmseg.py to the path below, or take MMSegmentation's own v1c stem with
-#   --cfg-options model.segmentor.backbone.stem_channels=64 \
-#     model.segmentor.backbone.init_cfg.checkpoint=open-mmlab://resnet101_v1c
+# with tools/model_converters/published2mmseg.py to checkpoints/resnet101_deepstem.pth; r101v1c_voc_1-4.py needs none.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101.py',
-    '../_base_/datasets/voc12_semi.py',
+    '../_base_/splits/voc_1-4.py',
     '../_base_/methods/derprop.py',
-    '../_base_/schedules/voc12_80e.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
-model['segmentor'].backbone.init_cfg = dict(type='Pretrained', checkpoint='checkpoints/resnet101_deepstem.pth')
-train_dataloader = dict(
-    dataset=dict(
-        labeled=dict(ann_file='ImageSets/Semi/1_4/labeled.txt'),
-        unlabeled=dict(ann_file='ImageSets/Semi/1_4/unlabeled.txt'),
-    ),
-)
-train_cfg = dict(max_iters=80 * 639, val_interval=639)

@@ -5,15 +5,8 @@
 # A study of ours, no published setting. mobilenetv2_camvid_1-64.py is the sibling that trains on two CPU cores.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18.py',
-    '../_base_/datasets/camvid_semi.py',
+    '../_base_/splits/camvid_1-8.py',
     '../_base_/methods/derprop.py',
-    '../_base_/schedules/camvid_20k.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, num_classes=11, **_base_.method)
-train_dataloader = dict(
-    dataset=dict(
-        labeled=dict(ann_file='splits/1_8/labeled.txt'),
-        unlabeled=dict(ann_file='splits/1_8/unlabeled.txt'),
-    ),
-)

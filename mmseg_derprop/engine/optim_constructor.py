@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from mmengine.model import is_model_wrapper
@@ -15,7 +16,8 @@ class SemiOptimWrapperConstructor:
     """Lets a constructor see the student as if it stood alone, and the propagation head beside it.
 
     Parameter names are the plain segmentor's (``backbone.``, ``decode_head.``), so that constructors which match
-    them, such as layer-wise decay, work; the teacher is not among them.
+    them, such as layer-wise decay, work; the teacher is not among them. A backbone that tells the depth of its layers
+    (``get_layer_depth``, as mmpretrain's do) is asked for it, as in mmpretrain's classifiers.
 
     Args:
         optim_wrapper_cfg (dict): As for mmengine's DefaultOptimWrapperConstructor; its ``base_constructor`` names the
@@ -33,9 +35,12 @@ class SemiOptimWrapperConstructor:
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Builds the optimiser wrapper of a SemiSegmentor, DDP-wrapped or not."""
         semi: Any = model.module if is_model_wrapper(model) else model
-        trained = nn.Module()
+        trained: Any = nn.Module()
         for name, child in semi.student.named_children():
             trained.add_module(name, child)
         if semi.propagation_head is not None:
             trained.add_module('propagation_head', semi.propagation_head)
+        layer_depth = getattr(getattr(trained, 'backbone', None), 'get_layer_depth', None)
+        if layer_depth is not None:
+            trained.get_layer_depth = partial(layer_depth, prefix='backbone.')
         return self.base(trained)

@@ -27,6 +27,14 @@ BEIT = dict(
     qv_bias=True,
     init_values=0.1,
 )
+VIT = dict(
+    type='mmpretrain.VisionTransformer',
+    arch=dict(embed_dims=16, num_layers=3, num_heads=2, feedforward_channels=32),
+    img_size=28,
+    patch_size=14,
+    out_type='featmap',
+    out_indices=[0, 2],
+)
 
 
 @pytest.fixture
@@ -116,6 +124,22 @@ def test_layer_wise_rates_reach_the_backbone(build, kind):
     assert {lr for lr, _, _ in found.values()} == {0.1}
     rates = {lr for name, (lr, _, _) in alone.items() if name.startswith('backbone.')}
     assert len(rates) > 2 and min(rates) < 0.1
+
+
+@pytest.mark.parametrize('backbone', [VIT, CONVNEXT], ids=['vit', 'convnext'])
+def test_mmpretrains_layer_wise_rates_reach_the_backbone(build, backbone):
+    pytest.importorskip('mmpretrain')
+    model, plain = build(backbone, in_channels=16 if backbone is VIT else 24)
+    base = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
+    found = settings(model, optimizer(model, base_constructor=base, paramwise_cfg=dict(layer_decay_rate=0.5)), 'lr')
+    for name, (lr,) in found.items():
+        depth, layers = 0, 1  # of what is no part of the backbone
+        if name.startswith('student.backbone.'):
+            depth, layers = plain.backbone.get_layer_depth(name.removeprefix('student.backbone.'))
+        assert lr == pytest.approx(0.1 * 0.5 ** (layers - 1 - depth)), name
+    first = 'patch_embed.projection' if backbone is VIT else 'downsample_layers.0.0'
+    assert found[f'student.backbone.{first}.weight'][0] == min(lr for (lr,) in found.values()) < 0.01
+    assert found['student.decode_head.conv_seg.weight'] == found['propagation_head.conv_q.weight'] == (0.1,)
 
 
 def test_wrapper_options_pass(build):

@@ -33,7 +33,10 @@ def test_own_config(tmp_path):
     assert config.train_dataloader.dataset.labeled.type == 'ADE20KDataset'
 
 
-@pytest.mark.parametrize('page', sorted(ROOT.glob('*.md')) + sorted(ROOT.glob('docs/**/*.md')), ids=lambda p: p.name)
+PAGES = [page for place in ('*.md', 'docs/**/*.md', 'configs/*/*.md') for page in sorted(ROOT.glob(place))]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     links = re.findall(r'\]\((?!https?://)([^)#]+)', page.read_text())
     missing = [link for link in links if not (page.parent / link).exists()]

@@ -1,16 +1,13 @@
 # CamVid at half resolution with labelled and unlabelled images. A config names the two lists.
-_base_ = './camvid_half.py'
+_base_ = ['./camvid_half.py', './views.py']
 geometry = _base_.train_pipeline[2:-1]
-strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), dict(type='PackSemiInputs')]
-load_unlabeled = [dict(type='LoadImageFromFile'), dict(type='LoadUnlabeledAnnotations')]
-views = dict(type='MultiBranch', weak=[dict(type='PackSemiInputs')], strong=strong)
-second_views = dict(type='MultiBranch', weak_mix=[dict(type='PackSemiInputs')], strong_mix=strong)
-labeled_pipeline = [*_base_.train_pipeline[:-1], dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')])]
-unlabeled_pipeline = [*load_unlabeled, *geometry, views]
+labeled_pipeline = [*_base_.train_pipeline[:-1], _base_.labeled_view]
+unlabeled_pipeline = [*_base_.load_unlabeled, *geometry, _base_.views]
+two_strong_pipeline = [*_base_.load_unlabeled, *geometry, _base_.two_strong_views]
 # For cutmix_partner='second_view': the same image, cropped and augmented anew.
 two_view_pipeline = [
-    *load_unlabeled,
-    dict(type='MultiBranch', first=[*geometry, views], second=[*geometry, second_views]),
+    *_base_.load_unlabeled,
+    dict(type='MultiBranch', first=[*geometry, _base_.views], second=[*geometry, _base_.second_views]),
 ]
 train_dataloader = dict(
     batch_size=8,

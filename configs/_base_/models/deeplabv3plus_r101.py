@@ -23,6 +23,8 @@ model = dict(
         style='pytorch',
         norm_cfg=norm_cfg,
         norm_eval=False,
+        # Converted by tools/model_converters/published2mmseg.py; mmengine can read no public URL of it.
+        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/resnet101_deepstem.pth'),
     ),
     decode_head=dict(
         type='DeepLabV3PlusHead',

@@ -5,7 +5,7 @@ model = dict(
         type='ResNetV1c',
         depth=18,
         stem_channels=64,
-        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet18_v1c'),
+        init_cfg=dict(checkpoint='open-mmlab://resnet18_v1c'),
     ),
     decode_head=dict(in_channels=[64, 512], channels=128, c1_channels=32),
 )

@@ -1,10 +1,12 @@
-# The paper's schedule for VOC: 80 epochs of the unlabelled images, 4 GPUs. A config sets train_cfg.max_iters.
+# The paper's schedule for VOC: 80 epochs of the unlabelled images on 4 GPUs. A file of splits/ says how long an epoch
+# is.
 optim_wrapper = dict(
     type='OptimWrapper',
     constructor='SemiOptimWrapperConstructor',
     optimizer=dict(type='SGD', lr=0.001, momentum=0.9, weight_decay=1e-4),
     paramwise_cfg=dict(custom_keys=dict(decode_head=dict(lr_mult=10.0), propagation_head=dict(lr_mult=10.0))),
 )
+auto_scale_lr = dict(enable=False, base_batch_size=4 * 8)  # what the learning rate is for: GPUs and images on each
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0.0, by_epoch=False)]
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=51120, val_interval=639)
 val_cfg = dict(type='TeacherStudentValLoop')

@@ -1,0 +1,6 @@
+# voc12_80e.py for labelled images alone.
+_base_ = './voc12_80e.py'
+optim_wrapper = dict(constructor='DefaultOptimWrapperConstructor')
+auto_scale_lr = dict(base_batch_size=4 * 4)
+val_cfg = dict(type='ValLoop')
+default_hooks = dict(checkpoint=dict(save_best='mIoU'))

@@ -1,0 +1,11 @@
+# PASCAL VOC 2012, classic full: 1,464 of the 1,464 finely labelled images, 9,118 unlabelled ones.
+_base_ = ['../datasets/voc12_semi.py', '../schedules/voc12_80e.py']
+epoch_length = 570  # iterations, with 4 unlabelled images on each of 4 GPUs
+train_dataloader = dict(
+    dataset=dict(
+        labeled=dict(ann_file='ImageSets/Semi/full/labeled.txt'),
+        unlabeled=dict(ann_file='ImageSets/Semi/full/unlabeled.txt'),
+    ),
+)
+train_cfg = dict(max_iters=80 * epoch_length, val_interval=epoch_length)
+default_hooks = dict(checkpoint=dict(interval=epoch_length))

@@ -1,0 +1,12 @@
+# DerProp with SegFormer MiT-B3 on VOC 2012, the classic 1/8 split: 183 labelled and 10,399 unlabelled images.
+# AdamW as MMSegmentation trains it; data, crop 321 and epochs as r101_voc_1-8.py. A combination of ours.
+_base_ = [
+    '../_base_/models/segformer_mit-b3.py',
+    '../_base_/splits/voc_1-8.py',
+    '../_base_/methods/derprop.py',
+    '../_base_/schedules/adamw.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
+optim_wrapper = dict(_delete_=True, **_base_.adamw)
+param_scheduler = _base_.warmup_poly

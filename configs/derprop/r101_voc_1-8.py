@@ -1,0 +1,8 @@
+# DerProp on VOC 2012, the classic 1/8 split: 183 labelled and 10,399 unlabelled. Otherwise as r101_voc_1-4.py.
+_base_ = [
+    '../_base_/models/deeplabv3plus_r101.py',
+    '../_base_/splits/voc_1-8.py',
+    '../_base_/methods/derprop.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)

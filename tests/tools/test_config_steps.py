@@ -1,0 +1,153 @@
+"""Configs at work: a training step, an evaluation, a state saved and loaded, on generated data and a CPU.
+
+Few configs that use all files of configs/_base_, with narrower networks; all of them, with the networks as they are,
+by `pytest -m configs` (make test-configs). New folders, methods and networks are found by themselves.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from shrink import shrink, write_data
+
+from mmseg_derprop.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / 'configs'
+FILES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+def bases(path):
+    """The files of configs/_base_ that a config is made of; of networks and methods those that it names itself."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], 'id', '') == '_base_':
+            named = ast.literal_eval(node.value)
+            for name in [named] if isinstance(named, str) else named:
+                base = (path.parent / name).resolve()
+                if base.parent.parent.name == '_base_':
+                    yield base
+                if base.parent.name not in ('models', 'methods'):
+                    yield from bases(base)
+
+
+PARTS = {path: set(bases(path)) for path in FILES}
+
+
+def cover():
+    """Few configs that together use all networks, data sets and schedules that any config uses."""
+    left = {part for parts in PARTS.values() for part in parts if part.parent.name not in ('methods', 'splits')}
+    while left:
+        best = max(FILES, key=lambda path: len(PARTS[path] & left))
+        yield best
+        left -= PARTS[best]
+
+
+def name(path):
+    return f'{path.parent.name}/{path.stem}'
+
+
+class OneStep(Hook):
+    """Keeps the state before the first step and its losses, and ends training after it."""
+
+    def before_train(self, runner):
+        self.start = {key: value.clone() for key, value in runner.model.state_dict().items()}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses = {key: float(value.detach()) for key, value in outputs.items()}
+        runner.train_loop.stop_training = True
+
+
+def check(path, work, narrower):
+    """Trains a config for a step, evaluates it, and saves and loads its state."""
+    config = load_config(str(path), {'data_root': str(work / 'data')})
+    shrink(config, narrower)
+    write_data(config)
+    best = config.default_hooks.checkpoint.get('save_best') or []
+    for scheduler in config.param_scheduler:
+        if 'start_factor' in scheduler:
+            scheduler.start_factor = 1.0  # the first steps of a warm-up move nothing
+    config.merge_from_dict({'default_hooks.checkpoint': None, 'log_level': 'WARNING', 'work_dir': str(work)})
+    # The engine keeps a message hub and a visualizer for each name.
+    config.experiment_name = config.visualizer.name = f'{name(path)}_{narrower}'
+    runner = Runner.from_cfg(config)
+    runner.register_hook(step := OneStep())
+    runner.train()
+
+    assert step.losses['loss'] > 0 and all(torch.isfinite(torch.tensor(value)) for value in step.losses.values())
+    model, state = runner.model, {key: value.clone() for key, value in runner.model.state_dict().items()}
+    moved = {key for key, value in state.items() if not torch.equal(value, step.start[key])}
+    semi = config.model.type == 'SemiSegmentor'
+    groups = ['backbone.', 'decode_head.']
+    if semi:
+        assert {key.split('.')[0] for key in step.losses if '.' in key} == {'sup', 'unsup'}
+        every_step = config.custom_hooks[0].get('teacher_interval') == 'step'
+        assert any(key.startswith('teacher.') for key in moved) == every_step
+        groups = [f'student.{group}' for group in groups] + ['propagation_head.'] * ('propagation_head' in config.model)
+    for group in groups:
+        weights = {key for key in state if key.startswith(group) and key.endswith('weight') and state[key].ndim > 1}
+        assert weights and len(moved & weights) > 0.9 * len(weights), (group, weights - moved)
+
+    metrics = runner.val_loop.run()
+    assert set([best] if isinstance(best, str) else best) <= set(metrics)
+    assert metrics and all(0 <= value <= 100 for key, value in metrics.items() if key.endswith('aAcc'))
+
+    optimizer = runner.optim_wrapper.optimizer
+    # Each parameter had a gradient, or distributed training would fail.
+    assert set(optimizer.state) == {p for group in optimizer.param_groups for p in group['params']}
+    runner.save_checkpoint(str(work), 'state.pth')
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.zero_()
+    optimizer.state.clear()
+    runner.resume(str(work / 'state.pth'))
+    (work / 'state.pth').unlink()
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+    assert runner.iter == 1
+    assert set(optimizer.state) == {p for group in optimizer.param_groups for p in group['params']}
+
+
+def test_every_base_file_is_used():
+    files = {path for path in CONFIGS.glob('_base_/*/*.py') if path.parent.name != 'methods'}
+    assert not files - {part for parts in PARTS.values() for part in parts}
+
+
+@pytest.mark.parametrize('path', list(cover()), ids=name)
+def test_step(path, tmp_path):
+    check(path, tmp_path, narrower=True)
+
+
+@pytest.mark.parametrize('method', sorted(CONFIGS.glob('_base_/methods/*.py')), ids=lambda path: path.stem)
+def test_step_of_a_method(method, tmp_path):
+    text = (CONFIGS / 'derprop/tiny_shapes.py').read_text()
+    assert text.count('methods/derprop.py') == 1
+    config = load_config(str(method)).method
+    kind = (
+        'two_view' if config.cutmix_partner == 'second_view' else 'two_strong' if config.get('num_strong') == 2 else ''
+    )
+    pipeline = f'_base_.{kind}_pipeline' if kind else '_base_.unlabeled_pipeline'
+    text += f'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline={pipeline})))\n'
+    path = tmp_path / f'{method.stem}.py'
+    path.write_text(text.replace('methods/derprop.py', f'methods/{method.name}').replace("'../", f"'{CONFIGS}/"))
+    check(path, tmp_path, narrower=True)
+
+
+@pytest.mark.configs
+@pytest.mark.parametrize('path', FILES, ids=name)
+def test_step_of_the_whole_network(path, tmp_path):
+    check(path, tmp_path, narrower=False)
+
+
+@pytest.mark.parametrize('page', ['README.md', 'configs/derprop/README.md'])
+def test_step_of_another_first_line(page, tmp_path):
+    """What the pages tell to write."""
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.S)
+    (block,) = (block for block in blocks if '_base_/models/segformer' in block)
+    config = tmp_path / 'config.py'
+    config.write_text(block.replace("'../", f"'{CONFIGS}/"))
+    check(config, tmp_path, narrower=True)
