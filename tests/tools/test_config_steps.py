@@ -71,6 +71,7 @@ def check(path, work, narrower):
     for scheduler in config.param_scheduler:
         if 'start_factor' in scheduler:
             scheduler.start_factor = 1.0  # the first steps of a warm-up move nothing
+    config.optim_wrapper.optimizer.weight_decay = 0.0  # what moves is moved by gradients
     config.merge_from_dict({'default_hooks.checkpoint': None, 'log_level': 'WARNING', 'work_dir': str(work)})
     # The engine keeps a message hub and a visualizer for each name.
     config.experiment_name = config.visualizer.name = f'{name(path)}_{narrower}'
