@@ -2,6 +2,7 @@
 
 from .camvid import CamVidDataset
 from .collate import semi_collate
+from .files import check_files, check_folder
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
@@ -13,7 +14,7 @@ from .transforms import (
     PadToCrop,
     RandomRescale,
 )
-from .unlabeled import UnlabeledDataset, check_files, check_folder
+from .unlabeled import UnlabeledDataset
 
 __all__ = [
     'CamVidDataset',
