@@ -3,6 +3,7 @@
 from .camvid import CamVidDataset
 from .collate import semi_collate
 from .files import check_files, check_folder
+from .leaks import check_leaks
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
@@ -31,6 +32,7 @@ __all__ = [
     'UnlabeledDataset',
     'check_files',
     'check_folder',
+    'check_leaks',
     'semi_collate',
     'write_shapes',
 ]

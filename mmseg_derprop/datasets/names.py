@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
+
+# Names that are made strings from one copy of their bytes, when all are asked for.
+_CHUNK = 1 << 14
 
 
 class Names(Sequence[str]):
@@ -43,6 +46,15 @@ class Names(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), _CHUNK):
+            start = int(self.ends[first - 1]) if first else 0
+            ends = (self.ends[first : first + _CHUNK] - start).tolist()
+            data = self.data[start : start + ends[-1]].tobytes()
+            for begin, end in zip([0, *ends], ends):
+                name = os.fsdecode(data[begin:end])
+                yield self.transform(name) if self.transform else name
 
     @overload
     def __getitem__(self, index: int) -> str: ...
