@@ -3,6 +3,7 @@
 from .camvid import CamVidDataset
 from .collate import semi_collate
 from .files import check_files, check_folder
+from .labels import CheckLabels
 from .leaks import check_leaks
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
@@ -19,6 +20,7 @@ from .unlabeled import UnlabeledDataset
 
 __all__ = [
     'CamVidDataset',
+    'CheckLabels',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
     'PackSemiInputs',

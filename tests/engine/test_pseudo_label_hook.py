@@ -296,7 +296,7 @@ def test_refuses_labels_outside_the_classes(refuse, shapes, tmp_path):
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / 'SegmentationClass/labeled_00000.png')
     refuse(
         ValueError,
-        r'labeled_00000.*labels \[9\].*6 classes',
+        r'labeled_00000.*ids \[9\].*6 classes, 0 to 5',
         {'train_dataloader.dataset.labeled.data_root': str(root)},
     )
 
