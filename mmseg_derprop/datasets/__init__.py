@@ -2,6 +2,9 @@
 
 from .camvid import CamVidDataset
 from .collate import semi_collate
+from .files import check_files, check_folder
+from .labels import CheckLabels
+from .leaks import check_leaks
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
@@ -13,10 +16,11 @@ from .transforms import (
     PadToCrop,
     RandomRescale,
 )
-from .unlabeled import UnlabeledDataset, check_files, check_folder
+from .unlabeled import UnlabeledDataset
 
 __all__ = [
     'CamVidDataset',
+    'CheckLabels',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
     'PackSemiInputs',
@@ -30,6 +34,7 @@ __all__ = [
     'UnlabeledDataset',
     'check_files',
     'check_folder',
+    'check_leaks',
     'semi_collate',
     'write_shapes',
 ]

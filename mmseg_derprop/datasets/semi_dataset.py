@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmseg.registry import DATASETS
 
-from .unlabeled import UnlabeledDataset, check_files, check_folder, check_list
+from .files import check_files, check_folder, check_list
+from .labels import check_label_files, check_loaded_labels
+from .unlabeled import UnlabeledDataset
 
 
 @DATASETS.register_module()
@@ -29,8 +31,8 @@ class SemiDataset(ConcatDataset):
     Raises:
         FileNotFoundError: If a data root, a list, an image or a label file of a labelled source
             does not exist.
-        ValueError: If there is no labelled or no unlabelled image, or if sources define different
-            classes.
+        ValueError: If there is no labelled or no unlabelled image, if sources define different
+            classes, or if label files are empty, in colours, or of another size than their images.
     """
 
     def __init__(
@@ -114,7 +116,7 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
 
 
 def _load_labeled(source: BaseDataset) -> None:
-    """Loads a labelled source and checks that its images and label files exist."""
+    """Loads a labelled source and checks its files; their ids are checked when they are loaded."""
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
         f'{name} names 0 labelled images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
@@ -133,3 +135,5 @@ def _load_labeled(source: BaseDataset) -> None:
     for key, what in (('img_path', 'labelled images'), ('seg_map_path', 'label files')):
         paths = [info[key] for info in infos if info.get(key)]
         check_files(paths, what, f'the labelled list {name}', backend_args)
+    check_label_files(source)
+    check_loaded_labels(source)
