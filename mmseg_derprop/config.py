@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -13,7 +14,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Besides what mmengine does, an option ``data_root`` reaches every part that has the config's top-level data root.
 
     Args:
-        path (str): Of the config.
+        path (str): Of the config; ``package::path`` is one that an installed package carries.
         options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
 
     Returns:
@@ -22,7 +23,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         ValueError: If ``data_root`` is given but the config has none at its top level.
     """
-    config = Config.fromfile(path)
+    config = get_config(path) if '::' in path else Config.fromfile(path)
     options = options or {}
     old = config.get('data_root')
     if 'data_root' in options and old is None:

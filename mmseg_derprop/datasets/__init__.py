@@ -4,6 +4,7 @@ from .camvid import CamVidDataset
 from .collate import semi_collate
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
+from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
 from .transforms import (
@@ -26,6 +27,7 @@ __all__ = [
     'SemiDataset',
     'SemiSampler',
     'ShapesDataset',
+    'SplitDataset',
     'StrongAugment',
     'UnlabeledDataset',
     'check_files',
