@@ -121,6 +121,18 @@ def classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
     return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
 
 
+def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[int, int]) -> str:
+    """Fits the size to which the base's data_preprocessor pads to a crop size that was asked for.
+
+    Changes the config, and returns what names the segmentor in the config that is written.
+    """
+    preprocessor = config.model.get('data_preprocessor') or {}
+    if not args.crop_size or preprocessor.get('size') in (None, crop_size):
+        return '_base_.model'
+    preprocessor['size'] = crop_size
+    return f'dict(_base_.model, data_preprocessor=dict(_base_.model.data_preprocessor, size={crop_size}))'
+
+
 def build_model(config: Config, classes: int | None, crop_size: tuple, name: str) -> tuple[SemiSegmentor, list[Shape]]:
     """The semi-supervised model, and (channels, height, width) of each feature of a crop.
 
@@ -155,7 +167,13 @@ def deepest(shapes: Sequence[Shape]) -> int:
 
 
 def config_text(
-    config: Config, args: argparse.Namespace, data: dict, classes: int | None, shapes: list[Shape], index: int
+    config: Config,
+    args: argparse.Namespace,
+    segmentor: str,
+    data: dict,
+    classes: int | None,
+    shapes: list[Shape],
+    index: int,
 ) -> str:
     """The config's lines."""
     base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
@@ -166,7 +184,7 @@ def config_text(
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
     channels = ', '.join(str(shape[0]) for shape in shapes)
     lines = [
-        f'model = dict(_base_.method, _delete_=True, segmentor=_base_.model{model})',
+        f'model = dict(_base_.method, _delete_=True, segmentor={segmentor}{model})',
         f"model['propagation_head'].update(in_index={index}, in_channels={shapes[index][0]})  # of {channels} channels",
         f'train_dataloader = dict(_base_.train_dataloader, _delete_=True, batch_size={2 * count}, '
         "collate_fn=dict(type='semi_collate'))",
@@ -214,9 +232,10 @@ def main() -> None:
     init_default_scope(config.get('default_scope', 'mmseg'))
     data, dataset = build_data(config, args)
     classes = classes_to_set(config, dataset)
+    segmentor = resize_padding(config, args, data['crop_size'])
     model, shapes = build_model(config, classes, data['crop_size'], args.base)
     index = deepest(shapes)
-    text = config_text(config, args, data, classes, shapes, index)
+    text = config_text(config, args, segmentor, data, classes, shapes, index)
     with open(args.out, 'w') as file:
         file.write(text)
 
