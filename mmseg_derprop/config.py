@@ -6,6 +6,7 @@ import ast
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
@@ -14,7 +15,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Besides what mmengine does, an option ``data_root`` reaches every part that has the config's top-level data root.
 
     Args:
-        path (str): Of the config.
+        path (str): Of the config; ``package::path`` is one that an installed package carries.
         options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
 
     Returns:
@@ -23,7 +24,7 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         ValueError: If ``data_root`` is given but the config has none at its top level.
     """
-    return merge_options(Config.fromfile(path), options, path)
+    return merge_options(get_config(path) if '::' in path else Config.fromfile(path), options, path)
 
 
 def merge_options(config: Config, options: dict | None, name: str) -> Config:

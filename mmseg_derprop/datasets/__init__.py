@@ -7,6 +7,7 @@ from .labels import CheckLabels
 from .leaks import check_leaks
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
+from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
 from .transforms import (
@@ -30,6 +31,7 @@ __all__ = [
     'SemiDataset',
     'SemiSampler',
     'ShapesDataset',
+    'SplitDataset',
     'StrongAugment',
     'UnlabeledDataset',
     'check_files',

@@ -42,7 +42,7 @@ class SemiDataset(ConcatDataset):
         lazy_init: bool = False,
     ) -> None:
         labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
-        self._labeled = [_build_labeled(source) for source in labeled]
+        self._labeled = [build_labeled(source) for source in labeled]
         meta = self._labeled[0].metainfo
         self._unlabeled = [_build_unlabeled(source, meta) for source in unlabeled]
         sources = [*self._labeled, *self._unlabeled]
@@ -57,7 +57,7 @@ class SemiDataset(ConcatDataset):
         if self._fully_initialized:
             return
         for source in self._labeled:
-            _load_labeled(source)
+            load_labeled(source)
         super().full_init()
         self.num_labeled = sum(map(len, self._labeled))
         self.num_unlabeled = sum(map(len, self._unlabeled))
@@ -74,7 +74,7 @@ def _as_list(sources, name: str) -> list:
     return sources
 
 
-def _build_labeled(source: dict | BaseDataset) -> BaseDataset:
+def build_labeled(source: dict | BaseDataset) -> BaseDataset:
     """Builds a labelled source without loading it, once its folders and list are known to exist."""
     if isinstance(source, BaseDataset):
         return source
@@ -115,7 +115,7 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def _load_labeled(source: BaseDataset) -> None:
+def load_labeled(source: BaseDataset) -> None:
     """Loads a labelled source and checks its files; their ids are checked when they are loaded."""
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
