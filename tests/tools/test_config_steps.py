@@ -123,7 +123,11 @@ def test_step(path, tmp_path):
     check(path, tmp_path, narrower=True)
 
 
-@pytest.mark.parametrize('method', sorted(CONFIGS.glob('_base_/methods/*.py')), ids=lambda path: path.stem)
+# A file of a model without its hook is part of another.
+METHODS = [path for path in sorted(CONFIGS.glob('_base_/methods/*.py')) if not path.stem.endswith('_model')]
+
+
+@pytest.mark.parametrize('method', METHODS, ids=lambda path: path.stem)
 def test_step_of_a_method(method, tmp_path):
     text = (CONFIGS / 'derprop/tiny_shapes.py').read_text()
     assert text.count('methods/derprop.py') == 1
