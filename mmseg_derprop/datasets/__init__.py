@@ -5,7 +5,7 @@ from .collate import semi_collate
 from .files import check_files, check_folder
 from .labels import CheckLabels
 from .leaks import check_leaks
-from .samplers import SemiSampler
+from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
@@ -22,6 +22,7 @@ from .unlabeled import UnlabeledDataset
 __all__ = [
     'CamVidDataset',
     'CheckLabels',
+    'LabeledSampler',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
     'PackSemiInputs',

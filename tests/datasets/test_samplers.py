@@ -7,7 +7,7 @@ import pytest
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader
 
-from mmseg_derprop.datasets import SemiSampler, samplers
+from mmseg_derprop.datasets import LabeledSampler, SemiSampler, samplers
 
 L, U = 5, 17
 
@@ -92,6 +92,18 @@ def test_second_iterator_goes_on(monkeypatch):
     assert list(islice(sampler, 13)) + list(islice(sampler, 27)) == whole
 
 
+@pytest.mark.parametrize(('rank', 'world'), [(0, 1), (1, 2)])
+def test_a_supervised_twin_sees_the_same_labelled_images(monkeypatch, rank, world):
+    semi = make(monkeypatch, rank, world, num_labeled=3)
+    twin = LabeledSampler(range(L), num_labeled=3, seed=7)
+    drawn = list(islice(semi, 20 * semi.batch_size))
+    batches = [drawn[i : i + 3] for i in range(0, len(drawn), semi.batch_size)]
+    assert list(islice(twin, 60)) == [index for batch in batches for index in batch]
+    twin.skip(30)
+    assert list(islice(twin, 30)) == [index for batch in batches[10:] for index in batch]
+    assert list(islice(LabeledSampler(range(L), 3, seed=8), 60)) != [i for batch in batches for i in batch]
+
+
 def test_dataloader_batches_are_groups(monkeypatch):
     sampler = make(monkeypatch)
     loader = DataLoader(range(L + U), batch_size=5, sampler=sampler)
@@ -118,3 +130,7 @@ def test_errors(monkeypatch):
         SemiSampler([1, 2], 1, 1)
     with pytest.raises(ValueError, match='num_samples is -1'):
         make(monkeypatch).skip(-1)
+    with pytest.raises(ValueError, match='num_labeled is 0.*batch_size'):
+        LabeledSampler([1], 0)
+    with pytest.raises(ValueError, match='holds 0 images.*ann_file'):
+        LabeledSampler([], 2)
