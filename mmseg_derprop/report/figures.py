@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -18,9 +19,10 @@ from matplotlib.ticker import MaxNLocator
 
 from .runs import METRIC, Row, Setting
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart, without its yellow, which white paper swallows.
-COLORS = ('#000000', '#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
-MARKERS = 'osD^vPX'
+# Okabe and Ito's palette, which colour-blind readers can tell apart, without black, which is the baseline's, and
+# yellow, which white paper swallows.
+COLORS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+MARKERS = 'sD^vPX*'
 DASHES = ('-', (0, (5, 1.5)), (0, (1.5, 1.2)))
 STYLE = {
     'font.family': 'DejaVu Sans',  # comes with matplotlib, so it is the same everywhere
@@ -73,16 +75,14 @@ class Picture:
 
 
 def styles(settings: list[Setting]) -> dict[str, dict[str, Any]]:
-    """Colour, marker and dash of each label, baselines first; dashes change where colours begin again."""
-    baselines = [setting.baseline.label for setting in settings if setting.baseline]
-    labels = sorted({row.label for setting in settings for row in setting.rows if not row.is_start})
-    looks = zip(
-        dict.fromkeys(baselines + labels),
-        cycle(COLORS),
-        cycle(MARKERS),
-        (dash for dash in cycle(DASHES) for _ in COLORS),
-    )
-    return {label: dict(color=color, marker=marker, linestyle=dash) for label, color, marker, dash in looks}
+    """Colour, marker and dash of each label; baselines are black, dashes change where colours begin again."""
+    baselines = {setting.baseline.label for setting in settings if setting.baseline}
+    others = sorted({row.label for setting in settings for row in setting.rows} - baselines)
+    dashes = (dash for dash in cycle(DASHES) for _ in COLORS)
+    looks = zip(others, cycle(COLORS), cycle(MARKERS), dashes)
+    return {label: dict(color='#000000', marker='o', linestyle='-') for label in sorted(baselines)} | {
+        label: dict(color=color, marker=marker, linestyle=dash) for label, color, marker, dash in looks
+    }
 
 
 @styled
@@ -100,20 +100,22 @@ def save(figure: Figure, out: Path, name: str, caption: str, alt: str, vector: b
 
 def charts(setting: Setting, looks: dict[str, dict], out: Path, number: int) -> list[Picture]:
     """All line charts of a setting that its runs have numbers for; ``number`` makes the names of the files."""
-    seeds = f'Lines: means over the seeds; bands: from the lowest to the highest seed. {_sentence(setting)}'
+    seeds = (
+        f'Lines: means over the finished seeds ({seed_counts(setting)}); bands: from the lowest to the highest seed.'
+    )
     means = f'Each point is the mean over one of {INTERVALS} equal intervals of the training.'
     parts = [
         (
             'curves',
             learning_curves(setting, looks),
-            f'Validation {METRIC} over training. {seeds} Thin lines: unfinished runs. A method with a single '
-            'network is drawn beside both networks of the others.',
+            f'Validation {METRIC} over training, {setting.title}. {seeds} Thin lines: unfinished runs. A method with a '
+            'single network is drawn beside both networks of the others.',
             f'Line chart of validation {METRIC} over iterations',
         ),
         (
             'course',
             courses(setting, looks),
-            'The course of the pseudo-labels over training: the confidence threshold tau; alpha, the share of the '
+            f'Pseudo-labels over training, {setting.title}: the confidence threshold tau; alpha, the share of the '
             'propagated prediction in them; the share of the pixels that are confident, that are accepted after '
             f'propagation to regions, and whose label a region changed. {seeds} {means}',
             'Line charts of tau, alpha, confident, accepted and relabelled pixels over iterations',
@@ -121,9 +123,9 @@ def charts(setting: Setting, looks: dict[str, dict], out: Path, number: int) -> 
         (
             'accuracy',
             accuracies(setting, looks),
-            'Accuracy of the pseudo-labels over training, before propagation to regions (of the confident pixels), '
-            'after it (of the accepted ones, which are at least these), and the difference: below 0 the pixels that '
-            f'propagation adds or relabels are less often right. {seeds} {means}',
+            f'Accuracy of the pseudo-labels over training, {setting.title}: before propagation to regions (of the '
+            'confident pixels), after it (of the accepted ones, which are at least these), and the difference: below '
+            f'0 the pixels that propagation adds or relabels are less often right. {seeds} {means}',
             'Line charts of the accuracy of pseudo-labels before and after propagation, and their difference',
         ),
     ]
@@ -138,7 +140,7 @@ def charts(setting: Setting, looks: dict[str, dict], out: Path, number: int) -> 
 def learning_curves(setting: Setting, looks: dict[str, dict]) -> Figure | None:
     """Validation mIoU over iterations, an axis for each network; rows with a single one are in all of them."""
     rows = [row for row in setting.rows if not row.is_start]
-    networks = sorted({n for row in rows for n in row.networks if n}, reverse=True) or ['']
+    networks = setting.networks
     if not rows:
         return None
     figure, axes = _figure(len(networks), height=2.7, share=True)
@@ -251,11 +253,14 @@ def _figure(count: int, height: float, share: bool = False) -> tuple[Figure, lis
 
 
 def _legend(figure: Figure, rows: list[Row], looks: dict[str, dict], markers: bool = False) -> None:
-    names = [f'{row.label} ({len(row.finished)} of {len(row.runs)} seeds)' for row in rows]
+    names = [row.label for row in rows]
     handles = [Line2D([], [], **dict(looks[row.label], marker=looks[row.label]['marker'] * markers)) for row in rows]
-    figure.legend(handles, names, loc='outside lower center', ncols=min(3, len(names)), handlelength=3)
+    figure.legend(handles, names, loc='outside lower center', ncols=min(4, len(names)), handlelength=3)
 
 
-def _sentence(setting: Setting) -> str:
-    """The setting and its seeds."""
-    return f'{setting.title[0].upper()}{setting.title[1:]}; the legend gives the number of seeds.'
+def seed_counts(setting: Setting) -> str:
+    """How many seeds of each method are finished, in words."""
+    counts = {row.label: len(row.finished) for row in setting.rows if not row.is_start}
+    usual = statistics.mode(counts.values()) if counts else 0
+    others = [f'{count} of {label}' for label, count in counts.items() if count != usual]
+    return f'{usual} of each method' + (f', but {", ".join(others)}' if others else '')

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
+import markupsafe
 
 from .figures import INTERVALS, Picture
 from .runs import METRIC, Row, Run, Setting, Statistic, over_seeds, paired_difference
@@ -39,25 +40,46 @@ def results(setting: Setting) -> list[dict]:
     return lines
 
 
-def results_by_class(setting: Setting) -> tuple[list[dict], list[dict]]:
-    """Head and lines of the table of classes: a column for each row and network, a line for each class."""
+def results_by_class(setting: Setting, network: str) -> tuple[list[Row], list[dict]]:
+    """Columns and lines of a table of classes: a column for each row that has the network, or has a single one.
+
+    Args:
+        setting (Setting): Of the table.
+        network (str): Of the table.
+
+    Returns:
+        tuple[list[Row], list[dict]]: The rows that are columns, and for each class its name and its cells.
+    """
     columns = [
-        (row, network)
-        for row, network in _columns(setting)
-        if any(row.of_class(network, name) for name in setting.classes)
+        (row, own)
+        for row, own in _columns(setting)
+        if own in (network, '') and any(row.of_class(own, name) for name in setting.classes)
     ]
-    head = [dict(label=row.label, network=network) for row, network in columns]
     lines = []
-    for name in setting.classes:
+    for name in setting.classes if columns else []:
         cells = []
-        for row, network in columns:
-            values = row.of_class(network, name)
-            of_baseline, difference = setting.baseline_network(network), None
+        for row, own in columns:
+            values = row.of_class(own, name)
+            of_baseline, difference = setting.baseline_network(own), None
             if setting.baseline is not None and of_baseline is not None and row is not setting.baseline:
                 difference = paired_difference(values, setting.baseline.of_class(of_baseline, name))
             cells.append(dict(value=over_seeds(values.values()), difference=difference))
         lines.append(dict(name=name, cells=cells))
-    return head, lines if columns else []
+    return [row for row, _ in columns], lines
+
+
+def overview(settings: list[Setting]) -> list[dict]:
+    """Lines of the table over all settings: last mIoU of each label and network in each setting."""
+    names = dict.fromkeys((row.label, network) for setting in settings for row, network in _columns(setting))
+    rows = [{row.label: row for row in setting.rows} for setting in settings]
+
+    def cell(labelled: dict[str, Row], label: str, network: str) -> Statistic | None:
+        return over_seeds(labelled[label].last(network).values()) if label in labelled else None
+
+    return [
+        dict(label=label, network=network, cells=[cell(labelled, label, network) for labelled in rows])
+        for label, network in names
+    ]
 
 
 def _columns(setting: Setting) -> list[tuple[Row, str]]:
@@ -84,6 +106,11 @@ def _place(run: Run) -> str:
         value = run.raw.get(key)
         parts += [f'{k} {v}' for k, v in value.items() if v] if isinstance(value, dict) else []
     return ', '.join(parts) or 'not recorded'
+
+
+def breakable(name: str) -> markupsafe.Markup:
+    """A name that may be broken after _ and +, as HTML."""
+    return markupsafe.Markup(re.sub('([_+])', r'\1<wbr>', str(markupsafe.escape(name))))
 
 
 def plus_minus(statistic: Statistic | None, signed: bool = False) -> str:
@@ -114,7 +141,10 @@ def render(title: str, sections: list[Section], notes: list[str]) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        plus_minus=plus_minus, duration=duration, base64=lambda data: base64.b64encode(data).decode(), json=json.dumps
+        breakable=breakable,
+        plus_minus=plus_minus,
+        duration=duration,
+        base64=lambda data: base64.b64encode(data).decode(),
     )
     settings = [section.setting for section in sections]
     return environment.get_template('page.html').render(
@@ -123,11 +153,15 @@ def render(title: str, sections: list[Section], notes: list[str]) -> str:
             dict(
                 setting=section.setting,
                 results=results(section.setting),
-                classes=results_by_class(section.setting),
+                classes={
+                    network: dict(zip(('columns', 'lines'), results_by_class(section.setting, network)))
+                    for network in section.setting.networks
+                },
                 pictures=section.pictures,
             )
             for section in sections
         ],
+        overview=overview(settings) if len(settings) > 1 else [],
         notes=notes,
         metric=METRIC,
         intervals=INTERVALS,

@@ -139,7 +139,9 @@ def draw_panel(model: BaseSegmentor, sample: dict, palette: list, pixel: tuple[i
         view = model.see(data['inputs'])[0]
         pictures += draw_labels(model, data['inputs'], view, image, palette)
         if model.propagation_head is not None:
-            pictures += draw_similarity(view, image, truth, pixel)
+            place = scale(pixel or central_pixel(truth), truth.shape, image.shape[:2])
+            pictures[0] = ('image', cross(image, place))
+            pictures += draw_similarity(view, image.shape[:2], place)
     shown = {int(label) for labels in (truth, prediction) for label in np.unique(labels) if label < len(palette)}
     return Panel(pictures, shown)
 
@@ -160,32 +162,47 @@ def draw_labels(model: SemiSegmentor, inputs: Tensor, view: View, image: np.ndar
     return [(title, drawn[name][: size[0], : size[1]]) for name, title in wanted.items()]
 
 
-def draw_similarity(view: View, image: np.ndarray, truth: np.ndarray, pixel: tuple[int, int] | None) -> list[Titled]:
+def draw_similarity(view: View, inner: tuple[int, int], place: tuple[int, int]) -> list[Titled]:
     """How much of a pixel each position receives, with the derivative's share in the similarity and without.
 
     Colours span the map's own range; a line is drawn around the region, where the map exceeds the middle of it.
+
+    Args:
+        view (View): Of one image.
+        inner (tuple[int, int]): (H, W) of the image without padding.
+        place (tuple[int, int]): x and y of the pixel.
     """
-    height, width = truth.shape
-    x, y = central_pixel(truth) if pixel is None else pixel
-    if not (0 <= x < width and 0 <= y < height):
-        raise PanelError(f'the pixel {x} {y} lies outside of an image of {width} x {height} pixels: choose another')
-    grid, size = view.embedding.grid, view.size
-    inner = image.shape[:2]  # without padding
-    place = [round(p * (i - 1) / max(full - 1, 1)) for p, i, full in zip((y, x), inner, truth.shape)]
-    row, column = (round(p * (g - 1) / max(s - 1, 1)) for p, g, s in zip(place, grid, size))
-    rows = torch.tensor([row * grid[1] + column])
+    x, y = scale(place, view.size, view.embedding.grid)
+    rows = torch.tensor([y * view.embedding.grid[1] + x])
     pictures = []
     for order, title in {view.head.max_order: DERIVATIVE, 0: PLAIN}.items():
-        maps = similarity_rows(view.embedding.q, view.embedding.k, rows, order).unflatten(2, grid)
-        values = F.interpolate(maps, size, mode='bilinear', align_corners=True)[0, 0]
+        maps = similarity_rows(view.embedding.q, view.embedding.k, rows, order).unflatten(2, view.embedding.grid)
+        values = F.interpolate(maps, view.size, mode='bilinear', align_corners=True)[0, 0]
         low, high = values.aminmax()
         scaled = ((values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)).numpy()
-        picture = outline(heat(scaled), region_masks(maps, size)[0, 0].numpy(), (255, 255, 255))
-        picture = picture[: inner[0], : inner[1]]
-        arm = max(3, min(inner) // 30)
-        cv2.drawMarker(picture, tuple(place[::-1]), (255, 0, 0), cv2.MARKER_CROSS, 2 * arm, max(1, arm // 4))
-        pictures.append((title, picture))
+        picture = outline(heat(scaled), region_masks(maps, view.size)[0, 0].numpy(), (255, 255, 255))
+        pictures.append((title, cross(picture[: inner[0], : inner[1]], place)))
     return pictures
+
+
+def scale(pixel: tuple[int, int], old: tuple[int, int], new: tuple[int, int]) -> tuple[int, int]:
+    """x and y of a pixel of an image of the old (H, W), resized to the new one, corners onto corners.
+
+    Raises:
+        PanelError: If the pixel is not in the image.
+    """
+    (x, y), (height, width) = pixel, old
+    if not (0 <= x < width and 0 <= y < height):
+        raise PanelError(f'the pixel {x} {y} lies outside of an image of {width} x {height} pixels: choose another')
+    return round(x * (new[1] - 1) / max(width - 1, 1)), round(y * (new[0] - 1) / max(height - 1, 1))
+
+
+def cross(picture: np.ndarray, place: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 with a red cross, edged in white, at x and y."""
+    arm = max(3, min(picture.shape[:2]) // 24)
+    picture, width = np.array(picture, order='C'), max(1, arm // 4)
+    cv2.drawMarker(picture, place, (255, 255, 255), cv2.MARKER_CROSS, 2 * arm + 2, width + 2)
+    return cv2.drawMarker(picture, place, (255, 0, 0), cv2.MARKER_CROSS, 2 * arm, width)
 
 
 def central_pixel(truth: np.ndarray) -> tuple[int, int]:
@@ -214,8 +231,8 @@ def central_pixel(truth: np.ndarray) -> tuple[int, int]:
 def caption(label: str, setting: str, run: Run, titles: list[str]) -> str:
     """What the pictures of a run show."""
     said = [
-        f'{label}, {setting}, seed {run.seed}, after {run.last_iteration} iterations: validation images in the colours '
-        'of the classes below. White has no label.'
+        f'Validation images through {label}, {setting}, a single seed ({run.seed}), after {run.last_iteration} '
+        'iterations, in the colours of the classes below them. White has no label.'
     ]
     if CONFIDENT in titles:
         after = ', and after propagation to regions of the accepted ones' if ACCEPTED in titles else ''

@@ -130,7 +130,7 @@ class Run:
         return max(self.curves[network].values())
 
     def place(self, key: str) -> Path | None:
-        """Where ``work_dir`` or ``checkpoint`` lies, if it still does; the file has it relative to the study's folder."""
+        """Where ``work_dir`` or ``checkpoint`` lies, if it still does; in the file relative to the study's folder."""
         given = self.raw.get(key)
         if not isinstance(given, str) or not given:
             return None
@@ -210,7 +210,12 @@ class Setting:
 
     @property
     def title(self) -> str:
-        return f'{self.study}, split {self.split}' if self.study else f'split {self.split}'
+        return f'split {self.split} of {self.study}' if self.study else f'split {self.split}'
+
+    @property
+    def networks(self) -> list[str]:
+        """Networks that any method has, the teacher first; ``['']`` if all have a single one."""
+        return sorted({n for row in self.rows for n in row.networks if n}, reverse=True) or ['']
 
     @property
     def runs(self) -> list[Run]:
