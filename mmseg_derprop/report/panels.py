@@ -76,7 +76,8 @@ def load_run(run: Run, options: dict | None = None) -> tuple[BaseSegmentor, Conf
         model = revert_sync_batchnorm(MODELS.build(settings))
         load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise PanelError(f'{checkpoint.name} does not load with {configs[-1].name} ({error})') from error
+        reason = (str(error).splitlines() or [''])[0]
+        raise PanelError(f'{checkpoint.name} does not load with {configs[-1].name} ({reason})') from error
     return model.eval(), config
 
 
@@ -220,7 +221,7 @@ def central_pixel(truth: np.ndarray) -> tuple[int, int]:
     for label in np.delete(classes, counts.argmax()) if len(classes) else ():
         # A border of zeros, so that the image's edge is one of the object's.
         mask = np.pad((truth == label).astype(np.uint8), 1)
-        depth = np.maximum(depth, cv2.distanceTransform(mask, cv2.DIST_L2, 3)[1:-1, 1:-1])
+        depth = np.maximum(depth, cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1])
     if not depth.any():
         return width // 2, height // 2
     y, x = np.nonzero(depth >= min(DEPTH, depth.max()))
