@@ -23,7 +23,12 @@ def commands():
         for block in re.findall(fenced_or_indented, page.read_text(), re.S):
             for line in re.sub(r'\\\n', ' ', ''.join(block)).splitlines():
                 found = re.search(r'(?:python )?(tools/\S+\.(?:py|sh))\b[^;`&|]*', line)
-                if found and '`' not in line and not re.search(r'\$[@{1-9]', line):
+                if (
+                    found
+                    and '`' not in line
+                    and ' ' in found[0].strip().removeprefix('python ')
+                    and not re.search(r'\$[@{1-9]', line)
+                ):
                     text = re.sub(r'\s#.*', '', found[0])
                     yield str(page.relative_to(ROOT)), shlex.split(re.sub(r'\$\w+', '1', text))
 
