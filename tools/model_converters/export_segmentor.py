@@ -85,6 +85,9 @@ def plain_run(config: Config) -> dict[str, Any]:
     for stage in ('val', 'test'):
         data = {key: config.get(key) for key in (f'{stage}_dataloader', f'{stage}_evaluator')}
         plain |= data | {f'{stage}_cfg': dict(type=f'{stage.title()}Loop') if all(data.values()) else None}
+    # inference_model reads it at the top level.
+    dataset = (plain['test_dataloader'] or {}).get('dataset', {})
+    plain['test_pipeline'] = dataset.get('pipeline', config.get('test_pipeline'))
     plain['default_hooks'] = dict(
         timer=dict(type='IterTimerHook'),
         logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
@@ -132,6 +135,8 @@ def bring_parts(plain: dict) -> tuple[list[str], dict[str, str]]:
     copies = {}
     for module in sorted(modules):
         package, _, name = module.partition('.')
+        if module.startswith('exported_'):  # of a model that this process has loaded
+            copies[module] = Path(inspect.getfile(sys.modules[module])).read_text()
         if package != 'mmseg_derprop':
             continue
         text = Path(inspect.getfile(sys.modules[module])).read_text()
@@ -140,8 +145,8 @@ def bring_parts(plain: dict) -> tuple[list[str], dict[str, str]]:
         origin = f'# Copied from {module} of mmseg_derprop {mmseg_derprop.__version__} (Apache-2.0).\n'
         text = text.replace('.register_module()', '.register_module(force=True)')  # where this package is loaded too
         copies[f'exported_{name.rpartition(".")[2]}'] = origin + text
-    others = [m for m in modules if m.partition('.')[0] not in (*IMPORTED, 'mmseg_derprop')]
-    return sorted([*others, *copies]), copies
+    others = {m for m in modules if m.partition('.')[0] not in (*IMPORTED, 'mmseg_derprop')}
+    return sorted({*others, *copies}), copies
 
 
 def dataset_meta(checkpoint: dict, plain: dict) -> dict:
