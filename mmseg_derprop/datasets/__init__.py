@@ -2,6 +2,8 @@
 
 from .camvid import CamVidDataset
 from .collate import semi_collate
+from .files import check_files, check_folder
+from .leaks import check_leaks
 from .samplers import SemiSampler
 from .semi_dataset import SemiDataset
 from .strong import RandomCutMixBox, StrongAugment
@@ -13,7 +15,7 @@ from .transforms import (
     PadToCrop,
     RandomRescale,
 )
-from .unlabeled import UnlabeledDataset, check_files, check_folder
+from .unlabeled import UnlabeledDataset
 
 __all__ = [
     'CamVidDataset',
@@ -30,6 +32,7 @@ __all__ = [
     'UnlabeledDataset',
     'check_files',
     'check_folder',
+    'check_leaks',
     'semi_collate',
     'write_shapes',
 ]

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmseg.registry import DATASETS
 
-from .unlabeled import UnlabeledDataset, check_files, check_folder, check_list
+from .files import check_files, check_folder, check_list
+from .unlabeled import UnlabeledDataset
 
 
 @DATASETS.register_module()

@@ -9,6 +9,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
+from ..datasets import check_leaks
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
 from .preflight import check_batch
@@ -28,10 +29,11 @@ class PseudoLabelHook(Hook):
         teacher_momentum (float): Share of the teacher's own weights. By ``'step'`` it is at most 1 - 1 / (t + 1) at
             step t, counted from 0.
         interval (int): Iterations between two entries of the statistics in the log.
+        leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
 
     Raises:
         ValueError: If an option is unknown or out of range, or, before the first iteration, if the data do not fit
-            the model.
+            the model or validation images are among them.
         TypeError: If the model is no :class:`SemiSegmentor`.
     """
 
@@ -43,6 +45,7 @@ class PseudoLabelHook(Hook):
         teacher_interval: str = 'epoch',
         teacher_momentum: float = 0.5,
         interval: int = 10,
+        leaks: str = 'error',
     ) -> None:
         if isinstance(alpha, str):
             check_choice('alpha', alpha, ('linear',))
@@ -51,10 +54,12 @@ class PseudoLabelHook(Hook):
         check_choice('teacher_interval', teacher_interval, ('epoch', 'step'))
         if not 0 <= teacher_momentum <= 1:
             raise ValueError(f'teacher_momentum = {teacher_momentum}, but it must lie within 0 .. 1.')
+        check_choice('leaks', leaks, ('error', 'warn', 'ignore'))
         self.alpha = alpha
         self.teacher_interval = teacher_interval
         self.teacher_momentum = teacher_momentum
         self.interval = interval
+        self.leaks = leaks
 
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
@@ -65,6 +70,9 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        if self.leaks != 'ignore':
+            val = runner.val_dataloader.dataset if runner.val_loop is not None else None
+            check_leaks(runner.train_dataloader.dataset, val, self.leaks)
         self.epoch_length = len(runner.train_dataloader)
         self.epochs = math.ceil(runner.max_iters / self.epoch_length)
         if runner.iter == 0:

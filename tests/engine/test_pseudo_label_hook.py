@@ -349,3 +349,13 @@ def test_refuses_another_model(make_runner, small_segmentor):
     runner.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     with pytest.raises(TypeError, match='EncoderDecoder.*SemiSegmentor'):
         runner.train()
+
+
+@pytest.mark.parametrize('leaks', ['error', 'warn', 'ignore'])
+def test_validation_images_among_training_images(train, leaks):
+    options = {'val_dataloader.dataset.ann_file': 'ImageSets/Segmentation/labeled.txt', 'train_cfg.max_iters': 1}
+    if leaks != 'error':
+        assert train(dict(leaks=leaks), options, val=True)[1].iter == 1
+        return
+    with pytest.raises(ValueError, match='4 are among the labelled images'):
+        train(None, options, val=True)
