@@ -18,6 +18,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
+from mmseg_derprop.engine import CheckpointMismatch
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,8 +66,14 @@ def main() -> None:
         # mmengine's launcher would call for a CUDA device.
         torch.distributed.init_process_group('gloo')
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    # A resumed run must find all it had; another start takes what fits.
+    check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])
+    config.custom_hooks = [*(config.get('custom_hooks') or []), check]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    runner.train()
+    try:
+        runner.train()
+    except CheckpointMismatch as error:
+        raise SystemExit(f'{config.load_from} does not fit the model of {args.config}. {error}') from None
 
 
 if __name__ == '__main__':

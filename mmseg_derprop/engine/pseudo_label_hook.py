@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 from ..datasets import check_leaks
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
+from .check_fit_hook import unwrap
 from .preflight import check_batch
 
 
@@ -119,12 +119,12 @@ class PseudoLabelHook(Hook):
 
 
 def semi_segmentor(runner: Runner) -> SemiSegmentor:
-    """The runner's model without its wrapper.
+    """The runner's model without its wrappers.
 
     Raises:
         TypeError: If it is no SemiSegmentor.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     if not isinstance(model, SemiSegmentor):
         raise TypeError(
             f"The model is a {type(model).__name__}, but a SemiSegmentor is needed: model=dict(type='SemiSegmentor', "
