@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import lru_cache
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
+
+from ..randomness import SeededIndex
+from .stream import Stream
 
 _LABELED, _UNLABELED = 0, 1
 
@@ -23,7 +29,9 @@ class SemiSampler(Sampler):
     where an epoch ends. Within a permutation the processes' shares are disjoint.
 
     Which index stands at a position depends on the seed and the position alone, so ``skip`` costs
-    nothing and the number of workers changes nothing. The dataloader's ``batch_size`` must be
+    nothing and the number of workers changes nothing; processes share the groups of one stream, so
+    half as many with twice the images each draw the same. Each index is a :class:`SeededIndex`: its
+    augmentation follows from seed, epoch and index. The dataloader's ``batch_size`` must be
     ``num_labeled + num_unlabeled``.
 
     Args:
@@ -64,6 +72,12 @@ class SemiSampler(Sampler):
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
         self.shuffle = shuffle
+        self.stream = Stream(
+            dataset.num_labeled,
+            dataset.num_unlabeled,
+            num_labeled * self.world_size,
+            num_unlabeled * self.world_size,
+        )
         # Two rounds of each kind, because a batch may straddle the border between them.
         self._order = lru_cache(maxsize=4)(self._draw_order)
         self._position = 0
@@ -76,29 +90,33 @@ class SemiSampler(Sampler):
     @property
     def iterations_per_epoch(self) -> int:
         """int: Iterations in which all processes together see each unlabelled image."""
-        return -(-self.dataset.num_unlabeled // (self.num_unlabeled * self.world_size))
+        return self.stream.iterations_per_epoch
 
-    def index(self, position: int) -> int:
+    def epoch(self, iteration: int) -> int:
+        """The epoch, counted from 0, that an iteration belongs to."""
+        return self.stream.unlabeled_at(iteration)[0]
+
+    def index(self, position: int) -> SeededIndex:
         """The dataset index at a position of this process's stream.
 
         Args:
             position (int): Number of indices before it in the stream of this process.
 
         Returns:
-            int: Index into the dataset.
+            SeededIndex: Index into the dataset.
         """
         iteration, slot = divmod(position, self.batch_size)
         if slot < self.num_labeled:
-            drawn = (iteration * self.world_size + self.rank) * self.num_labeled + slot
-            repeat, place = divmod(drawn, self.dataset.num_labeled)
-            return int(self._order(self.seed, _LABELED, repeat)[place])
-        epoch, iteration = divmod(iteration, self.iterations_per_epoch)
+            number, place = self.stream.labeled_at(iteration, self.rank * self.num_labeled + slot)
+            index = int(self._order(self.seed, _LABELED, number)[place])
+            return SeededIndex(index, self.seed, (number, 0))
         slot -= self.num_labeled
-        place = (iteration * self.world_size + self.rank) * self.num_unlabeled + slot
-        order = self._order(self.seed, _UNLABELED, epoch)
-        return self.dataset.num_labeled + int(order[place % len(order)])
+        number, place = self.stream.unlabeled_at(iteration, self.rank * self.num_unlabeled + slot)
+        order = self._order(self.seed, _UNLABELED, number)
+        again, place = divmod(place, len(order))
+        return SeededIndex(self.dataset.num_labeled + int(order[place]), self.seed, (number, again))
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[SeededIndex]:
         """Yields indices without end; a second iterator goes on where the first one is."""
         while True:
             self._position += 1
@@ -120,6 +138,34 @@ class SemiSampler(Sampler):
         if num_samples < 0:
             raise ValueError(f'num_samples is {num_samples}, allowed is 0 or more')
         self._position = num_samples
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs: seed and stream, the same in all processes and all iterations."""
+        own = dict(seed=self.seed, processes=self.world_size, batch=(self.num_labeled, self.num_unlabeled))
+        return {**own, 'stream': asdict(self.stream)}
+
+    def load_state_dict(self, state: dict, iteration: int) -> None:
+        """Goes on where a run was, which may have had other numbers of processes and of images; tells if it had.
+
+        Args:
+            state (dict): Of the run's sampler.
+            iteration (int): The first one of the resumed run.
+        """
+        self.seed = state['seed']
+        old, new = Stream(**state['stream']), self.stream
+        self.stream = old.moved(new, iteration)
+        self.skip(iteration * self.batch_size)
+        before = (state['processes'], *state['batch'], old.labeled_images, old.unlabeled_images)
+        now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
+        if before != now:
+            words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
+            print_log(
+                f'The checkpoint is of {words.format(*before)}; this run has {words.format(*now)}. It goes on at '
+                f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
+                'not end as the old one would have.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the position already says which epoch it is."""
