@@ -40,6 +40,8 @@ class ExactCheckpointHook(CheckpointHook):
         TypeError: Before the first iteration, if the loop is not iteration-based.
     """
 
+    last_ckpt: str | None
+
     def __init__(
         self,
         interval: int = -1,
