@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.runner import set_random_seed
 
-_STEP, _SAMPLE = 0, 1
+_STEP, _SAMPLE, _LOADING = range(3)
 
 
 class SeededIndex(int):
@@ -44,6 +44,11 @@ class SeededIndex(int):
 def seed_step(seed: int, rank: int, iteration: int) -> None:
     """Seeds all generators for a training step: Python's, NumPy's, and torch's on all devices."""
     set_random_seed(int(_words(seed, _STEP, rank, iteration)[0]))
+
+
+def seed_loading(seed: int, rank: int, iteration: int) -> None:
+    """The same for loading its batch, where samples do not know their seeds."""
+    set_random_seed(int(_words(seed, _LOADING, rank, iteration)[0]))
 
 
 @contextmanager

@@ -9,13 +9,13 @@ from mmengine.dist import get_rank
 from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets import SemiSampler
-from ..randomness import seed_step
+from ..randomness import seed_loading, seed_step
 
 
 class Batches:
     """What the engine's loop takes its batches from, in place of its own iterator.
 
-    Before each batch all generators are seeded from the run's seed, rank and iteration. A resumed run begins at once
+    With each batch all generators are seeded from the run's seed, rank and iteration. A resumed run begins at once
     where a :class:`SemiSampler` is: MMEngine 0.10 would read all earlier batches again. Other samplers are the
     engine's own matter.
 
@@ -49,11 +49,15 @@ class Batches:
             self._to_skip -= 1
             return None if self._knows_place else next(self._engines)
         self.before()
-        if self._source is None:  # drawn from the generators when it begins
+        place = self.seed, get_rank(), self.loop.iter
+        if self._source is None:
             self._source = iter(self.loop.dataloader) if self._knows_place else self._engines
-        seed_step(self.seed, get_rank(), self.loop.iter)
+        if not self._knows_place:
+            seed_loading(*place)
         self.waiting = True
         try:
-            return next(self._source)
+            batch = next(self._source)
         finally:
             self.waiting = False
+        seed_step(*place)  # last: a loader that begins draws from the generators
+        return batch

@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -179,11 +180,12 @@ def uninterrupted(tmp_path_factory):
 def test_killed_at_random_moments(config, uninterrupted, tmp_path, workers):
     whole, _ = uninterrupted('0', config())
     _, seconds = uninterrupted(str(workers), config(workers=workers))
-    draw, number, killed = random.Random(SEED + workers), 0, 0
-    while killed < KILLS // 2:
+    draw, number, killed = random.Random(SEED + workers), 0, []
+    while len(killed) < KILLS // 2:
         run = Run(config(workers=workers), tmp_path / f'{number}')
         if run.kill(draw.uniform(0, seconds)):
-            killed += 1
+            reached = run.folder / 'reached'
+            killed.append(reached.read_text() if reached.exists() else 'start')
         else:
             run.succeeds()
             assert_same_end(run.folder, whole)
@@ -191,17 +193,21 @@ def test_killed_at_random_moments(config, uninterrupted, tmp_path, workers):
     run = Run(config(workers=workers), tmp_path / f'{number}').succeeds()
     assert_same_end(run.folder, whole)
     assert run.saved() == [f'iter_{ITERATIONS}.pth']
+    print(f'{workers} workers, {seconds:.1f} s a run; killed in iteration {", ".join(killed)}; {number + 1} runs ended')
 
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def in_the_middle(handle):
-    size = os.fstat(handle).st_size
-    if size > 1000:
-        os.ftruncate(handle, size // 2)
-        die()
+def cut_and_die(handle):
+    os.ftruncate(handle, os.fstat(handle).st_size // 2)
+    die()
+
+
+def holds_checkpoint(handle):
+    file = os.fstat(handle)
+    return stat.S_ISREG(file.st_mode) and file.st_size > 10000
 
 
 def when_third(act):
@@ -210,7 +216,7 @@ def when_third(act):
     return lambda *args: act(*args) if next(calls) == 3 else None
 
 
-def test_killed_while_writing(config, uninterrupted, tmp_path, monkeypatch):
+def test_killed_while_writing(config, uninterrupted, tmp_path):
     """Half written, written but unnamed, named but not pointed to, and before the old one goes."""
     whole, _ = uninterrupted('0', config())
     put = whole_files.WholeFileBackend.put
@@ -218,8 +224,8 @@ def test_killed_while_writing(config, uninterrupted, tmp_path, monkeypatch):
     def stop_at(stage):
         def prepare():
             if stage == 'half':
-                third = when_third(in_the_middle)
-                os.fsync = lambda handle: os.fstat(handle).st_size > 1000 and third(handle)
+                third = when_third(cut_and_die)
+                os.fsync = lambda handle: holds_checkpoint(handle) and third(handle)
             elif stage == 'unnamed':
                 third, replace = when_third(die), os.replace
                 os.replace = lambda a, b: (str(b).endswith('.pth') and third(), replace(a, b))
@@ -378,7 +384,7 @@ def test_several_processes_stop_together(config, tmp_path):
     runs = []
     for rank in range(2):
         runs.append(Run(config(options), tmp_path / 'run', join(rank)))
-        runs[-1].log = tmp_path / 'run.log'
+
     runs[0].wait_for(3)
     os.kill(runs[1].process.pid, signal.SIGTERM)
     assert [run.end() for run in runs] == [128 + signal.SIGTERM] * 2, runs[0].log.read_text()[-3000:]
@@ -388,11 +394,11 @@ def test_several_processes_stop_together(config, tmp_path):
     assert 'is of 2 processes with 2 labelled' in run.log.read_text()
 
 
-def test_a_supervised_run_without_workers(config, uninterrupted, tmp_path, small_segmentor, shapes, semi_config):
+def test_a_supervised_run_without_workers(uninterrupted, tmp_path, small_segmentor, shapes, quick_runs):
     """With MMEngine's sampler and a data set of MMSegmentation."""
     made = load_config(str(ROOT / 'configs/supervised/tiny_shapes.py'), {'data_root': str(shapes)})
     made.model = small_segmentor
-    made.model.decode_head.dropout_ratio = 0.1
+    made.model.data_preprocessor.size = (96, 96)
     made.merge_from_dict(
         {
             'train_cfg.max_iters': 6,
