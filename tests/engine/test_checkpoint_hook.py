@@ -12,7 +12,7 @@ from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
 from mmseg_derprop.engine import CheckpointNotWritten, ExactCheckpointHook
 from mmseg_derprop.engine.whole_files import WholeFileBackend
 
-SAVING = dict(type='ExactCheckpointHook', interval=1)
+SAVING = dict(type='ExactCheckpointHook', interval=1, max_keep_ckpts=-1)
 
 
 def names(folder, pattern='*.pth'):

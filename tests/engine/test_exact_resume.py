@@ -93,7 +93,7 @@ class Run:
         killed = self.process.exitcode is None
         if killed:
             os.kill(self.process.pid, signal.SIGKILL)
-        self.process.join(60)
+        self.process.join()  # with a limit it would wait for the workers too, which notice within 5 seconds
         return killed
 
     def left(self):

@@ -223,6 +223,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(resumed, trained, last):
             assert line[key] == other[key], key
 
 
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, seeded, trained, last, shapes, capfd):
+    work = folder / 'damaged'
+    work.mkdir()
+    (work / 'iter_3.pth').write_bytes((trained / 'iter_3.pth').read_bytes())
+    cut = work / last.name
+    cut.write_bytes(last.read_bytes()[:-1000])
+    with pytest.raises(SystemExit):
+        train(seeded, work, '--resume', cut, *options(shapes))
+    assert f'{cut} cannot be gone on from: it is cut off' in capfd.readouterr().err
+    train(seeded, work, '--resume', *options(shapes))
+    said = capfd.readouterr().err
+    assert f'{cut} is left out: it is cut off' in said and f'Going on from {work / "iter_3.pth"}' in said
+    assert_same(load(cut)['state_dict'], load(last)['state_dict'])
+
+
 def test_gradient_accumulation_and_tensorboard(folder, shapes):
     """With the line for TensorBoard that the runtime config tells of."""
     comments = (ROOT / 'configs/_base_/default_runtime.py').read_text().splitlines()
