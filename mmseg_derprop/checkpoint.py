@@ -6,7 +6,9 @@ import os
 import pickle
 import re
 from contextlib import AbstractContextManager, nullcontext
+from glob import escape, glob
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import torch
@@ -14,11 +16,12 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 
-def read_checkpoint(path: str) -> dict:
+def read_checkpoint(path: str, mmap: bool = False) -> dict:
     """Reads a checkpoint onto the CPU; code in it is not run.
 
     Args:
         path (str): Of a file.
+        mmap (bool): Whether tensors are only read when they are looked at.
 
     Returns:
         dict: What the file holds.
@@ -29,7 +32,7 @@ def read_checkpoint(path: str) -> dict:
     """
     try:
         with _engine_types():
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except OSError:
         raise
     except Exception as error:  # a file of another kind fails in any way
@@ -65,6 +68,47 @@ def write_checkpoint(checkpoint: dict, path: str) -> None:
     finally:
         if os.path.exists(unfinished):
             os.remove(unfinished)
+
+
+def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
+    """Finds the newest checkpoint in a folder that a run can go on from.
+
+    Checkpoints themselves tell when they were written; their files may have been copied. Those without an optimiser,
+    such as the best ones, are passed over.
+
+    Args:
+        folder (str): Of a run; it need not exist.
+
+    Returns:
+        tuple[str | None, dict[str, str]]: Its path, and of each file that is no whole checkpoint the reason.
+    """
+    refused, found = {}, []
+    for path in glob(os.path.join(escape(folder), '*.pth')):
+        try:
+            checkpoint = read_checkpoint(path, mmap=True)
+            meta = checkpoint.get('meta', {})
+            if 'optimizer' in checkpoint and 'iter' in meta:
+                found.append((meta.get('time', ''), meta['iter'], path))
+        except (ValueError, OSError) as error:
+            refused[path] = str(error)
+    for *_, path in sorted(found, reverse=True):
+        try:
+            check_whole(path)
+            return path, refused
+        except ValueError as error:
+            refused[path] = str(error)
+    return None, refused
+
+
+def check_whole(path: str) -> None:
+    """Raises ValueError unless all of a file is as it was written, by its check sums."""
+    try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()
+    except BadZipFile as error:
+        raise ValueError(f'it is cut off, or no PyTorch checkpoint ({error})') from error
+    if damaged:
+        raise ValueError(f'it is damaged in {damaged}')
 
 
 def _engine_types() -> AbstractContextManager:

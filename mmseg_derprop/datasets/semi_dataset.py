@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmseg.registry import DATASETS
 
+from ..randomness import SeededIndex, kept_generators
 from .files import check_files, check_folder, check_list
 from .labels import check_label_files, check_loaded_labels
 from .unlabeled import UnlabeledDataset
@@ -17,6 +18,9 @@ from .unlabeled import UnlabeledDataset
 @DATASETS.register_module()
 class SemiDataset(ConcatDataset):
     """Labelled sources first, then unlabelled ones; what is wrong fails here, not in a worker.
+
+    The augmentation of a :class:`SeededIndex` follows from it alone, and leaves the generators of the process as they
+    were, with and without workers; that of a plain integer is drawn from them.
 
     The meta information is the first labelled source's. An ``UnlabeledDataset`` whose config names
     no classes takes over classes, palette, label map and ``reduce_zero_label`` from it.
@@ -65,6 +69,14 @@ class SemiDataset(ConcatDataset):
             raise ValueError(
                 'the unlabelled sources hold 0 images, at least 1 is needed; check their ann_file and data_prefix'
             )
+
+    def __getitem__(self, index: int) -> dict:
+        """The sample of a plain or seeded index."""
+        if not isinstance(index, SeededIndex):
+            return super().__getitem__(index)
+        with kept_generators():
+            index.seed_generators()
+            return super().__getitem__(int(index))
 
 
 def _as_list(sources, name: str) -> list:

@@ -2,16 +2,20 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
+from .checkpoint_hook import ExactCheckpointHook
 from .metrics import UnroundedIoUMetric
 from .optim_constructor import SemiOptimWrapperConstructor
 from .pseudo_label_hook import PseudoLabelHook
 from .val_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 from .visualization_hook import PseudoLabelVisualizationHook
+from .whole_files import CheckpointNotWritten
 
 __all__ = [
     'BFloat16OptimWrapper',
     'CheckFitHook',
     'CheckpointMismatch',
+    'CheckpointNotWritten',
+    'ExactCheckpointHook',
     'PseudoLabelHook',
     'PseudoLabelVisualizationHook',
     'SemiOptimWrapperConstructor',

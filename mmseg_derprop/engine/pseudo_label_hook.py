@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
@@ -73,16 +71,15 @@ class PseudoLabelHook(Hook):
         if self.leaks != 'ignore':
             val = runner.val_dataloader.dataset if runner.val_loop is not None else None
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
-        self.epoch_length = len(runner.train_dataloader)
-        self.epochs = math.ceil(runner.max_iters / self.epoch_length)
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)
             runner.message_hub.update_info('pseudo_label_epoch', 0)
-            runner.message_hub.update_info('sampler_seed', runner.train_dataloader.sampler.seed)
-        # A run without a fixed seed goes on in the order that it began with.
-        sampler = runner.train_dataloader.sampler
-        sampler.seed = runner.message_hub.runtime_info.get('sampler_seed', sampler.seed)
-        last = runner.message_hub.runtime_info.get('pseudo_label_epoch', (runner.iter - 1) // self.epoch_length)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Goes on in the epoch that the run was in; by now the sampler knows its place."""
+        self.sampler = runner.train_dataloader.sampler
+        self.epochs = self.sampler.epoch(runner.max_iters - 1) + 1
+        last = runner.message_hub.runtime_info.get('pseudo_label_epoch', self.sampler.epoch(max(runner.iter - 1, 0)))
         self.begin_epoch(runner, last)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
@@ -91,7 +88,7 @@ class PseudoLabelHook(Hook):
         self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
         if not self.model.pseudo_labeler.new_step:
             return
-        epoch = runner.iter // self.epoch_length
+        epoch = self.sampler.epoch(runner.iter)
         if epoch > self.epoch:
             if self.teacher_interval == 'epoch':
                 self.model.update_teacher(self.teacher_momentum)
