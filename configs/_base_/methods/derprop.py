@@ -25,4 +25,7 @@ method = dict(
     perturb_ratio=0.5,
     predict_on='teacher',
 )
-custom_hooks = [dict(type='PseudoLabelHook', alpha='linear', teacher_interval='epoch', teacher_momentum=0.5)]
+custom_hooks = [
+    dict(type='PseudoLabelHook', alpha='linear', teacher_interval='epoch', teacher_momentum=0.5),
+    dict(type='LogHistoryHook', length=1000),
+]

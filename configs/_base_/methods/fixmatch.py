@@ -7,4 +7,7 @@ method = dict(
     cutmix_predictor='student',
     predict_on='student',
 )
-custom_hooks = [dict(type='PseudoLabelHook', alpha=0.0)]
+custom_hooks = [
+    dict(type='PseudoLabelHook', alpha=0.0),
+    dict(type='LogHistoryHook', length=1000),
+]
