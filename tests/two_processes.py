@@ -34,6 +34,7 @@ def make(preset, sync_counts=True, **changes):
     changes = dict(dict(pseudo_labels=dict(tau=0.5, momentum=0.9), perturb_ratio=0.0, unsup=TERMS), **changes)
     model = builders.build(preset, network=network, sync_counts=sync_counts, **changes)
     model.alpha = 0.3
+    model.double()  # rounding may turn the sign of a difference whose size a loss takes
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
@@ -53,6 +54,7 @@ def batches(preset, step):
     """
     num_strong = 2 if preset == 'two views' else 1
     inputs, samples = builders.batch(2 * PER_PROCESS, 2 * PER_PROCESS, seed=step, num_strong=num_strong)
+    inputs = {branch: images.double() for branch, images in inputs.items()}
     samples['sup'][0].gt_sem_seg.data[:, 10:] = 255
     samples['sup'][3].gt_sem_seg.data[:] = 255
     for branch in [name for name in inputs if name != 'sup']:
@@ -95,8 +97,6 @@ def wrap(model):
 
 def odd_batch(case, seed):
     inputs, samples = builders.batch(seed=seed, size=(25, 32))
-    if case == 'no confident pixel':  # an image without contrast, and no boxes from the other
-        inputs['weak'] = torch.zeros_like(inputs['weak'])
     if case == 'no valid pixel':
         for sample in samples['weak'] + samples['strong']:
             sample.ignore_map.data[:] = True
@@ -113,9 +113,10 @@ def walk_odd_batches(rank, preset, sync_counts):
     """Steps in which the processes have any two cases; what each saw, and the collectives it took part in."""
     model = builders.build(preset, sync_counts=sync_counts, pseudo_labels=dict(tau=0.9, momentum=0.999))
     model.alpha = 0.3
-    with torch.no_grad():  # a flat image is not believed
-        for conv in (decode_heads(model.student)[-1].conv_seg, decode_heads(model.teacher)[-1].conv_seg):
-            conv.bias.zero_()
+    flat = [False]  # whether all classes are equally likely
+    for network in (model.student, model.teacher):
+        classifier = decode_heads(network)[-1].conv_seg
+        classifier.register_forward_hook(lambda _, __, out: out * 0 if flat[0] else out)
     wrapped, seen, calls = wrap(model), [], []
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4))
     reduce = dist.all_reduce
@@ -123,6 +124,7 @@ def walk_odd_batches(rank, preset, sync_counts):
         calls.append((step, tuple(tensor.shape), str(args[:1]))) or reduce(tensor, *args, **kwargs)
     )
     for step, cases in enumerate((a, b) for a in CASES for b in CASES):
+        flat[0] = cases[rank] == 'no confident pixel'
         losses = wrapped(*odd_batch(cases[rank], seed=10 * rank + step), mode='loss')
         wrapper.update_params(model.parse_losses(losses)[0])
         finite = all(value.isfinite() for value in losses.values())

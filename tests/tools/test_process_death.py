@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 10
+TIMEOUT = 6
 PROCESS = '''
 """tools/train.py, in which process 1 ends its part between the forward and the backward pass of iteration 2."""
 import os, runpy, signal, sys, time
