@@ -10,6 +10,7 @@ import argparse
 import os
 import os.path as osp
 import sys
+from datetime import timedelta
 
 import torch
 from mmengine.config import DictAction
@@ -83,7 +84,8 @@ def main() -> None:
         config.resume, config.load_from = True, checkpoint
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call for a CUDA device.
-        torch.distributed.init_process_group('gloo')
+        timeout = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as the engine takes it
+        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     # A resumed run must find all it had; another start takes what fits.
     check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])

@@ -3,7 +3,9 @@
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
 from .checkpoint_hook import ExactCheckpointHook
+from .log_history_hook import LogHistoryHook
 from .metrics import UnroundedIoUMetric
+from .non_finite_hook import NonFiniteHook
 from .optim_constructor import SemiOptimWrapperConstructor
 from .pseudo_label_hook import PseudoLabelHook
 from .val_loop import TeacherStudentTestLoop, TeacherStudentValLoop
@@ -16,6 +18,8 @@ __all__ = [
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',
+    'LogHistoryHook',
+    'NonFiniteHook',
     'PseudoLabelHook',
     'PseudoLabelVisualizationHook',
     'SemiOptimWrapperConstructor',
