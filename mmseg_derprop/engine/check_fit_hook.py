@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -49,7 +50,7 @@ class CheckFitHook(Hook):
             print_log(f'Not in the checkpoint, so they begin anew: {", ".join(new)}.', logger='current')
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """The segmentor in the wrappers for several processes and for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
