@@ -114,8 +114,8 @@ def check_whole(path: str) -> None:
 def _engine_types() -> AbstractContextManager:
     """Lets torch.load read what MMEngine saves beside the weights: histories of scalars, NumPy's arrays and numbers."""
     functions: dict[str, Any] = {'builtins.getattr': _method_of_history}
-    rebuilding: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
-    for function in rebuilding:
+    numpy_functions: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    for function in numpy_functions:
         for core in ('core', '_core'):  # its name before and since NumPy 2
             functions[f'numpy.{core}.multiarray.{function.__name__}'] = function
     dtypes = {type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')}

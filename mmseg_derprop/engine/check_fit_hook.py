@@ -50,7 +50,7 @@ class CheckFitHook(Hook):
             print_log(f'Not in the checkpoint, so they begin anew: {", ".join(new)}.', logger='current')
 
 
-def unwrap(model: Any) -> nn.Module:
+def unwrap(model: Any) -> Any:
     """The segmentor in the wrappers for several processes and for test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
