@@ -98,7 +98,7 @@ def wrap(model):
 def odd_batch(case, seed):
     inputs, samples = builders.batch(seed=seed, size=(25, 32))
     if case == 'no valid pixel':
-        for sample in samples['weak'] + samples['strong']:
+        for sample in [sample for branch in samples if branch != 'sup' for sample in samples[branch]]:
             sample.ignore_map.data[:] = True
     for sample in samples['sup']:
         labels = sample.gt_sem_seg.data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,7 +28,6 @@ from ..ops import region_masks, similarity_rows
 from .figures import styled
 from .runs import Run
 
-Titled = tuple[str, np.ndarray]
 COLUMNS = 5
 CONFIDENT, ACCEPTED, REGIONS = 'pseudo-labels, confident', 'pseudo-labels, accepted', 'regions (count)'
 DERIVATIVE, PLAIN = 'similarity, derivative', 'similarity, plain'
@@ -38,16 +38,30 @@ class PanelError(Exception):
     """A run's pictures cannot be drawn; the message says why."""
 
 
+class Tile(NamedTuple):
+    """A picture of a panel.
+
+    Attributes:
+        title (str): Above it.
+        picture (np.ndarray): (H, W, 3) uint8 RGB.
+        mark (tuple[int, int] | None): x and y of a pixel that gets a cross.
+    """
+
+    title: str
+    picture: np.ndarray
+    mark: tuple[int, int] | None = None
+
+
 @dataclass
 class Panel:
     """The pictures of one validation image.
 
     Attributes:
-        pictures (list[Titled]): Titles and (H, W, 3) uint8 RGB pictures.
+        tiles (list[Tile]): The pictures.
         shown (set[int]): Classes that occur in them.
     """
 
-    pictures: list[Titled]
+    tiles: list[Tile]
     shown: set[int]
 
 
@@ -112,7 +126,7 @@ def draw_panels(
     torch.manual_seed(0)  # regions are drawn
     palette = dataset.metainfo['palette']
     panels = [draw_panel(model, sample, palette, pixel, alpha[-1] if alpha else 0.0) for sample in samples]
-    return arrange(panels, dataset.metainfo), [title for title, _ in panels[0].pictures]
+    return arrange(panels, dataset.metainfo), [tile.title for tile in panels[0].tiles]
 
 
 @torch.no_grad()
@@ -134,20 +148,24 @@ def draw_panel(model: BaseSegmentor, sample: dict, palette: list, pixel: tuple[i
     truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
     prediction = model.predict(data['inputs'], data['data_samples'])[0].pred_sem_seg.data[0].numpy()
     image = np.ascontiguousarray(sample['inputs'].numpy().transpose(1, 2, 0)[..., ::-1])
-    pictures = [('image', image), ('truth', paint(truth, palette)), ('prediction', paint(prediction, palette))]
+    tiles = [
+        Tile('image', image),
+        Tile('truth', paint(truth, palette)),
+        Tile('prediction', paint(prediction, palette)),
+    ]
     if isinstance(model, SemiSegmentor):
         model.alpha = alpha
         view = model.see(data['inputs'])[0]
-        pictures += draw_labels(model, data['inputs'], view, image, palette)
+        tiles += draw_labels(model, data['inputs'], view, image, palette)
         if model.propagation_head is not None:
             place = scale(pixel or central_pixel(truth), truth.shape, image.shape[:2])
-            pictures[0] = ('image', cross(image, place))
-            pictures += draw_similarity(view, image.shape[:2], place)
+            tiles[0] = Tile('image', image, place)
+            tiles += draw_similarity(view, image.shape[:2], place)
     shown = {int(label) for labels in (truth, prediction) for label in np.unique(labels) if label < len(palette)}
-    return Panel(pictures, shown)
+    return Panel(tiles, shown)
 
 
-def draw_labels(model: SemiSegmentor, inputs: Tensor, view: View, image: np.ndarray, palette: list) -> list[Titled]:
+def draw_labels(model: SemiSegmentor, inputs: Tensor, view: View, image: np.ndarray, palette: list) -> list[Tile]:
     """The labels that an unlabelled image would get, if it were not cut-mixed."""
     size = image.shape[:2]
     nowhere = torch.zeros(1, *inputs.shape[-2:], dtype=torch.bool)
@@ -160,10 +178,10 @@ def draw_labels(model: SemiSegmentor, inputs: Tensor, view: View, image: np.ndar
     wanted = {'confidence': 'confidence', 'confident': CONFIDENT}
     if target.regions is not None:
         wanted |= {'accepted after regions': ACCEPTED, 'regions (count)': REGIONS}
-    return [(title, drawn[name][: size[0], : size[1]]) for name, title in wanted.items()]
+    return [Tile(title, drawn[name][: size[0], : size[1]]) for name, title in wanted.items()]
 
 
-def draw_similarity(view: View, inner: tuple[int, int], place: tuple[int, int]) -> list[Titled]:
+def draw_similarity(view: View, inner: tuple[int, int], place: tuple[int, int]) -> list[Tile]:
     """How much of a pixel each position receives, with the derivative's share in the similarity and without.
 
     Colours span the map's own range; a line is drawn around the region, where the map exceeds the middle of it.
@@ -175,15 +193,15 @@ def draw_similarity(view: View, inner: tuple[int, int], place: tuple[int, int]) 
     """
     x, y = scale(place, view.size, view.embedding.grid)
     rows = torch.tensor([y * view.embedding.grid[1] + x])
-    pictures = []
+    tiles = []
     for order, title in {view.head.max_order: DERIVATIVE, 0: PLAIN}.items():
         maps = similarity_rows(view.embedding.q, view.embedding.k, rows, order).unflatten(2, view.embedding.grid)
         values = F.interpolate(maps, view.size, mode='bilinear', align_corners=True)[0, 0]
         low, high = values.aminmax()
         scaled = ((values - low) / (high - low).clamp_min(torch.finfo(values.dtype).tiny)).numpy()
         picture = outline(heat(scaled), region_masks(maps, view.size)[0, 0].numpy(), (255, 255, 255))
-        pictures.append((title, cross(picture[: inner[0], : inner[1]], place)))
-    return pictures
+        tiles.append(Tile(title, picture[: inner[0], : inner[1]], place))
+    return tiles
 
 
 def scale(pixel: tuple[int, int], old: tuple[int, int], new: tuple[int, int]) -> tuple[int, int]:
@@ -196,14 +214,6 @@ def scale(pixel: tuple[int, int], old: tuple[int, int], new: tuple[int, int]) ->
     if not (0 <= x < width and 0 <= y < height):
         raise PanelError(f'the pixel {x} {y} lies outside of an image of {width} x {height} pixels: choose another')
     return round(x * (new[1] - 1) / max(width - 1, 1)), round(y * (new[0] - 1) / max(height - 1, 1))
-
-
-def cross(picture: np.ndarray, place: tuple[int, int]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 with a red cross, edged in white, at x and y."""
-    arm = max(3, min(picture.shape[:2]) // 24)
-    picture, width = np.array(picture, order='C'), max(1, arm // 4)
-    cv2.drawMarker(picture, place, (255, 255, 255), cv2.MARKER_CROSS, 2 * arm + 2, width + 2)
-    return cv2.drawMarker(picture, place, (255, 0, 0), cv2.MARKER_CROSS, 2 * arm, width)
 
 
 def central_pixel(truth: np.ndarray) -> tuple[int, int]:
@@ -255,9 +265,9 @@ def caption(label: str, setting: str, run: Run, titles: list[str]) -> str:
 @styled
 def arrange(panels: list[Panel], metainfo: dict) -> Figure:
     """Panels below one another, each in rows of COLUMNS pictures, and the classes that they show."""
-    rows_each = -(-len(panels[0].pictures) // COLUMNS)
-    columns = min(COLUMNS, len(panels[0].pictures))
-    height, width = panels[0].pictures[0][1].shape[:2]
+    rows_each = -(-len(panels[0].tiles) // COLUMNS)
+    columns = min(COLUMNS, len(panels[0].tiles))
+    height, width = panels[0].tiles[0].picture.shape[:2]
     side = 7.2 / COLUMNS
     figure = Figure(
         figsize=(side * columns, rows_each * len(panels) * (side * height / width + 0.16) + 0.5),
@@ -268,9 +278,15 @@ def arrange(panels: list[Panel], metainfo: dict) -> Figure:
         axis.set_axis_off()
     for number, panel in enumerate(panels):
         own = axes[number * rows_each : (number + 1) * rows_each].flat
-        for axis, (title, picture) in zip(own, panel.pictures):
-            axis.imshow(picture, interpolation='nearest')
-            axis.set_title(title, fontsize=7, pad=2)
+        for axis, tile in zip(own, panel.tiles):
+            axis.set_axis_on()
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set(visible=True, color='#999999', linewidth=0.5)  # around what is white, too
+            axis.imshow(tile.picture, interpolation='nearest')
+            axis.set_title(tile.title, fontsize=7, pad=2)
+            if tile.mark is not None:
+                for color, edge in (('white', 2.6), ('red', 1.2)):
+                    axis.plot(*tile.mark, '+', color=color, markersize=8, markeredgewidth=edge)
     classes = sorted(set().union(*(panel.shown for panel in panels)))
     handles = [
         Patch(facecolor=np.array(metainfo['palette'][i]) / 255, edgecolor='#666666', label=metainfo['classes'][i])

@@ -304,7 +304,7 @@ def test_pictures_against_the_network(trained, shapes):
     for index in range(6):
         pictures = dict(zip(titles, drawn[index * len(titles) :]))
         image = np.asarray(Image.open(dataset[index]['data_samples'].img_path))
-        assert (pictures['image'] != image).any(-1).mean() < 0.05  # the cross alone
+        np.testing.assert_array_equal(pictures['image'], image)
         truth = dataset[index]['data_samples'].gt_sem_seg.data[0].numpy()
         known = truth != 255
         np.testing.assert_array_equal(pictures['truth'][known], palette[truth[known]])
