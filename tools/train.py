@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import os.path as osp
+from datetime import timedelta
 
 import torch
 from mmengine.config import DictAction
@@ -63,7 +64,8 @@ def main() -> None:
         config.resume, config.load_from = True, checkpoint
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call for a CUDA device.
-        torch.distributed.init_process_group('gloo')
+        timeout = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as the engine takes it
+        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     runner.train()

@@ -2,6 +2,7 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .log_history_hook import LogHistoryHook
+from .non_finite_hook import NonFiniteHook
 from .optim_constructor import SemiOptimWrapperConstructor
 from .pseudo_label_hook import PseudoLabelHook
 from .val_loop import TeacherStudentValLoop
@@ -10,6 +11,7 @@ from .visualization_hook import PseudoLabelVisualizationHook
 __all__ = [
     'BFloat16OptimWrapper',
     'LogHistoryHook',
+    'NonFiniteHook',
     'PseudoLabelHook',
     'PseudoLabelVisualizationHook',
     'SemiOptimWrapperConstructor',

@@ -27,5 +27,6 @@ method = dict(
 )
 custom_hooks = [
     dict(type='PseudoLabelHook', alpha='linear', teacher_interval='epoch', teacher_momentum=0.5),
+    dict(type='NonFiniteHook', action='stop'),
     dict(type='LogHistoryHook', length=1000),
 ]

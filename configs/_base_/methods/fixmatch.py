@@ -9,5 +9,6 @@ method = dict(
 )
 custom_hooks = [
     dict(type='PseudoLabelHook', alpha=0.0),
+    dict(type='NonFiniteHook', action='stop'),
     dict(type='LogHistoryHook', length=1000),
 ]
