@@ -9,7 +9,7 @@ regular intervals the main process and its workers are measured, from /proc, so 
     workers    the same of its workers, summed
     files      open files of all
     threads    of all
-    cpu_ms     the main process's processor time an iteration, which other work on the machine hardly changes
+    cpu_ms     the main process's processor time an iteration; other work on the machine changes it by some percent
     wall_ms    the duration of an iteration; of both times the median, so validation and checkpoints do not show
 
 The first quarter is warm-up. The last quarter is compared with the second; the exit status is 1 where memory, files
