@@ -136,6 +136,8 @@ def test_layer_decay(plain, write, tmp_path):
         qv_bias=True,
         init_values=0.1,
     )
+    plain['model']['test_cfg'] = dict(mode='slide', crop_size=(32, 32), stride=(32, 32))
+    plain['optim_wrapper']['optimizer']['weight_decay'] = 0.01  # which this constructor needs
     plain['optim_wrapper'].update(
         constructor='LayerDecayOptimizerConstructor', paramwise_cfg=dict(num_layers=3, layer_decay_rate=0.5)
     )
@@ -156,9 +158,9 @@ def test_a_cascade_of_other_classes(plain, write, tmp_path):
 def test_a_base_of_the_model_zoo(write, tmp_path, shapes):
     """A stock network as it is: SyncBN, which is BN in one process, an auxiliary head, the finest feature last."""
     stock = 'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_chase-db1-128x128.py'
-    path, output = write(_zoo(tmp_path, stock, shapes), '--crop-size', 64, 64)
+    path, output = write(_zoo(tmp_path, stock, shapes), '--crop-size', 32, 32)
     assert 'in_index=0, in_channels=128' in path.read_text()
-    small = {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2, 'log_level': 'WARNING'}
+    small = {'train_cfg.max_iters': 2, 'log_level': 'WARNING'}
     runner = train(path, tmp_path / 'work', **small)
     segmentor, data = runner.cfg.model.segmentor, runner.cfg.train_dataloader.dataset
     assert segmentor.backbone.norm_cfg.type == 'SyncBN' and segmentor._scope_ == 'mmseg'
