@@ -125,10 +125,7 @@ def check_label_files(source: BaseDataset) -> None:
     with ThreadPoolExecutor(16) as pool:
         problems = [found for found in pool.map(_header_problem, pairs) if found]
     if problems:
-        raise ValueError(
-            f'{len(problems)} of {len(pairs)} label files do not fit, first: ' + '; '.join(problems[:3]) + '. '
-            'tools/check_data.py lists all.'
-        )
+        raise ValueError(f'{len(problems)} of {len(pairs)} label files do not fit, first: ' + '; '.join(problems[:3]))
 
 
 def _header_problem(pair: tuple[str, str]) -> str | None:
