@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-configs demo lint format clean
+.PHONY: help setup test test-configs test-openmmlab demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -24,7 +24,7 @@ export MKL_NUM_THREADS ?= $(OMP_NUM_THREADS)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
 setup: $(STAMP)  ## build .venv with all that development needs
 
@@ -46,6 +46,31 @@ $(STAMP): setup.cfg pyproject.toml
 test: setup  ## run the tests
 	@$(BIN)/python -m pytest -q $(ARGS)
 
+# The original MMSegmentation (docs/stacks.md). Its mmcv exists as source only; once compiled, .whl keeps it.
+OPENMMLAB := .venv-openmmlab
+OPENMMLAB_PIP := $(OPENMMLAB)/bin/python -m pip
+OPENMMLAB_SUPPORTED := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info < (3, 13))
+OPENMMLAB_PYTHON ?= $(shell for p in python3.11 python3.10 python3.12; do \
+	$$p -c '$(OPENMMLAB_SUPPORTED)' 2>/dev/null && command -v $$p && break; done)
+
+test-openmmlab: $(OPENMMLAB)/.built  ## run the tests on the original MMSegmentation, for which mmcv is compiled
+	@$(OPENMMLAB)/bin/python -m pytest -q $(ARGS)
+
+$(OPENMMLAB)/.built: setup.cfg pyproject.toml
+	@'$(OPENMMLAB_PYTHON)' -c '$(OPENMMLAB_SUPPORTED)' 2>/dev/null || { \
+		echo 'Python is "$(OPENMMLAB_PYTHON)", allowed is 3.10 to 3.12 with venv and ensurepip;' \
+			'use make test-openmmlab OPENMMLAB_PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@echo '[1/3] $(OPENMMLAB) with $(OPENMMLAB_PYTHON): torch 2.5 (large)'
+	@rm -rf $(OPENMMLAB) && '$(OPENMMLAB_PYTHON)' -m venv $(OPENMMLAB)
+	@$(OPENMMLAB_PIP) install -q --upgrade pip 'setuptools<80' wheel
+	@$(OPENMMLAB_PIP) install -q 'torch==2.5.1' 'torchvision==0.20.1' 'numpy<2' ninja psutil
+	@echo '[2/3] mmcv, compiled unless .whl has it (10 to 20 minutes)'
+	@MMCV_WITH_OPS=1 FORCE_CUDA=0 \
+		$(OPENMMLAB_PIP) wheel -q --no-build-isolation --no-deps --find-links .whl -w .whl 'mmcv==2.1.0'
+	@echo '[3/3] the other packages'
+	@$(OPENMMLAB_PIP) install -q --find-links .whl -e '.[openmmlab,test]'
+	@touch $@
+
 test-configs: setup  ## train, evaluate, save and load every config for a step, with its whole network
 	@$(BIN)/python -m pytest -q -m configs $(ARGS)
 
@@ -61,6 +86,6 @@ format: setup  ## rewrite files in the project's style
 	@$(BIN)/ruff check --fix --select I .
 	@$(BIN)/ruff format .
 
-clean:  ## remove the environment and all caches; keeps data and work_dirs
-	@rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+clean:  ## remove the environments and all caches; keeps data and work_dirs
+	@rm -rf $(VENV) $(OPENMMLAB) .whl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

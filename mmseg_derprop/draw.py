@@ -34,6 +34,33 @@ def overlay(image: np.ndarray, picture: np.ndarray, opacity: float = 0.5) -> np.
     return cv2.addWeighted(image, 1 - opacity, picture, opacity, 0)
 
 
+def legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int) -> np.ndarray:
+    """Names beside their colours, in as many lines as they need.
+
+    Args:
+        names (Sequence[str]): Of the classes.
+        palette (Sequence[Sequence[int]]): RGB of each.
+        width (int): Of the picture in pixels.
+
+    Returns:
+        np.ndarray: (H, width, 3) uint8 RGB on white; names longer than a line are cut off.
+    """
+    font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.42
+    x, y, places = MARGIN, 0, []
+    for name in names:
+        step = TITLE_HEIGHT + MARGIN + cv2.getTextSize(name, font, size, 1)[0][0] + 2 * MARGIN
+        if x + step > width and x > MARGIN:
+            x, y = MARGIN, y + TITLE_HEIGHT
+        places.append((x, y))
+        x += step
+    picture = np.full((y + TITLE_HEIGHT + MARGIN, width, 3), 255, np.uint8)
+    for name, color, (x, y) in zip(names, palette, places):
+        picture[y + MARGIN : y + TITLE_HEIGHT, x : x + TITLE_HEIGHT] = color
+        corner = (x + TITLE_HEIGHT + MARGIN, y + TITLE_HEIGHT - 3)
+        cv2.putText(picture, name, corner, font, size, (0, 0, 0), 1, cv2.LINE_AA)
+    return picture
+
+
 def heat(values: np.ndarray) -> np.ndarray:
     """Values (H, W) within 0 .. 1 as colours from dark blue to yellow, (H, W, 3) uint8 RGB."""
     return cv2.applyColorMap((values.clip(0, 1) * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1]

@@ -108,6 +108,8 @@ def shrink(config, narrower=True):
     """Makes a config small: its crops, its batches, its propagation head and, unless told otherwise, its network."""
     segmentor = config.model.get('segmentor', config.model)
     list(without_weights(config.model))
+    if segmentor.backbone.type.startswith('ResNet'):
+        segmentor.backbone.zero_init_residual = False  # untrained, its residual branches would have no gradient
     if narrower:
         narrow(segmentor)
     if config.model.get('propagation_head'):

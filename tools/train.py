@@ -9,15 +9,19 @@ from __future__ import annotations
 import argparse
 import os
 import os.path as osp
+import sys
+from datetime import timedelta
 
 import torch
 from mmengine.config import DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
 from mmseg_derprop.config import load_config
+from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,7 +32,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from a checkpoint; without a path, from the newest one in the work dir, if there is one',
+        help='go on from a checkpoint; without a path, from the newest whole one in the work dir, if there is one',
     )
     parser.add_argument(
         '--amp',
@@ -44,7 +48,24 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp == 'float16' and get_device() == 'cpu':
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
+    if args.resume not in (None, 'auto') and '://' not in args.resume:
+        if not osp.isfile(args.resume):
+            parser.error(f'there is no checkpoint {args.resume}')
+        try:
+            check_whole(args.resume)
+        except ValueError as error:
+            parser.error(f'{args.resume} cannot be gone on from: {error}; --resume without a path finds a whole one')
     return args
+
+
+def find_checkpoint(work_dir: str) -> str | None:
+    """The newest whole checkpoint of a run; says which newer ones are not, and what is chosen."""
+    path, refused = newest_checkpoint(work_dir)
+    if os.environ.get('RANK', '0') == '0':
+        for name, reason in refused.items():
+            print(f'WARNING: {name} is left out: {reason}', file=sys.stderr)
+        print(f'Going on from {path}' if path else f'No checkpoint in {work_dir}: training begins.', file=sys.stderr)
+    return path
 
 
 def main() -> None:
@@ -58,15 +79,24 @@ def main() -> None:
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif args.amp == 'bfloat16':
         config.optim_wrapper.type = 'BFloat16OptimWrapper'
-    checkpoint = find_latest_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None:  # a first start with --resume keeps its load_from
         config.resume, config.load_from = True, checkpoint
     if args.launcher == 'pytorch' and not torch.cuda.is_available():
         # mmengine's launcher would call for a CUDA device.
-        torch.distributed.init_process_group('gloo')
+        timeout = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as the engine takes it
+        torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    # A resumed run must find all it had; another start takes what fits.
+    check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])
+    config.custom_hooks = [*(config.get('custom_hooks') or []), check]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    runner.train()
+    try:
+        runner.train()
+    except CheckpointNotWritten as error:
+        raise SystemExit(error.strerror) from None
+    except CheckpointMismatch as error:
+        raise SystemExit(f'{config.load_from} does not fit the model of {args.config}. {error}') from None
 
 
 if __name__ == '__main__':

@@ -2,8 +2,12 @@
 
 from .camvid import CamVidDataset
 from .collate import semi_collate
+from .files import check_files, check_folder
+from .labels import CheckLabels
+from .leaks import check_leaks
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
+from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
 from .transforms import (
@@ -13,10 +17,11 @@ from .transforms import (
     PadToCrop,
     RandomRescale,
 )
-from .unlabeled import UnlabeledDataset, check_files, check_folder
+from .unlabeled import UnlabeledDataset
 
 __all__ = [
     'CamVidDataset',
+    'CheckLabels',
     'LabeledSampler',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
@@ -27,10 +32,12 @@ __all__ = [
     'SemiDataset',
     'SemiSampler',
     'ShapesDataset',
+    'SplitDataset',
     'StrongAugment',
     'UnlabeledDataset',
     'check_files',
     'check_folder',
+    'check_leaks',
     'semi_collate',
     'write_shapes',
 ]

@@ -6,7 +6,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 
-@DATASETS.register_module()
+@DATASETS.register_module(force=True)  # exported models bring a copy of this file
 class CamVidDataset(BaseSegDataset):
     """Cambridge-driving Labeled Video Database, 480x360, label files with the ids 0 to 11.
 

@@ -10,7 +10,7 @@ LABELED_BRANCH = 'sup'
 
 
 @FUNCTIONS.register_module()
-def semi_collate(batch: Sequence[dict]) -> dict:
+def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
     """Gathers labelled and unlabelled items by branch.
 
     Tensors are listed, not stacked: stacking and normalising are the data preprocessor's.
@@ -19,6 +19,7 @@ def semi_collate(batch: Sequence[dict]) -> dict:
         batch (Sequence[dict]): Items ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples':
             {branch: SegDataSample}}``. Labelled ones have the branch ``sup`` and come first, as
             ``SemiSampler`` yields them.
+        _scope_ (str, optional): Unused; mmengine hands it over where a base is named ``mmseg_derprop::``.
 
     Returns:
         dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import lru_cache
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.logging import print_log
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
+
+from ..randomness import SeededIndex
+from .stream import Stream
 
 _LABELED, _UNLABELED = 0, 1
 
@@ -30,9 +36,6 @@ class _Stream(Sampler):
 
         Args:
             position (int): Number of indices before it in the stream of this process.
-
-        Returns:
-            int: Index into the dataset.
         """
         raise NotImplementedError
 
@@ -58,12 +61,6 @@ class _Stream(Sampler):
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the position already says which epoch it is."""
 
-    def _labeled_index(self, iteration: int, slot: int, num_labeled: int, size: int) -> int:
-        """The index at a slot of the ``num_labeled`` that a batch has, of ``size`` labelled images."""
-        drawn = (iteration * self.world_size + self.rank) * num_labeled + slot
-        repeat, place = divmod(drawn, size)
-        return int(self._order(self.seed, _LABELED, repeat, size)[place])
-
     def _draw_order(self, seed: int, kind: int, number: int, size: int) -> np.ndarray:
         """The ``number``-th pass over the images of one kind, (size,) int64."""
         if not self.shuffle:
@@ -81,7 +78,9 @@ class SemiSampler(_Stream):
     where an epoch ends. Within a permutation the processes' shares are disjoint.
 
     Which index stands at a position depends on the seed and the position alone, so ``skip`` costs
-    nothing and the number of workers changes nothing. The dataloader's ``batch_size`` must be
+    nothing and the number of workers changes nothing; processes share the groups of one stream, so
+    half as many with twice the images each draw the same. Each index is a :class:`SeededIndex`: its
+    augmentation follows from seed, epoch and index. The dataloader's ``batch_size`` must be
     ``num_labeled + num_unlabeled``.
 
     Args:
@@ -119,6 +118,12 @@ class SemiSampler(_Stream):
                 )
         super().__init__(dataset, seed, shuffle)
         self.num_labeled, self.num_unlabeled = num_labeled, num_unlabeled
+        self.stream = Stream(
+            dataset.num_labeled,
+            dataset.num_unlabeled,
+            num_labeled * self.world_size,
+            num_unlabeled * self.world_size,
+        )
 
     @property
     def batch_size(self) -> int:
@@ -128,22 +133,63 @@ class SemiSampler(_Stream):
     @property
     def iterations_per_epoch(self) -> int:
         """int: Iterations in which all processes together see each unlabelled image."""
-        return -(-self.dataset.num_unlabeled // (self.num_unlabeled * self.world_size))
+        return self.stream.iterations_per_epoch
 
-    def index(self, position: int) -> int:
-        """The dataset index at a position of this process's stream."""
+    def epoch(self, iteration: int) -> int:
+        """The epoch, counted from 0, that an iteration belongs to."""
+        return self.stream.unlabeled_at(iteration)[0]
+
+    def index(self, position: int) -> SeededIndex:
+        """The dataset index at a position of this process's stream.
+
+        Args:
+            position (int): Number of indices before it in the stream of this process.
+
+        Returns:
+            SeededIndex: Index into the dataset.
+        """
         iteration, slot = divmod(position, self.batch_size)
         if slot < self.num_labeled:
-            return self._labeled_index(iteration, slot, self.num_labeled, self.dataset.num_labeled)
-        epoch, iteration = divmod(iteration, self.iterations_per_epoch)
+            number, place = self.stream.labeled_at(iteration, self.rank * self.num_labeled + slot)
+            index = int(self._order(self.seed, _LABELED, number, self.dataset.num_labeled)[place])
+            return SeededIndex(index, self.seed, (number, 0))
         slot -= self.num_labeled
-        place = (iteration * self.world_size + self.rank) * self.num_unlabeled + slot
-        order = self._order(self.seed, _UNLABELED, epoch, self.dataset.num_unlabeled)
-        return self.dataset.num_labeled + int(order[place % len(order)])
+        number, place = self.stream.unlabeled_at(iteration, self.rank * self.num_unlabeled + slot)
+        order = self._order(self.seed, _UNLABELED, number, self.dataset.num_unlabeled)
+        again, place = divmod(place, len(order))
+        return SeededIndex(self.dataset.num_labeled + int(order[place]), self.seed, (number, again))
 
     def __len__(self) -> int:
         """Indices of one epoch of this process: a dataloader's length is the iterations."""
         return self.iterations_per_epoch * self.batch_size
+
+    def state_dict(self) -> dict:
+        """What a resumed run needs: seed and stream, the same in all processes and all iterations."""
+        own = dict(seed=self.seed, processes=self.world_size, batch=(self.num_labeled, self.num_unlabeled))
+        return {**own, 'stream': asdict(self.stream)}
+
+    def load_state_dict(self, state: dict, iteration: int) -> None:
+        """Goes on where a run was, which may have had other numbers of processes and of images; tells if it had.
+
+        Args:
+            state (dict): Of the run's sampler.
+            iteration (int): The first one of the resumed run.
+        """
+        self.seed = state['seed']
+        old, new = Stream(**state['stream']), self.stream
+        self.stream = old.moved(new, iteration)
+        self.skip(iteration * self.batch_size)
+        before = (state['processes'], *state['batch'], old.labeled_images, old.unlabeled_images)
+        now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
+        if before != now:
+            words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
+            print_log(
+                f'The checkpoint is of {words.format(*before)}; this run has {words.format(*now)}. It goes on at '
+                f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
+                'not end as the old one would have.',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 @DATA_SAMPLERS.register_module()
@@ -174,7 +220,9 @@ class LabeledSampler(_Stream):
     def index(self, position: int) -> int:
         """The dataset index at a position of this process's stream."""
         iteration, slot = divmod(position, self.num_labeled)
-        return self._labeled_index(iteration, slot, self.num_labeled, len(self.dataset))
+        drawn = (iteration * self.world_size + self.rank) * self.num_labeled + slot
+        repeat, place = divmod(drawn, len(self.dataset))
+        return int(self._order(self.seed, _LABELED, repeat, len(self.dataset))[place])
 
     def __len__(self) -> int:
         """Indices of one pass of this process over the data set."""

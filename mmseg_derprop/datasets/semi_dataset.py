@@ -9,12 +9,18 @@ from collections.abc import Sequence
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmseg.registry import DATASETS
 
-from .unlabeled import UnlabeledDataset, check_files, check_folder, check_list
+from ..randomness import SeededIndex, kept_generators
+from .files import check_files, check_folder, check_list
+from .labels import check_label_files, check_loaded_labels
+from .unlabeled import UnlabeledDataset
 
 
 @DATASETS.register_module()
 class SemiDataset(ConcatDataset):
     """Labelled sources first, then unlabelled ones; what is wrong fails here, not in a worker.
+
+    The augmentation of a :class:`SeededIndex` follows from it alone, and leaves the generators of the process as they
+    were, with and without workers; that of a plain integer is drawn from them.
 
     The meta information is the first labelled source's. An ``UnlabeledDataset`` whose config names
     no classes takes over classes, palette, label map and ``reduce_zero_label`` from it.
@@ -29,8 +35,8 @@ class SemiDataset(ConcatDataset):
     Raises:
         FileNotFoundError: If a data root, a list, an image or a label file of a labelled source
             does not exist.
-        ValueError: If there is no labelled or no unlabelled image, or if sources define different
-            classes.
+        ValueError: If there is no labelled or no unlabelled image, if sources define different
+            classes, or if label files are empty, in colours, or of another size than their images.
     """
 
     def __init__(
@@ -40,7 +46,7 @@ class SemiDataset(ConcatDataset):
         lazy_init: bool = False,
     ) -> None:
         labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
-        self._labeled = [_build_labeled(source) for source in labeled]
+        self._labeled = [build_labeled(source) for source in labeled]
         meta = self._labeled[0].metainfo
         self._unlabeled = [_build_unlabeled(source, meta) for source in unlabeled]
         sources = [*self._labeled, *self._unlabeled]
@@ -55,7 +61,7 @@ class SemiDataset(ConcatDataset):
         if self._fully_initialized:
             return
         for source in self._labeled:
-            _load_labeled(source)
+            load_labeled(source)
         super().full_init()
         self.num_labeled = sum(map(len, self._labeled))
         self.num_unlabeled = sum(map(len, self._unlabeled))
@@ -63,6 +69,14 @@ class SemiDataset(ConcatDataset):
             raise ValueError(
                 'the unlabelled sources hold 0 images, at least 1 is needed; check their ann_file and data_prefix'
             )
+
+    def __getitem__(self, index: int) -> dict:
+        """The sample of a plain or seeded index."""
+        if not isinstance(index, SeededIndex):
+            return super().__getitem__(index)
+        with kept_generators():
+            index.seed_generators()
+            return super().__getitem__(int(index))
 
 
 def _as_list(sources, name: str) -> list:
@@ -72,7 +86,7 @@ def _as_list(sources, name: str) -> list:
     return sources
 
 
-def _build_labeled(source: dict | BaseDataset) -> BaseDataset:
+def build_labeled(source: dict | BaseDataset) -> BaseDataset:
     """Builds a labelled source without loading it, once its folders and list are known to exist."""
     if isinstance(source, BaseDataset):
         return source
@@ -113,8 +127,8 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def _load_labeled(source: BaseDataset) -> None:
-    """Loads a labelled source and checks that its images and label files exist."""
+def load_labeled(source: BaseDataset) -> None:
+    """Loads a labelled source and checks its files; their ids are checked when they are loaded."""
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
         f'{name} names 0 labelled images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
@@ -133,3 +147,5 @@ def _load_labeled(source: BaseDataset) -> None:
     for key, what in (('img_path', 'labelled images'), ('seg_map_path', 'label files')):
         paths = [info[key] for info in infos if info.get(key)]
         check_files(paths, what, f'the labelled list {name}', backend_args)
+    check_label_files(source)
+    check_loaded_labels(source)

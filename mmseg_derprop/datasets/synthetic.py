@@ -225,7 +225,7 @@ def _ignore_borders(label: np.ndarray) -> np.ndarray:
     return out
 
 
-@DATASETS.register_module()
+@DATASETS.register_module(force=True)  # exported models bring a copy of this file
 class ShapesDataset(BaseSegDataset):
     """The data set that :func:`write_shapes` writes.
 

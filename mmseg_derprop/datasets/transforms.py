@@ -14,6 +14,8 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
 from mmseg.registry import TRANSFORMS
 
+from .labels import CheckLabels
+
 
 @TRANSFORMS.register_module()
 class LoadUnlabeledAnnotations(BaseTransform):
@@ -22,6 +24,8 @@ class LoadUnlabeledAnnotations(BaseTransform):
     Required keys: ``img``, ``seg_fields``, ``seg_map_path`` (optional, may name a file that does
     not exist). Added keys: ``ignore_map`` (H, W) uint8, 1 where no loss may look; ``gt_seg_map``
     (H, W) uint8 if the label file exists, for statistics only.
+
+    Raises ``ValueError`` if the label file is in colours or of another size than the image.
 
     Args:
         imdecode_backend (str): Decoder of label files, as in MMSeg's ``LoadAnnotations``.
@@ -39,7 +43,7 @@ class LoadUnlabeledAnnotations(BaseTransform):
         results.setdefault('seg_fields', []).append('ignore_map')
         path = results.get('seg_map_path')
         if path and fileio.exists(path, backend_args=self.backend_args):
-            results = self.load_labels(results)
+            results = CheckLabels()(self.load_labels(results))
         return results
 
 

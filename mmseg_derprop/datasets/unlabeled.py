@@ -1,85 +1,22 @@
-"""Images without labels, and checks of files before training."""
+"""Images without labels."""
 
 from __future__ import annotations
 
+import codecs
+import copy
+import io
+import os
 import os.path as osp
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-import mmengine
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from .files import check_files, check_folder, check_list, is_local
+from .names import Names
+
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
-
-
-def check_files(paths: Sequence[str], what: str, source: str, backend_args: dict | None = None) -> None:
-    """Checks that files exist, where they lie on a local disk.
-
-    Remote storage is left alone: a request for each file would take longer than the failure it
-    prevents.
-
-    Args:
-        paths (Sequence[str]): Files to look for.
-        what (str): What they are, e.g. ``'labelled images'``.
-        source (str): Who names them, e.g. the path of a list.
-        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path
-            implies.
-
-    Raises:
-        FileNotFoundError: If some do not exist; names how many and the first three.
-    """
-    if not paths or not _is_local(paths[0], backend_args):
-        return
-    missing = [path for path in paths if not osp.isfile(path)]
-    if missing:
-        raise FileNotFoundError(
-            f'{len(missing)} of {len(paths)} {what} named by {source} do not exist, first '
-            f'{missing[:3]}: the list is longer than the data, or data_root, data_prefix or a '
-            'suffix is wrong; mend the list or the config'
-        )
-
-
-def check_folder(path: str, what: str, backend_args: dict | None = None) -> None:
-    """Checks that a folder exists, where it lies on a local disk.
-
-    Args:
-        path (str): The folder; '' is the current one.
-        what (str): What it is, e.g. ``'data_root of the labelled images'``.
-        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path
-            implies.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-    """
-    if path and _is_local(path, backend_args) and not osp.isdir(path):
-        raise FileNotFoundError(
-            f'{what} is {path!r}, which is no folder; download or link the data there, or change the config'
-        )
-
-
-def check_list(path: str, what: str, backend_args: dict | None = None) -> None:
-    """Checks that a list of images exists, wherever it lies.
-
-    Args:
-        path (str): The list.
-        what (str): What it lists, e.g. ``'labelled images'``.
-        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path
-            implies.
-
-    Raises:
-        FileNotFoundError: If it does not exist.
-    """
-    if not fileio.isfile(path, backend_args=backend_args):
-        raise FileNotFoundError(
-            f'the list of {what} is {path!r}, which is no file; write it, change ann_file, or '
-            'leave ann_file out to use all images of the folder'
-        )
-
-
-def _is_local(path: str, backend_args: dict | None) -> bool:
-    backend = fileio.get_file_backend(path, backend_args=backend_args)
-    return isinstance(backend, fileio.LocalBackend)
 
 
 @DATASETS.register_module()
@@ -88,6 +25,8 @@ class UnlabeledDataset(BaseSegDataset):
 
     Labels may exist. They are named if ``data_prefix`` has ``seg_map_path`` and serve the
     statistics of pseudo-labels only; a missing label file is no error.
+
+    Millions of images are held as one buffer of bytes, whatever ``serialize_data`` says.
 
     Args:
         ann_file (str): List with one id or image name a line. Defaults to '', all images of the
@@ -98,6 +37,8 @@ class UnlabeledDataset(BaseSegDataset):
         data_prefix (dict): ``img_path`` and, if labels exist, ``seg_map_path``.
         label_map (dict, optional): New class id for each old one in the label files.
             ``SemiDataset`` passes on that of the labelled images.
+        indices (int | Sequence[int], optional): The first (or, negative, the last) so many, or
+            these.
         lazy_init (bool): Whether to look for images only when they are needed. Defaults to False.
         **kwargs: Passed to ``BaseSegDataset``.
 
@@ -106,6 +47,8 @@ class UnlabeledDataset(BaseSegDataset):
         ValueError: If the list or folder names no image.
     """
 
+    _fully_initialized = False
+
     def __init__(
         self,
         ann_file: str = '',
@@ -113,75 +56,113 @@ class UnlabeledDataset(BaseSegDataset):
         seg_map_suffix: str = '.png',
         data_prefix: dict = dict(img_path=''),  # noqa: B006
         label_map: dict | None = None,
+        indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
         **kwargs,
     ) -> None:
         suffixes = (img_suffix,) if isinstance(img_suffix, str) else tuple(img_suffix)
-        # Lazy at first, because load_data_list hands on the label map.
+        # Lazy at first, because entries hand on the label map.
         super().__init__(
             ann_file=ann_file,
             img_suffix=suffixes,
             seg_map_suffix=seg_map_suffix,
             data_prefix=data_prefix,
             lazy_init=True,
-            **kwargs,
+            **{**kwargs, 'serialize_data': True},
         )
+        self.indices = indices
         if label_map is not None:
             self.label_map = label_map
         if not lazy_init:
             self.full_init()
 
-    def load_data_list(self) -> list[dict]:
-        """Names the images and, where labels may exist, the label files.
-
-        Returns:
-            list[dict]: As ``BaseSegDataset`` has them, without ``seg_map_path`` where there are no
-            labels.
-        """
-        img_dir = self.data_prefix.get('img_path') or self.data_root or ''
-        label_dir = self.data_prefix.get('seg_map_path')
+    def full_init(self) -> None:
+        """Looks for the images, and checks that listed ones exist."""
+        if self._fully_initialized:
+            return
+        img_dir = self._img_dir()
         if self.data_root:
             check_folder(self.data_root, 'data_root of the unlabelled images', self.backend_args)
         check_folder(img_dir, 'the folder of unlabelled images', self.backend_args)
-        names = self._listed_names() if self.ann_file else self._folder_names(img_dir)
-        if not names:
+        names = Names.pack(self._listed_names() if self.ann_file else self._folder_names(img_dir))
+        if not len(names):
+            folder = osp.abspath(img_dir) if is_local(img_dir, self.backend_args) else img_dir
             raise ValueError(
-                f'{self.ann_file or osp.abspath(img_dir)} names no unlabelled image, at least 1 is '
+                f'{self.ann_file or folder} names no unlabelled image, at least 1 is '
                 f'needed (suffixes {self.img_suffix}); fill it, or change ann_file, data_prefix or '
                 'img_suffix'
             )
-        data_list = []
-        for stem, suffix in names:
-            info = dict(
-                img_path=osp.join(img_dir, stem + suffix),
-                label_map=self.label_map,
-                reduce_zero_label=self.reduce_zero_label,
-                seg_fields=[],
-            )
-            if label_dir is not None:
-                info['seg_map_path'] = osp.join(label_dir, stem + self.seg_map_suffix)
-            data_list.append(info)
+        # The base class takes subsets of these two, whatever the bytes mean.
+        self.data_bytes, self.data_address = names.data, names.ends
         if self.ann_file:
-            paths = [info['img_path'] for info in data_list]
-            check_files(paths, 'unlabelled images', self.ann_file, self.backend_args)
-        return data_list
+            check_files(self.image_paths(), 'unlabelled images', self.ann_file, self.backend_args)
+        self._fully_initialized = True
+        everything = isinstance(self.indices, int) and abs(self.indices) >= len(self)
+        if self.indices is not None and not everything:
+            self.get_subset_(self.indices)
 
-    def _listed_names(self) -> list[tuple[str, str]]:
+    def image_paths(self) -> Sequence[str]:
+        """The images' paths, without a Python object each.
+
+        Returns:
+            Sequence[str]: A path is made when it is asked for.
+        """
+        folder = self._img_dir()
+        return Names(self.data_bytes, self.data_address, lambda name: osp.join(folder, name))
+
+    def get_data_info(self, idx: int) -> dict:
+        """Names an image and, where labels may exist, the label file.
+
+        Args:
+            idx (int): Index of the image; negative ones count from the end.
+
+        Returns:
+            dict: As ``BaseSegDataset`` has them, without ``seg_map_path`` where there are no labels.
+        """
+        self.full_init()
+        name = Names(self.data_bytes, self.data_address)[idx]
+        info = dict(
+            img_path=osp.join(self._img_dir(), name),
+            label_map=copy.copy(self.label_map),
+            reduce_zero_label=self.reduce_zero_label,
+            seg_fields=[],
+            sample_idx=idx % len(self),
+        )
+        label_dir = self.data_prefix.get('seg_map_path')
+        if label_dir is not None:
+            stem, _ = _split_suffix(name, self._known_suffixes()) or (name, '')
+            info['seg_map_path'] = osp.join(label_dir, stem + self.seg_map_suffix)
+        return info
+
+    def load_data_list(self) -> list[dict]:
+        """All entries, for those who ask a data set for them; this one does not hold them."""
+        return [self.get_data_info(index) for index in range(len(self))]
+
+    def _img_dir(self) -> str:
+        return self.data_prefix.get('img_path') or self.data_root or ''
+
+    def _known_suffixes(self) -> tuple[str, ...]:
+        return (*self.img_suffix, *IMAGE_SUFFIXES)
+
+    def _listed_names(self) -> Iterator[str]:
         check_list(self.ann_file, 'unlabelled images', self.backend_args)
-        lines = mmengine.list_from_file(self.ann_file, backend_args=self.backend_args)
-        suffixes = (*self.img_suffix, *IMAGE_SUFFIXES)
-        names = [line.strip() for line in lines if line.strip()]
-        return [_split_suffix(name, suffixes) or (name, self.img_suffix[0]) for name in names]
+        content = fileio.get(self.ann_file, backend_args=self.backend_args)
+        suffixes = self._known_suffixes()
+        for line in io.BytesIO(content.removeprefix(codecs.BOM_UTF8)):
+            name = os.fsdecode(line.strip())
+            if name:
+                yield name if _split_suffix(name, suffixes) else name + self.img_suffix[0]
 
-    def _folder_names(self, folder: str) -> list[tuple[str, str]]:
+    def _folder_names(self, folder: str) -> list[str]:
         files = fileio.list_dir_or_file(folder or '.', list_dir=False, recursive=True, backend_args=self.backend_args)
-        names = (_split_suffix(name, self.img_suffix) for name in files)
-        return sorted(name for name in names if name)
+        images = (name for name in files if _split_suffix(name, self.img_suffix))
+        return sorted(images, key=lambda name: _split_suffix(name, self.img_suffix) or ())
 
 
 def _split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:
     """``name`` as (stem, suffix), or None if it ends in none of ``suffixes``."""
+    lower = name.lower()
     for suffix in suffixes:
-        if name.lower().endswith(suffix.lower()):
-            return name[: -len(suffix)], name[-len(suffix) :]
+        if lower.endswith(suffix.lower()):
+            return name[: len(name) - len(suffix)], name[len(name) - len(suffix) :]
     return None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import random
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -13,6 +11,7 @@ from ..datasets import SemiSampler
 from ..models import SemiSegmentor
 from ..models.checks import decode
 from ..models.data_preprocessor import check_crops
+from ..randomness import kept_generators
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
@@ -42,13 +41,8 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'labelled and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
         )
     dataset = sampler.dataset
-    state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    try:
+    with kept_generators():
         samples = [dataset[0], dataset[dataset.num_labeled]]
-    finally:
-        torch.set_rng_state(state[0])
-        np.random.set_state(state[1])
-        random.setstate(state[2])
     inputs = {branch: image for sample in samples for branch, image in sample['inputs'].items()}
     missing = [branch for branch in model.branches if branch not in inputs]
     if missing:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
+from ..datasets import check_leaks
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
+from .check_fit_hook import unwrap
 from .preflight import check_batch
 
 
@@ -28,10 +27,11 @@ class PseudoLabelHook(Hook):
         teacher_momentum (float): Share of the teacher's own weights. By ``'step'`` it is at most 1 - 1 / (t + 1) at
             step t, counted from 0.
         interval (int): Iterations between two entries of the statistics in the log.
+        leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
 
     Raises:
         ValueError: If an option is unknown or out of range, or, before the first iteration, if the data do not fit
-            the model.
+            the model or validation images are among them.
         TypeError: If the model is no :class:`SemiSegmentor`.
     """
 
@@ -43,6 +43,7 @@ class PseudoLabelHook(Hook):
         teacher_interval: str = 'epoch',
         teacher_momentum: float = 0.5,
         interval: int = 10,
+        leaks: str = 'error',
     ) -> None:
         if isinstance(alpha, str):
             check_choice('alpha', alpha, ('linear',))
@@ -51,10 +52,12 @@ class PseudoLabelHook(Hook):
         check_choice('teacher_interval', teacher_interval, ('epoch', 'step'))
         if not 0 <= teacher_momentum <= 1:
             raise ValueError(f'teacher_momentum = {teacher_momentum}, but it must lie within 0 .. 1.')
+        check_choice('leaks', leaks, ('error', 'warn', 'ignore'))
         self.alpha = alpha
         self.teacher_interval = teacher_interval
         self.teacher_momentum = teacher_momentum
         self.interval = interval
+        self.leaks = leaks
 
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
@@ -65,16 +68,18 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
-        self.epoch_length = len(runner.train_dataloader)
-        self.epochs = math.ceil(runner.max_iters / self.epoch_length)
+        if self.leaks != 'ignore':
+            val = runner.val_dataloader.dataset if runner.val_loop is not None else None
+            check_leaks(runner.train_dataloader.dataset, val, self.leaks)
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)
             runner.message_hub.update_info('pseudo_label_epoch', 0)
-            runner.message_hub.update_info('sampler_seed', runner.train_dataloader.sampler.seed)
-        # A run without a fixed seed goes on in the order that it began with.
-        sampler = runner.train_dataloader.sampler
-        sampler.seed = runner.message_hub.runtime_info.get('sampler_seed', sampler.seed)
-        last = runner.message_hub.runtime_info.get('pseudo_label_epoch', (runner.iter - 1) // self.epoch_length)
+
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Goes on in the epoch that the run was in; by now the sampler knows its place."""
+        self.sampler = runner.train_dataloader.sampler
+        self.epochs = self.sampler.epoch(runner.max_iters - 1) + 1
+        last = runner.message_hub.runtime_info.get('pseudo_label_epoch', self.sampler.epoch(max(runner.iter - 1, 0)))
         self.begin_epoch(runner, last)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
@@ -83,7 +88,7 @@ class PseudoLabelHook(Hook):
         self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
         if not self.model.pseudo_labeler.new_step:
             return
-        epoch = runner.iter // self.epoch_length
+        epoch = self.sampler.epoch(runner.iter)
         if epoch > self.epoch:
             if self.teacher_interval == 'epoch':
                 self.model.update_teacher(self.teacher_momentum)
@@ -111,12 +116,12 @@ class PseudoLabelHook(Hook):
 
 
 def semi_segmentor(runner: Runner) -> SemiSegmentor:
-    """The runner's model without its wrapper.
+    """The runner's model without its wrappers.
 
     Raises:
         TypeError: If it is no SemiSegmentor.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrap(runner.model)
     if not isinstance(model, SemiSegmentor):
         raise TypeError(
             f"The model is a {type(model).__name__}, but a SemiSegmentor is needed: model=dict(type='SemiSegmentor', "

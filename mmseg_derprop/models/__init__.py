@@ -8,6 +8,7 @@ from .derprop_head import DerPropHead, Embedding
 from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .semi_segmentor import SemiSegmentor
+from .teacher_student import plain_config
 from .view import View
 
 with suppress(ImportError):  # so that a config can name mmpretrain's backbones where they are installed
@@ -25,4 +26,5 @@ __all__ = [
     'SemiDataPreprocessor',
     'SemiSegmentor',
     'View',
+    'plain_config',
 ]

@@ -13,7 +13,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 
-@MODELS.register_module()
+@MODELS.register_module(force=True)  # exported models bring a copy of this file
 class DeepLabV3PlusHead(BaseDecodeHead):
     """DeepLabV3+ with plain 3x3 convolutions (arXiv 1802.02611, as used by UniMatch, CorrMatch and DerProp).
 

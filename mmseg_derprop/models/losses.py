@@ -13,7 +13,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 
-def labeled_losses(head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSample]) -> dict[str, Tensor]:
+def labeled_losses(
+    head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSample], share: Tensor | float = 1.0
+) -> dict[str, Tensor]:
     """The losses of a decode head, those of its ``loss_by_feat`` without the accuracy.
 
     MMSegmentation's accuracy selects pixels by a mask, which makes the host wait for the GPU, and ranks all classes.
@@ -23,6 +25,8 @@ def labeled_losses(head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSa
         head (BaseDecodeHead): The head.
         logits (Tensor): (N, K, h, w), its output.
         samples (list[SegDataSample]): With ``gt_sem_seg`` (1, H, W).
+        share (Tensor | float): Factor of losses that are means over the labelled pixels: PixelCrossEntropyLoss, and
+            MMSegmentation's CrossEntropyLoss with ``avg_non_ignore=True`` and without weights of classes.
 
     Returns:
         dict[str, Tensor]: Scalars by the names of the losses.
@@ -35,8 +39,14 @@ def labeled_losses(head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSa
     losses: dict[str, Tensor] = {}
     for part in head.loss_decode if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]:
         name, loss = str(part.loss_name), part(logits, labels, ignore_index=head.ignore_index)
+        loss = loss * share if _is_mean_over_labels(part) else loss
         losses[name] = losses[name] + loss if name in losses else loss
     return losses
+
+
+def _is_mean_over_labels(loss: nn.Module) -> bool:
+    weighted = getattr(loss, 'class_weight', None) is not None
+    return isinstance(loss, PixelCrossEntropyLoss) or (getattr(loss, 'avg_non_ignore', False) and not weighted)
 
 
 def hard_loss(logits: Tensor, labels: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:

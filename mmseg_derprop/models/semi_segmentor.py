@@ -17,6 +17,8 @@ from ..ops import (
     affinity_consistency_loss,
     box_masks,
     complementary_dropout2d,
+    count_box_pairs,
+    count_label_pairs,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
@@ -27,6 +29,7 @@ from .checks import check_choice, check_keys, decode, decode_heads
 from .derprop_head import DerPropHead
 from .losses import hard_loss, labeled_losses, soft_losses
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
+from .shares import Shares
 from .teacher_student import TeacherStudentSegmentor
 from .view import View
 
@@ -84,6 +87,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
         smoothness (str): ``'absolute'``, the mean absolute second derivative, or ``'softmax'`` (published): after a
             softmax over the positions its mean is the constant 1 / L.
         perturb_ratio (float): Channel dropout of the perturbed features.
+        sync_counts (bool): Whether means over pixels, and over pairs of positions, are over those of all processes;
+            else each process has its own mean (published), whatever it has to ignore. Then P processes with N images
+            each learn as one with P * N, but for what depends on the batch of a process: batch statistics, CutMix
+            partners, region rows, dropout, and losses of the segmentor that are no such means (OHEM, Dice, ...).
         predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
         channels_last (bool): Whether weights, and so the maps of all networks, lie in memory with channels last.
         compile (bool | dict): Whether student and head are compiled, or the options of ``torch.compile``.
@@ -116,6 +123,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         label_affinity_grad: bool = True,
         smoothness: str = 'absolute',
         perturb_ratio: float = 0.5,
+        sync_counts: bool = False,
         predict_on: str = 'teacher',
         channels_last: bool = False,
         compile: bool | dict = False,
@@ -175,6 +183,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.label_affinity_grad = label_affinity_grad
         self.smoothness = smoothness
         self.perturb_ratio = perturb_ratio
+        self.sync_counts = sync_counts
 
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -266,9 +275,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
         # Compare.
         features, stages = (tuple(part[:num_labeled] for part in parts) for parts in (features, stages))
-        losses = self.auxiliary_losses(features, stages, data_samples['sup'])
-        losses |= self.sup_losses(labeled, data_samples['sup'])
-        losses |= self.unsup_losses(labeled, weak, [*zip(strong, targets, boxes)])
+        shares = self.find_shares(labeled, data_samples['sup'], targets, boxes)
+        losses = self.auxiliary_losses(features, stages, data_samples['sup'], shares)
+        losses |= self.sup_losses(labeled, data_samples['sup'], shares)
+        losses |= self.unsup_losses(labeled, weak, [*zip(strong, targets, boxes)], shares)
         self.record(data_samples, targets[0], boxes[0])
         if self.step_observer is not None:
             step = dict(inputs=inputs, partner_images=partner_images[0], inside=boxes[0], target=targets[0])
@@ -357,8 +367,29 @@ class SemiSegmentor(TeacherStudentSegmentor):
             return None
         return self.propagation_head.regions(weak.embedding, weak.size)
 
+    def find_shares(
+        self, labeled: View, samples: list[SegDataSample], targets: list[PseudoLabels], boxes: list[Tensor]
+    ) -> Shares:
+        """This process's shares of the means that the losses are."""
+        if not self.sync_counts:
+            return Shares.equal(self.num_strong)
+        labels = stack_maps(samples, 'gt_sem_seg')
+        label_pairs, box_pairs = labels.new_ones(()), [labels.new_ones(())] * self.num_strong
+        if self.propagation_head is not None:
+            grid = labeled.embedding.grid
+            label_pairs = count_label_pairs(labels, grid, self.ignore_index)
+            if self.affinity_pairs != 'all':
+                keep_inside = self.affinity_pairs == 'inside'
+                box_pairs = [count_box_pairs(labels_on_grid(box, grid), keep_inside) for box in boxes]
+        own, mixed = (~targets[0].own.ignored).sum(), [(~target.mixed.ignored).sum() for target in targets]
+        return Shares.of((labels != self.ignore_index).sum(), label_pairs, own, mixed, box_pairs)
+
     def auxiliary_losses(
-        self, features: tuple[Tensor, ...], stages: tuple[Tensor, ...], samples: list[SegDataSample]
+        self,
+        features: tuple[Tensor, ...],
+        stages: tuple[Tensor, ...],
+        samples: list[SegDataSample],
+        shares: Shares,
     ) -> dict[str, Tensor]:
         """Losses of the segmentor's auxiliary heads and earlier decode stages, on labelled images only."""
         weight = self.sup_weight['aux']
@@ -368,23 +399,25 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if self.student.with_auxiliary_head:
             heads: Any = self.student.auxiliary_head
             for index, head in enumerate(heads if isinstance(heads, nn.ModuleList) else [heads]):
-                parts[f'aux_{index}'] = labeled_losses(head, head(features), samples)
+                parts[f'aux_{index}'] = labeled_losses(head, head(features), samples, shares.labeled)
         for index, (head, logits) in enumerate(zip(decode_heads(self.student), stages)):
-            parts[f'stage_{index}'] = labeled_losses(head, logits, samples)
+            parts[f'stage_{index}'] = labeled_losses(head, logits, samples, shares.labeled)
         return {f'sup.{part}.{name}': weight * loss for part, terms in parts.items() for name, loss in terms.items()}
 
-    def sup_losses(self, labeled: View, samples: list[SegDataSample]) -> dict[str, Tensor]:
+    def sup_losses(self, labeled: View, samples: list[SegDataSample], shares: Shares) -> dict[str, Tensor]:
         """Losses of the labelled images."""
 
         def seg(logits: Tensor) -> Tensor:
-            return torch.stack([*labeled_losses(decode_heads(self.student)[-1], logits, samples).values()]).sum()
+            head = decode_heads(self.student)[-1]
+            return torch.stack([*labeled_losses(head, logits, samples, shares.labeled).values()]).sum()
 
         def affinity() -> Tensor:
             e, order = labeled.embedding, labeled.head.max_order
             q, k = (e.q, e.k) if self.label_affinity_grad else (e.q.detach(), e.k.detach())
-            loss = label_affinity_loss if self.label_affinity == 'nearest' else interpolated_label_affinity_loss
             labels = stack_maps(samples, 'gt_sem_seg')
-            return loss(q, k, labels, e.grid, self.ignore_index, order)
+            if self.label_affinity == 'interpolated':
+                return interpolated_label_affinity_loss(q, k, labels, e.grid, self.ignore_index, order)
+            return shares.label_pairs * label_affinity_loss(q, k, labels, e.grid, self.ignore_index, order)
 
         terms = {
             'seg': lambda: seg(labeled.logits),
@@ -394,7 +427,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return self.weigh('sup', self.sup_weight, terms)
 
     def unsup_losses(
-        self, labeled: View, weak: View, strong: list[tuple[View, PseudoLabels, Tensor]]
+        self, labeled: View, weak: View, strong: list[tuple[View, PseudoLabels, Tensor]], shares: Shares
     ) -> dict[str, Tensor]:
         """Losses of the unlabelled images; ``smooth`` takes the labelled ones too.
 
@@ -402,12 +435,13 @@ class SemiSegmentor(TeacherStudentSegmentor):
             labeled (View): Of the labelled images.
             weak (View): Of the weak views, or of no image where nothing reads them.
             strong (list[tuple[View, PseudoLabels, Tensor]]): Strong views, their targets and boxes (N, H, W).
+            shares (Shares): This process's.
         """
         own_target = strong[0][1]  # all have the same of the weak view
         own = own_target.own
 
-        def mean(term: Callable[[View, PseudoLabels, Tensor], Tensor]) -> Tensor:
-            return torch.stack([term(*one) for one in strong]).mean(0)
+        def mean(term: Callable[[View, PseudoLabels, Tensor], Tensor], factors: list = shares.mixed) -> Tensor:
+            return torch.stack([factor * term(*one) for one, factor in zip(strong, factors)]).mean(0)
 
         def hard(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
             return hard_loss(view.logits, target.labels, target.accepted, target.mixed.ignored)
@@ -431,18 +465,19 @@ class SemiSegmentor(TeacherStudentSegmentor):
             )
 
         def on_weak(logits: Tensor) -> Tensor:
-            return hard_loss(logits, own.labels, own_target.own_confident, own.ignored)
+            return shares.own * hard_loss(logits, own.labels, own_target.own_confident, own.ignored)
 
         def smooth() -> Tensor:
             x, w = labeled.embedding, weak.embedding
             first = self.smoothness_of(torch.cat([x.q, w.q]), torch.cat([x.k, w.k]))
-            return first + mean(lambda view, *_: self.smoothness_of(view.embedding.q, view.embedding.k))
+            views = [one[0].embedding for one in strong]
+            return first + torch.stack([self.smoothness_of(view.q, view.k) for view in views]).mean(0)
 
         terms: dict[str, Callable[[], Tensor]] = {
             'hard': lambda: mean(hard),
             'fp': lambda: on_weak(weak.perturbed),
             'prop': lambda: (mean(prop) + on_weak(weak.propagated)) / 2,
-            'affinity': lambda: mean(affinity),
+            'affinity': lambda: mean(affinity, shares.box_pairs),
             'smooth': smooth,
         }
         if self.unsup_weight.get('kl') or self.unsup_weight.get('soft'):

@@ -43,11 +43,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
         super().__init__(init_cfg=init_cfg)
         check_choice('predict_on', predict_on, ('teacher', 'student'))
         self.predict_on = predict_on
-        segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
-        if num_classes is not None:
-            for name in ('decode_head', 'auxiliary_head'):
-                segmentor[name] = _with_classes(segmentor.get(name), num_classes)
-        self.student: BaseSegmentor = MODELS.build(segmentor)
+        self.student: BaseSegmentor = MODELS.build(plain_config(segmentor, num_classes, data_preprocessor))
         self.feature_channels = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
@@ -147,6 +143,15 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.evaluated(inputs, data_samples, mode='tensor')
+
+
+def plain_config(segmentor: dict, num_classes: int | None = None, data_preprocessor: dict | None = None) -> dict:
+    """The config of the segmentor that student and teacher are, from the arguments of their wrapper."""
+    segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
+    if num_classes is not None:
+        for name in ('decode_head', 'auxiliary_head'):
+            segmentor[name] = _with_classes(segmentor.get(name), num_classes)
+    return segmentor
 
 
 def _with_classes(heads: Any, num_classes: int) -> Any:

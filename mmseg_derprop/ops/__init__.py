@@ -2,6 +2,8 @@
 
 from .affinity import (
     affinity_consistency_loss,
+    count_box_pairs,
+    count_label_pairs,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
@@ -19,6 +21,8 @@ __all__ = [
     'box_masks',
     'class_maxima',
     'complementary_dropout2d',
+    'count_box_pairs',
+    'count_label_pairs',
     'derivative',
     'interpolated_label_affinity_loss',
     'label_affinity_loss',

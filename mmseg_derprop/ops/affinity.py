@@ -57,14 +57,38 @@ def affinity_consistency_loss(
         if inside is not None:
             # A pair counts if its groups are equal: those of the positions inside differ if they are not to pair.
             row_group, column_group = inside.int(), inside.int() * (1 if keep_inside else 2)
-            members = inside.sum(1, dtype=torch.float32)
-            pairs = (q.shape[-1] - members).square().sum() + (members.square().sum() if keep_inside else 0)
+            pairs = count_box_pairs(inside, keep_inside)
         total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
         targets = affinity_factors(target_q.detach(), target_k.detach(), max_order)
         with_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
         for (pq, pk, scale), (tq, tk, _) in zip(affinity_factors(q, k, max_order), targets):
             total = total + scale * distance(pq, pk, tq, tk, row_group, column_group, False, with_grad)[0]
         return total / pairs.clamp_min(1) / (max_order + 1)
+
+
+def count_box_pairs(inside: Tensor, keep_inside: bool = True) -> Tensor:
+    """Pairs of positions over which :func:`affinity_consistency_loss` is a mean.
+
+    Args:
+        inside (Tensor): (N, L) bool, the positions inside a CutMix box.
+        keep_inside (bool): Whether pairs with both positions inside count.
+
+    Returns:
+        Tensor: Scalar, float32.
+    """
+    members = inside.sum(1, dtype=torch.float32)
+    return (inside.shape[1] - members).square().sum() + (members.square().sum() if keep_inside else 0)
+
+
+def count_label_pairs(labels: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
+    """Pairs of positions over which :func:`label_affinity_loss` is a mean: scalar, float32.
+
+    Args:
+        labels (Tensor): (N, H, W) int64.
+        grid (tuple[int, int]): (h, w).
+        ignore_index (int): The label that does not count.
+    """
+    return (labels_on_grid(labels, grid) != ignore_index).sum(1, dtype=torch.float32).square().sum()
 
 
 def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -86,6 +86,82 @@ def test_skip_draws_only_the_order_it_lands_in(monkeypatch):
     assert len(drawn) == 1
 
 
+def test_resumes_at_any_iteration(monkeypatch):
+    """In the middle of passes and at their ends."""
+    whole = list(islice(make(monkeypatch), 200))
+    state = make(monkeypatch).state_dict()
+    for iteration in range(30):
+        resumed = make(monkeypatch, seed=8)
+        resumed.load_state_dict(state, iteration)
+        drawn = list(islice(resumed, 50))
+        assert drawn == whole[iteration * 5 : iteration * 5 + 50]
+        assert [(i.seed, i.draw) for i in drawn] == [
+            (i.seed, i.draw) for i in whole[iteration * 5 : iteration * 5 + 50]
+        ]
+        assert [resumed.epoch(i) for i in range(iteration, 40)] == [i // 6 for i in range(iteration, 40)]
+
+
+def test_processes_share_one_stream(monkeypatch):
+    """Two with half of the images each draw what one draws, and augment it alike."""
+
+    def draws(world, per_rank):
+        shares = []
+        for rank in range(world):
+            sampler = make(monkeypatch, rank, world, num_labeled=per_rank, num_unlabeled=per_rank)
+            drawn = list(islice(sampler, 20 * sampler.batch_size))
+            shares.append([drawn[i : i + sampler.batch_size] for i in range(0, len(drawn), sampler.batch_size)])
+        return [
+            [
+                (int(i), i.seed, i.draw)
+                for part in (slice(per_rank), slice(per_rank, None))
+                for g in step
+                for i in g[part]
+            ]
+            for step in zip(*shares)
+        ]
+
+    assert draws(1, 4) == draws(2, 2) == draws(4, 1)
+
+
+@pytest.mark.parametrize('world, counts', [(2, (2, 3)), (1, (1, 4)), (3, (4, 1))])
+def test_goes_on_with_other_numbers(monkeypatch, world, counts):
+    """The rest of both passes comes first, then new ones."""
+    logged = []
+    monkeypatch.setattr('mmseg_derprop.datasets.samplers.print_log', lambda text, **kwargs: logged.append(text))
+    iteration = 3  # 6 labelled images: the second of pass 1; 9 of 17 unlabelled ones
+    before = list(islice(make(monkeypatch), iteration * 5))
+    shares = []
+    for rank in range(world):
+        sampler = make(monkeypatch, rank, world, num_labeled=counts[0], num_unlabeled=counts[1], seed=1)
+        sampler.load_state_dict(make(monkeypatch).state_dict(), iteration)
+        drawn = list(islice(sampler, 40 * sampler.batch_size))
+        shares.append([drawn[i : i + sampler.batch_size] for i in range(0, len(drawn), sampler.batch_size)])
+    groups = [g for step in zip(*shares) for g in step]
+    labeled = [i for k in range(3) for i in before[5 * k : 5 * k + 2]] + [i for g in groups for i in g[: counts[0]]]
+    assert all(sorted(labeled[i : i + L]) == list(range(L)) for i in range(0, 25, L))
+    unlabeled = [i for k in range(3) for i in before[5 * k + 2 : 5 * k + 5]] + [
+        i for g in groups for i in g[counts[0] :]
+    ]
+    assert sorted(unlabeled[:U]) == list(range(L, L + U))
+    step = counts[1] * world
+    begin = 9 + -(-(U - 9) // step) * step
+    assert sorted(unlabeled[begin : begin + U]) == list(range(L, L + U))
+    assert {i.draw[0] for i in unlabeled[9:begin]} == {0} and {i.draw[0] for i in unlabeled[begin : begin + U]} == {1}
+    said = logged[-1]
+    assert 'is of 1 processes with 2 labelled and 3 unlabelled' in said
+    assert f'has {world} processes with {counts[0]} labelled and {counts[1]} unlabelled' in said
+    # A further interruption changes nothing.
+    last = make(monkeypatch, world - 1, world, num_labeled=counts[0], num_unlabeled=counts[1])
+    last.load_state_dict(sampler.state_dict(), 10)
+    assert list(islice(last, 50)) == drawn[7 * last.batch_size :][:50]
+
+
+def test_goes_on_with_fewer_images(monkeypatch):
+    sampler = make(monkeypatch, sizes=(2, 8))
+    sampler.load_state_dict(make(monkeypatch).state_dict(), 3)
+    assert sampler.epoch(3) == 1 and max(islice(sampler, 100)) == 9
+
+
 def test_second_iterator_goes_on(monkeypatch):
     whole = list(islice(make(monkeypatch), 40))
     sampler = make(monkeypatch)
@@ -102,6 +178,12 @@ def test_a_supervised_twin_sees_the_same_labelled_images(monkeypatch, rank, worl
     twin.skip(30)
     assert list(islice(twin, 30)) == [index for batch in batches[10:] for index in batch]
     assert list(islice(LabeledSampler(range(L), 3, seed=8), 60)) != [i for batch in batches for i in batch]
+
+
+def test_an_image_drawn_again_in_an_epoch_is_augmented_anew(monkeypatch):
+    drawn = [i for i in islice(make(monkeypatch), 30) if i >= L]
+    assert [int(i) for i in drawn[17:18]] == [int(drawn[0])]
+    assert drawn[17].draw == (0, 1) != drawn[0].draw == (0, 0)
 
 
 def test_dataloader_batches_are_groups(monkeypatch):

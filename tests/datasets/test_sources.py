@@ -1,7 +1,10 @@
 """Unlabelled sources, the joined data set and CamVid."""
 
+import random
+
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
@@ -15,6 +18,7 @@ from mmseg_derprop.datasets import (
     UnlabeledDataset,
     check_files,
 )
+from mmseg_derprop.randomness import SeededIndex
 
 CLASSES = ('ground', 'thing')
 
@@ -131,6 +135,21 @@ def test_semi_dataset_holds_labelled_images_first(root):
     assert 'img_path' in dataset[13]
     several = SemiDataset([labeled(root), labeled(root)], unlabeled(root))
     assert several.num_labeled == 6
+
+
+def test_augmentation_follows_from_a_seeded_index_alone(root):
+    """And the process's generators are as they were; a plain index draws from them."""
+
+    def three_numbers(results):
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    dataset = SemiDataset(labeled(root, pipeline=[three_numbers]), unlabeled(root, pipeline=[three_numbers]))
+    index = SeededIndex(4, 0, (2, 0))
+    wanted = dataset[index]
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert dataset[index] == wanted != dataset[SeededIndex(4, 0, (3, 0))]
+    assert state == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert dataset[4] != dataset[4] != wanted
 
 
 def test_semi_dataset_builds_from_a_config_and_lazily(root):

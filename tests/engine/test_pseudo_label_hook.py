@@ -177,7 +177,7 @@ def test_a_resumed_run_goes_on(train, tmp_path, interval, counts, until):
 
 
 def test_statistics_reach_the_message_hub(train):
-    options = {'model.pseudo_labels': dict(tau=0.17, momentum=0.9), 'train_cfg.max_iters': 5}
+    options = {'model.pseudo_labels': dict(tau=0.17, momentum=0.99), 'train_cfg.max_iters': 5}
     recorder, runner = train(dict(alpha=0.5, interval=1), options)
     scalars = runner.message_hub.log_scalars
     values = {
@@ -199,10 +199,13 @@ def test_statistics_reach_the_message_hub(train):
         }
         for key, labels in (('confident', target.mixed.labels), ('accepted', target.labels)):
             mask = getattr(target, key).numpy() & known
-            expected[f'accuracy_{key}'] = (labels.numpy() == truth)[mask].mean()
+            expected[f'accuracy_{key}'] = (labels.numpy() == truth)[mask].mean() if mask.any() else np.nan
         for key, value in expected.items():
-            assert scalars[f'train/{key}'].data[0][i] == pytest.approx(value, abs=1e-5), key
-        assert 0 < expected['confident'] <= expected['accepted'] <= 1
+            assert scalars[f'train/{key}'].data[0][i] == pytest.approx(value, abs=1e-5, nan_ok=True), key
+        assert 0 <= expected['confident'] <= expected['accepted'] <= 1
+    # How many are confident differs by version of torch.
+    assert sum(0 < share < 1 for share in values['confident']) >= 3
+    assert np.isfinite(scalars['train/accuracy_accepted'].data[0]).sum() >= 3
 
 
 def test_statistics_every_so_often_and_without_labels(train):
@@ -296,7 +299,7 @@ def test_refuses_labels_outside_the_classes(refuse, shapes, tmp_path):
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / 'SegmentationClass/labeled_00000.png')
     refuse(
         ValueError,
-        r'labeled_00000.*labels \[9\].*6 classes',
+        r'labeled_00000.*ids \[9\].*6 classes, 0 to 5',
         {'train_dataloader.dataset.labeled.data_root': str(root)},
     )
 
@@ -349,3 +352,13 @@ def test_refuses_another_model(make_runner, small_segmentor):
     runner.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
     with pytest.raises(TypeError, match='EncoderDecoder.*SemiSegmentor'):
         runner.train()
+
+
+@pytest.mark.parametrize('leaks', ['error', 'warn', 'ignore'])
+def test_validation_images_among_training_images(train, leaks):
+    options = {'val_dataloader.dataset.ann_file': 'ImageSets/Segmentation/labeled.txt', 'train_cfg.max_iters': 1}
+    if leaks != 'error':
+        assert train(dict(leaks=leaks), options, val=True)[1].iter == 1
+        return
+    with pytest.raises(ValueError, match='4 are among the labelled images'):
+        train(None, options, val=True)

@@ -65,8 +65,8 @@ def test_scores_are_those_of_each_alone(make):
     assert {'teacher/mIoU', 'student/mIoU', 'teacher/mFscore'} <= set(both)
     assert both['teacher/mIoU'] != both['student/mIoU']
     assert runner.model.predict_on == 'student'
-    # Six images in batches of four, twice; one validation.
-    assert calls.names == ['before_val', 'teacher', 'teacher', 'student', 'student']
+    # Six images in batches of four, each loaded once; one validation.
+    assert calls.names == ['before_val', 'teacher', 'student', 'teacher', 'student']
     assert calls.metrics == [both]
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import set_random_seed
 from mmseg.registry import HOOKS
 from PIL import Image
 
@@ -24,20 +23,6 @@ CROP = 49
 ITERATIONS, EPOCH = 6, 3
 _runs = itertools.count()
 pytestmark = pytest.mark.usefixtures('quick_runs')
-
-
-@HOOKS.register_module()
-class SeedIteration(Hook):
-    """Makes what is random in an iteration a function of its number: the augmentation of its batch, its dropout."""
-
-    def before_train(self, runner):
-        set_random_seed(runner.iter)
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        set_random_seed(1000 + batch_idx)
-
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        set_random_seed(batch_idx + 1)
 
 
 @HOOKS.register_module()
@@ -140,12 +125,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def seeded(folder):
-    """The shipped config with iterations that can be repeated."""
+    """The shipped config, with a hook that can end it."""
     path = folder / 'seeded.py'
-    path.write_text(
-        f"_base_ = '{DERPROP}'\n"
-        "custom_hooks = [*_base_.custom_hooks, dict(type='SeedIteration'), dict(type='PowerCut', at=None)]\n"
-    )
+    path.write_text(f"_base_ = '{DERPROP}'\ncustom_hooks = [*_base_.custom_hooks, dict(type='PowerCut', at=None)]\n")
     return path
 
 
@@ -223,7 +205,7 @@ def resumed(folder, seeded, shapes, quick_runs):
     """Work dir of a run that was cut off in iteration 5 and went on from iteration 3."""
     work = folder / 'resumed'
     with pytest.raises(KeyboardInterrupt):
-        train(seeded, work, *options(shapes, **{'custom_hooks.2.at': 4}))
+        train(seeded, work, *options(shapes, **{'custom_hooks.3.at': 4}))
     assert (work / 'iter_3.pth').is_file() and not (work / 'iter_6.pth').exists()
     train(seeded, work, '--resume', *options(shapes))
     return work
@@ -239,6 +221,21 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(resumed, trained, last):
     for line, other in zip(steps, [line for line in scalars(trained) if 'loss' in line][3:]):
         for key in ('loss', 'lr', 'alpha', 'tau', 'accepted'):
             assert line[key] == other[key], key
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(folder, seeded, trained, last, shapes, capfd):
+    work = folder / 'damaged'
+    work.mkdir()
+    (work / 'iter_3.pth').write_bytes((trained / 'iter_3.pth').read_bytes())
+    cut = work / last.name
+    cut.write_bytes(last.read_bytes()[:-1000])
+    with pytest.raises(SystemExit):
+        train(seeded, work, '--resume', cut, *options(shapes))
+    assert f'{cut} cannot be gone on from: it is cut off' in capfd.readouterr().err
+    train(seeded, work, '--resume', *options(shapes))
+    said = capfd.readouterr().err
+    assert f'{cut} is left out: it is cut off' in said and f'Going on from {work / "iter_3.pth"}' in said
+    assert_same(load(cut)['state_dict'], load(last)['state_dict'])
 
 
 def test_gradient_accumulation_and_tensorboard(folder, shapes):

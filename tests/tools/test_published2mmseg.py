@@ -175,10 +175,10 @@ def put(name, *shape):
         (drop('corr.conv2.bias'), 'corr.conv2.bias is missing'),
         (drop('classifier.weight'), 'classifier.weight is missing'),
         (put('auxiliary.weight', 3), 'auxiliary.weight is unknown'),
-        (put('backbone.layer3.6.conv1.weight', 3), r'blocks, known are \(3, 4, 6, 3\) \(ResNet-50\)'),
+        (put('backbone.layer3.6.conv1.weight', 3), 'backbone.layer3.6.conv1.weight is unknown'),
         (put('fuse.3.weight', 256, 256, 1, 1), r'fuse.3.weight has shape \(256, 256, 1, 1\), expected is'),
         (put('corr.conv1.weight', 9, 256, 1, 1), r'corr.conv1.weight has shape \(9, 256, 1, 1\)'),
-        (dict.clear, 'the stages of the backbone'),
+        (dict.clear, 'no ResNet'),
     ],
 )
 def test_refuses_what_does_not_match_and_writes_nothing(convert, network, tmp_path, damage, message):
@@ -188,29 +188,45 @@ def test_refuses_what_does_not_match_and_writes_nothing(convert, network, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ['in.pth']
 
 
-def test_lists_the_first_few_problems_only(convert, network):
-    for name in list(network)[:40]:
-        if not name.endswith('num_batches_tracked'):
-            del network[name]
-    with pytest.raises(SystemExit, match='and [0-9]+ more') as error:
+def test_lists_all_problems_at_once_and_the_remedy(convert, network):
+    put('fuse.3.weight', 256, 256, 1, 1)(network)
+    put('auxiliary.weight', 3)(network)
+    put('classifier.bias')(network)
+    gone = [name for name in network if name.startswith(('backbone.layer2.', 'reduce.', 'corr.conv1.'))]
+    for name in gone:
+        del network[name]
+    with pytest.raises(SystemExit) as error:
         convert(network)
-    assert len(str(error.value).splitlines()) == 7
+    lines = str(error.value).splitlines()
+    listed = [line.split()[0] for line in lines[1:-1]]
+    weights = [name for name in gone if not name.endswith('num_batches_tracked')]
+    assert sorted(listed) == sorted([*weights, 'fuse.3.weight', 'auxiliary.weight', 'classifier.bias'])
+    assert f'{len(listed)} entries' in lines[0] and 'DerProp, CorrMatch or UniMatch' in lines[-1]
 
 
-@pytest.mark.parametrize('content, message', [([1, 2], 'no state dict'), (dict(model=Path('x')), 'more than weights')])
+def test_a_plain_stem_is_another_network(convert):
+    """torchvision's ResNet-50 has the same stages."""
+    stem = {name: shape for name, shape in backbone_shapes().items() if not name.startswith(('conv1.', 'bn1'))}
+    stem['conv1.weight'] = (64, 3, 7, 7)
+    with pytest.raises(SystemExit, match=r'(?s)conv1.0.weight is missing.*conv1.weight is unknown'):
+        convert(fill(stem))
+
+
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        ([1, 2], 'it holds a list'),
+        (dict(a=1), 'no state dict'),
+        (dict(model=Path('x')), r'more than weights \(pathlib'),
+        (dict(model=dict(a=torch.nn.ReLU())), r'more than weights \(torch.nn'),
+    ],
+)
 def test_refuses_what_is_no_state_dict(convert, content, message):
     with pytest.raises(SystemExit, match=message):
         convert(content)
 
 
-def test_keeps_the_old_file_if_saving_fails(tool, monkeypatch, tmp_path):
-    (tmp_path / 'out.pth').write_text('old')
-
-    def fail(checkpoint, path):
-        Path(path).write_text('half')
-        raise OSError('disk full')
-
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='disk full'):
-        tool.write({}, str(tmp_path / 'out.pth'))
-    assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
+def test_a_file_that_is_not_there(tool, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, 'argv', ['published2mmseg.py', str(tmp_path / 'none.pth'), str(tmp_path / 'out.pth')])
+    with pytest.raises(SystemExit, match='No such file.*none.pth'):
+        tool.main()

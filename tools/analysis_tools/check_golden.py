@@ -27,6 +27,7 @@ from torch import Tensor
 from mmseg_derprop.config import load_config
 from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
 from mmseg_derprop.models.losses import hard_loss
+from mmseg_derprop.models.shares import Shares
 from mmseg_derprop.ops import propagate_regions, similarity_rows
 from mmseg_derprop.ops.affinity import affinity_factors
 
@@ -157,7 +158,9 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     labeler.new_step = False  # the same batch again, ambiguous pixels as in the file: tau does not move further
     target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :])
     samples = [SegDataSample(gt_sem_seg=PixelData(data=labels[None])) for labels in labels_x]
-    losses = model.sup_losses(labeled, samples) | model.unsup_losses(labeled, weak, [(strong, target, inside)])
+    shares = Shares.equal(num_strong=1)
+    losses = model.sup_losses(labeled, samples, shares)
+    losses |= model.unsup_losses(labeled, weak, [(strong, target, inside)], shares)
     ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
     slack = tie_slack(strong.embedding, weak.embedding, model.unsup_weight['affinity'], ties)
     total = sum(losses.values())

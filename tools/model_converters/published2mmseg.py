@@ -11,12 +11,9 @@ serves as ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` of that config's 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import pickle
 from pathlib import Path
 
-import numpy as np
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
@@ -25,10 +22,16 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
 from mmseg_derprop.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
 DEPTHS = {ResNet.arch_settings[depth][1]: depth for depth in (50, 101, 152)}
+
+FAMILY = (
+    'Give a checkpoint of DerProp, CorrMatch or UniMatch with a deep-stem ResNet-50, -101 or -152, or the '
+    'ImageNet backbone that they start from. Checkpoints of MMSegmentation need no conversion: load_from takes them.'
+)
 
 # Modules of this project (without the part's name) and what the published networks call them.
 BACKBONE = {**{f'stem.{i}': f'conv1.{i}' for i in (0, 1, 3, 4, 6)}, 'stem.7': 'bn1'}
@@ -56,51 +59,57 @@ def published_names(module: BaseModule, names: dict[str, str], prefix: str = '')
     return found
 
 
-def take(source: dict[str, Tensor], wanted: dict[str, tuple[str, torch.Size]]) -> dict[str, Tensor]:
-    """The entries wanted under their names in this project, removed from ``source``.
+class Source:
+    """A state dict whose entries are taken one by one, and what is wrong with it."""
 
-    Old checkpoints do not count batches; the count, which only an averaging normalisation reads, is 0 then.
+    def __init__(self, entries: dict[str, Tensor]) -> None:
+        self.entries = entries
+        self.problems: list[str] = []
 
-    Raises:
-        ValueError: If entries are missing or have other shapes.
-    """
-    taken, problems = {}, []
-    for published, (name, shape) in wanted.items():
-        value = source.pop(published, None)
-        if value is None and published.endswith('num_batches_tracked'):
-            value = torch.tensor(0)
-        if value is None:
-            problems.append(f'{published} is missing')
-        elif value.shape != shape:
-            problems.append(f'{published} has shape {tuple(value.shape)}, expected is {tuple(shape)}')
-        else:
-            taken[name] = value
-    refuse_if(problems)
-    return taken
+    def take(self, wanted: dict[str, tuple[str, torch.Size]]) -> dict[str, Tensor]:
+        """The entries wanted under their names in this project.
 
+        Old checkpoints do not count batches; the count, which only an averaging normalisation reads, is 0 then.
+        """
+        taken = {}
+        for published, (name, shape) in wanted.items():
+            value = self.entries.pop(published, None)
+            if value is None and published.endswith('num_batches_tracked'):
+                value = torch.tensor(0)
+            if value is None:
+                self.problems.append(f'{published} is missing')
+            elif value.shape != shape:
+                self.problems.append(f'{published} has shape {tuple(value.shape)}, expected is {tuple(shape)}')
+            else:
+                taken[name] = value
+        return taken
 
-def refuse_if(problems: list[str]) -> None:
-    """Raises ValueError with the first few problems, if there are any."""
-    if problems:
-        more = f'\n  and {len(problems) - 5} more' if len(problems) > 5 else ''
-        raise ValueError('not a network of the published family:\n  ' + '\n  '.join(problems[:5]) + more)
+    def close(self) -> None:
+        """Raises ValueError with all that is wrong, entries that nobody took included."""
+        problems = self.problems + [f'{name} is unknown' for name in self.entries]
+        if problems:
+            raise ValueError(f'{len(problems)} entries do not match:\n  ' + '\n  '.join(problems))
 
 
 def find_depth(names: list[str], prefix: str) -> int:
-    """Depth of the ResNet whose entries are named."""
+    """Depth of the ResNet whose entries are named, or of the nearest one.
+
+    Raises:
+        ValueError: If none of its stages is there.
+    """
     blocks = {tuple(name.removeprefix(prefix).split('.')[:2]) for name in names if name.startswith(f'{prefix}layer')}
     counts = tuple(sum(layer == f'layer{i}' for layer, _ in blocks) for i in range(1, 5))
-    if counts not in DEPTHS:
-        known = ', '.join(f'{blocks} (ResNet-{depth})' for blocks, depth in DEPTHS.items())
-        refuse_if([f'the stages of the backbone have {counts} blocks, known are {known}'])
-    return DEPTHS[counts]
+    if not any(counts):
+        has = ', '.join(names[:3]) or 'nothing'
+        raise ValueError(f'it has no ResNet ({prefix}layer1 to layer4), but {has}, ...')
+    return DEPTHS[min(DEPTHS, key=lambda known: sum(abs(i - j) for i, j in zip(known, counts)))]
 
 
-def convert(source: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
+def convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     """Converts a state dict.
 
     Args:
-        source (dict[str, Tensor]): Of a published network or of its ImageNet backbone.
+        state (dict[str, Tensor]): Of a published network or of its ImageNet backbone.
 
     Returns:
         tuple[dict[str, Tensor], dict]: The state dict of this project, and what was found: the kind, the depth and the
@@ -109,27 +118,26 @@ def convert(source: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     Raises:
         ValueError: If any entry does not match by name and shape.
     """
-    source = {name.removeprefix('module.'): value for name, value in source.items()}
-    is_network = any(name.startswith('backbone.') for name in source)
+    source = Source({name.removeprefix('module.'): value for name, value in state.items()})
+    is_network = any(name.startswith('backbone.') for name in source.entries)
     prefix = 'backbone.' if is_network else ''
-    found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(source), prefix))
+    found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(source.entries), prefix))
     model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model
     with torch.device('meta'):
         backbone = MODELS.build({**model.backbone, 'depth': found['depth']})
-    parts = take(source, published_names(backbone, BACKBONE, prefix))
+    parts = source.take(published_names(backbone, BACKBONE, prefix))
     if is_network:
         parts, found['num_classes'] = convert_heads(source, model.decode_head, parts)
     else:
-        source.pop('fc.weight', None), source.pop('fc.bias', None)
-    refuse_if([f'{name} is unknown' for name in source])
+        source.entries.pop('fc.weight', None), source.entries.pop('fc.bias', None)
+    source.close()
     return parts, found
 
 
-def convert_heads(source: dict[str, Tensor], decode_head: dict, backbone: dict[str, Tensor]) -> tuple[dict, int]:
+def convert_heads(source: Source, decode_head: dict, backbone: dict[str, Tensor]) -> tuple[dict, int]:
     """Completes a converted backbone to the student, the teacher and the head that propagates; counts the classes."""
-    if 'classifier.weight' not in source:
-        refuse_if(['classifier.weight is missing'])
-    num_classes = len(source['classifier.weight'])
+    classifier = source.entries.get('classifier.weight')
+    num_classes = len(classifier) if classifier is not None and classifier.ndim else decode_head['num_classes']
     with torch.device('meta'):
         decode_head = MODELS.build({**decode_head, 'num_classes': num_classes})
         method = load_config(str(CONFIGS / 'methods/derprop_published.py')).method
@@ -139,53 +147,13 @@ def convert_heads(source: dict[str, Tensor], decode_head: dict, backbone: dict[s
             'in_channels': decode_head.in_channels[-1],
         }
         propagation_head = MODELS.build(head_config)
-    heads = take(source, published_names(decode_head, DECODE_HEAD))
+    heads = source.take(published_names(decode_head, DECODE_HEAD))
     network = {f'backbone.{n}': v for n, v in backbone.items()} | {f'decode_head.{n}': v for n, v in heads.items()}
     state = {f'{role}.{name}': value for role in ('student', 'teacher') for name, value in network.items()}
-    if any(name.startswith(('proj.', 'corr.')) for name in source):
-        head = take(source, published_names(propagation_head, PROPAGATION_HEAD))
+    if any(name.startswith(('proj.', 'corr.')) for name in source.entries):
+        head = source.take(published_names(propagation_head, PROPAGATION_HEAD))
         state |= {f'propagation_head.{name}': value for name, value in head.items()}
     return state, num_classes
-
-
-def numpy_numbers() -> contextlib.AbstractContextManager:
-    """Lets torch.load read NumPy numbers: training scripts save scores beside the weights."""
-    if torch.__version__ < '2.6':  # cannot be told the names that other versions of NumPy have for them
-        return contextlib.nullcontext()
-    scalar = np.float64(0).__reduce__()[0]
-    names = [(scalar, f'numpy.{core}.multiarray.scalar') for core in ('core', '_core')]
-    return torch.serialization.safe_globals([*names, np.dtype, *(type(np.dtype(t)) for t in ('float32', 'float64'))])
-
-
-def read(path: str) -> dict[str, Tensor]:
-    """The state dict of a checkpoint; it may be nested, as ``model`` or ``state_dict``.
-
-    Raises:
-        ValueError: If the file holds anything but tensors, numbers and texts.
-    """
-    try:
-        with numpy_numbers():
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f'it holds more than weights, and is not read: {error}') from error
-    for key in ('model', 'state_dict'):
-        if isinstance(checkpoint, dict) and isinstance(checkpoint.get(key), dict):
-            checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, dict) or not all(isinstance(value, Tensor) for value in checkpoint.values()):
-        raise ValueError('it holds no state dict, neither at its top nor under "model" or "state_dict"')
-    return checkpoint
-
-
-def write(checkpoint: dict, path: str) -> None:
-    """Saves a checkpoint, whole or not at all."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    unfinished = f'{path}.{os.getpid()}.tmp'
-    try:
-        torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
 
 
 def main() -> None:
@@ -195,10 +163,12 @@ def main() -> None:
     args = parser.parse_args()
     init_default_scope('mmseg')
     try:
-        state, found = convert(read(args.source))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'{args.source}: {error}') from None
-    write(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
+        state, found = convert(state_dict_of(read_checkpoint(args.source)))
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    except ValueError as error:
+        raise SystemExit(f'{args.source}: {error}\n{FAMILY}') from None
+    write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
     print(f'{args.out}: {len(state)} entries, ' + ', '.join(f'{key} {value}' for key, value in found.items()))
 
 

@@ -15,4 +15,8 @@ method = dict(
     perturb_ratio=0.5,
     predict_on='student',
 )
-custom_hooks = [dict(type='PseudoLabelHook', alpha=0.0)]
+custom_hooks = [
+    dict(type='PseudoLabelHook', alpha=0.0),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+]

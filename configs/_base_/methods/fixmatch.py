@@ -7,4 +7,8 @@ method = dict(
     cutmix_predictor='student',
     predict_on='student',
 )
-custom_hooks = [dict(type='PseudoLabelHook', alpha=0.0)]
+custom_hooks = [
+    dict(type='PseudoLabelHook', alpha=0.0),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+]

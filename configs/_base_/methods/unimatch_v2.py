@@ -12,4 +12,8 @@ method = dict(
     cutmix_predictor='own',
     predict_on='teacher',
 )
-custom_hooks = [dict(type='PseudoLabelHook', alpha=0.0, teacher_interval='step', teacher_momentum=0.996)]
+custom_hooks = [
+    dict(type='PseudoLabelHook', alpha=0.0, teacher_interval='step', teacher_momentum=0.996),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+]

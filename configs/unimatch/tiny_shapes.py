@@ -1,0 +1,12 @@
+# UniMatch (arXiv 2208.09910) on the embedded data set, otherwise as ../derprop/tiny_shapes.py.
+_base_ = [
+    '../_base_/models/deeplabv3plus_tiny.py',
+    '../_base_/datasets/shapes_semi.py',
+    '../_base_/methods/unimatch.py',
+    '../_base_/schedules/shapes_further_800.py',
+    '../_base_/default_runtime.py',
+]
+model = dict(_delete_=True, segmentor=_base_.model, num_classes=6, **_base_.method)
+train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=_base_.two_strong_pipeline)))
+optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
+val_cfg = dict(type='TeacherStudentValLoop')

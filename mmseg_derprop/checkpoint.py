@@ -1,0 +1,138 @@
+"""Checkpoints, read without running what they hold, and written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from contextlib import AbstractContextManager, nullcontext
+from glob import escape, glob
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+
+def read_checkpoint(path: str, mmap: bool = False) -> dict:
+    """Reads a checkpoint onto the CPU; code in it is not run.
+
+    Args:
+        path (str): Of a file.
+        mmap (bool): Whether tensors are only read when they are looked at.
+
+    Returns:
+        dict: What the file holds.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is no checkpoint, or holds more than tensors, numbers, texts and the engine's histories.
+    """
+    try:
+        with _engine_types():
+            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except OSError:
+        raise
+    except Exception as error:  # a file of another kind fails in any way
+        refused = re.search(r'(?<=GLOBAL )\S+', str(error))  # torch's own message advises to run it
+        reason = f'it holds more than weights ({refused[0]})' if refused else 'it is cut off, or no PyTorch checkpoint'
+        raise ValueError(f'{reason}, and is not read') from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f'it holds a {type(checkpoint).__name__}, but a checkpoint is a dict')
+    return checkpoint
+
+
+def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
+    """The state dict in a checkpoint, at its top or under ``model`` or ``state_dict``.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for key in ('model', 'state_dict'):
+        if isinstance(checkpoint.get(key), dict):
+            checkpoint = checkpoint[key]
+    if not all(isinstance(value, Tensor) for value in checkpoint.values()):
+        raise ValueError('it holds no state dict, neither at its top nor under "model" or "state_dict"')
+    return checkpoint
+
+
+def write_checkpoint(checkpoint: dict, path: str) -> None:
+    """Saves a checkpoint, whole or not at all; makes its folder."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    unfinished = f'{path}.{os.getpid()}.tmp'
+    try:
+        torch.save(checkpoint, unfinished)
+        os.replace(unfinished, path)
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+
+
+def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
+    """Finds the newest checkpoint in a folder that a run can go on from.
+
+    Checkpoints themselves tell when they were written; their files may have been copied. Those without an optimiser,
+    such as the best ones, are passed over.
+
+    Args:
+        folder (str): Of a run; it need not exist.
+
+    Returns:
+        tuple[str | None, dict[str, str]]: Its path, and of each file that is no whole checkpoint the reason.
+    """
+    refused, found = {}, []
+    for path in glob(os.path.join(escape(folder), '*.pth')):
+        try:
+            checkpoint = read_checkpoint(path, mmap=True)
+            meta = checkpoint.get('meta', {})
+            if 'optimizer' in checkpoint and 'iter' in meta:
+                found.append((meta.get('time', ''), meta['iter'], path))
+        except (ValueError, OSError) as error:
+            refused[path] = str(error)
+    for *_, path in sorted(found, reverse=True):
+        try:
+            check_whole(path)
+            return path, refused
+        except ValueError as error:
+            refused[path] = str(error)
+    return None, refused
+
+
+def check_whole(path: str) -> None:
+    """Raises ValueError unless all of a file is as it was written, by its check sums."""
+    try:
+        with ZipFile(path) as file:
+            damaged = file.testzip()
+    except BadZipFile as error:
+        raise ValueError(f'it is cut off, or no PyTorch checkpoint ({error})') from error
+    if damaged:
+        raise ValueError(f'it is damaged in {damaged}')
+
+
+def _engine_types() -> AbstractContextManager:
+    """Lets torch.load read what MMEngine saves beside the weights: histories of scalars, NumPy's arrays and numbers."""
+    functions: dict[str, Any] = {'builtins.getattr': _method_of_history}
+    numpy_functions: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
+    for function in numpy_functions:
+        for core in ('core', '_core'):  # its name before and since NumPy 2
+            functions[f'numpy.{core}.multiarray.{function.__name__}'] = function
+    dtypes = {type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')}
+    if torch.__version__ < '2.6':  # cannot be told other names than a function's own
+        functions['builtins.getattr'] = getattr
+        allowed: list = list(set(functions.values()))
+    else:
+        allowed = [(function, name) for name, function in functions.items()]
+    allowed += [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
+    if torch.__version__ < '2.5':  # has no context for it
+        torch.serialization.add_safe_globals(allowed)
+        return nullcontext()
+    return torch.serialization.safe_globals(allowed)
+
+
+def _method_of_history(owner: object, name: str) -> object:
+    """A history names its statistics' methods; nothing else may be looked up."""
+    if owner is not HistoryBuffer:
+        raise pickle.UnpicklingError(f'attribute {name} of {owner!r}')
+    return getattr(owner, name)

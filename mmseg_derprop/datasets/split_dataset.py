@@ -1,0 +1,111 @@
+"""The training data of a supervised config, split into labelled and unlabelled images."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Sequence
+
+from mmengine import fileio
+from mmengine.dataset import BaseDataset
+from mmseg.registry import DATASETS
+
+from .pipelines import semi_pipelines
+from .semi_dataset import SemiDataset, build_labeled, load_labeled
+
+
+@DATASETS.register_module()
+class SplitDataset(SemiDataset):
+    """A :class:`SemiDataset` that takes its images, labels and geometry from a supervised config.
+
+    Labelled images are read as the supervised data set reads them: class, folders, suffixes, label mapping and
+    ``reduce_zero_label`` are its own. Around it RepeatDataset, ClassBalancedDataset and MultiImageMixDataset fall
+    away, since the sampler repeats the labelled images; of a ConcatDataset the list ``labeled`` chooses the first part
+    that has all of its images and labels, and without a list all parts serve. :func:`semi_pipelines` makes the
+    pipelines.
+
+    Args:
+        supervised (dict): Config of the supervised training data, ``_base_.train_dataloader.dataset``.
+        unlabeled (str | dict): List of unlabelled images in the folders of the labelled ones, or a folder of its own;
+            as ``ann_file``, relative to the supervised data set's ``data_root``. A dict goes to ``UnlabeledDataset``.
+        labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
+        crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
+        branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
+        lazy_init (bool): As for :class:`SemiDataset`.
+
+    Raises:
+        FileNotFoundError: If a data root, list, image or label file does not exist.
+        ValueError: If a list or folder names no image, or there is no crop size.
+    """
+
+    def __init__(
+        self,
+        supervised: dict,
+        unlabeled: str | dict,
+        labeled: str = '',
+        crop_size: tuple[int, int] | None = None,
+        branches: Sequence[str] = ('weak', 'strong'),
+        lazy_init: bool = False,
+    ) -> None:
+        parts = supervised_parts(supervised)
+        pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
+        configs = [{**part, 'pipeline': pipeline} for part, (pipeline, _) in zip(parts, pipelines)]
+        sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
+        config = _unlabeled_config(unlabeled, sources[0], pipelines[0][1])
+        super().__init__(sources, config, lazy_init=lazy_init)
+
+
+def supervised_parts(dataset: dict) -> list[dict]:
+    """The data sets inside wrappers, each with the pipelines of its wrappers behind its own.
+
+    Args:
+        dataset (dict): Config of a data set, wrapped or not.
+
+    Returns:
+        list[dict]: Configs; several if a ConcatDataset is among the wrappers.
+    """
+    if not ('datasets' in dataset or 'dataset' in dataset):
+        return [dict(dataset)]
+    inner = dataset['datasets'] if 'datasets' in dataset else [dataset['dataset']]
+    parts = [part for entry in inner for part in supervised_parts(entry)]
+    outer = list(dataset.get('pipeline') or [])
+    return [{**part, 'pipeline': [*(part.get('pipeline') or []), *outer]} for part in parts]
+
+
+def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
+    """The first source that has all images and labels of a list."""
+    errors = []
+    for config in configs:
+        try:
+            source = build_labeled({**config, 'ann_file': ann_file})
+            load_labeled(source)
+        except FileNotFoundError as error:
+            errors.append(error)
+        else:
+            return source
+    if len(errors) == 1:
+        raise errors[0]
+    reasons = ''.join(f'\n  datasets[{index}]: {error}' for index, error in enumerate(errors))
+    raise FileNotFoundError(
+        f'None of the {len(configs)} training data sets has all images and labels of {ann_file}; write a list for one '
+        f'of them.{reasons}'
+    )
+
+
+def _unlabeled_config(unlabeled: str | dict, source: BaseDataset, pipeline: list[dict]) -> dict:
+    config: dict = dict(type='UnlabeledDataset', pipeline=pipeline)
+    if not isinstance(unlabeled, str):
+        return {**config, **unlabeled}
+    backend_args = getattr(source, 'backend_args', None)
+    path = osp.join(source.data_root or '', unlabeled)
+    config['backend_args'] = backend_args
+    if fileio.isdir(path, backend_args=backend_args):
+        return {**config, 'data_prefix': dict(img_path=path)}
+    # A list is of the same folders, where labels may lie too: they serve statistics only. The data set has joined its
+    # data_root to them.
+    return {
+        **config,
+        'ann_file': path,
+        'data_prefix': dict(source.data_prefix),
+        'img_suffix': source.img_suffix,
+        'seg_map_suffix': source.seg_map_suffix,
+    }

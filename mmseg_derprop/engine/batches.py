@@ -1,0 +1,63 @@
+"""Batches of a training run, from any iteration on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mmengine.dist import get_rank
+from mmengine.runner import IterBasedTrainLoop
+
+from ..datasets import SemiSampler
+from ..randomness import seed_loading, seed_step
+
+
+class Batches:
+    """What the engine's loop takes its batches from, in place of its own iterator.
+
+    With each batch all generators are seeded from the run's seed, rank and iteration. A resumed run begins at once
+    where a :class:`SemiSampler` is: MMEngine 0.10 would read all earlier batches again. Other samplers are the
+    engine's own matter.
+
+    Args:
+        loop (IterBasedTrainLoop): Takes them; its sampler is where it shall begin.
+        seed (int): Of the run.
+        before (Callable): Called before each batch, while no iteration runs.
+    """
+
+    def __init__(self, loop: IterBasedTrainLoop, seed: int, before: Callable[[], None]) -> None:
+        self.loop, self.seed, self.before = loop, seed, before
+        self.waiting = False
+        self._engines = loop.dataloader_iterator
+        self._knows_place = isinstance(loop.dataloader.sampler, SemiSampler)
+        self._source: Iterator | None = None
+        # The original engine skips batches by taking them.
+        self._to_skip = 0 if hasattr(self._engines, 'skip_iter') else loop.iter
+        if self._knows_place:
+            self._engines = None
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def skip_iter(self, num_iters: int) -> None:
+        """Passes over the batches of earlier iterations; called by the engine."""
+        if not self._knows_place:
+            self._engines.skip_iter(num_iters)
+
+    def __next__(self) -> Any:
+        if self._to_skip:
+            self._to_skip -= 1
+            return None if self._knows_place else next(self._engines)
+        self.before()
+        place = self.seed, get_rank(), self.loop.iter
+        if self._source is None:
+            self._source = iter(self.loop.dataloader) if self._knows_place else self._engines
+        if not self._knows_place:
+            seed_loading(*place)
+        self.waiting = True
+        try:
+            batch = next(self._source)
+        finally:
+            self.waiting = False
+        seed_step(*place)  # last: a loader that begins draws from the generators
+        return batch

@@ -1,0 +1,125 @@
+"""Stops a run, or skips a step, whose losses are no numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import Tensor, nn
+
+from ..models.checks import check_choice
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Watches the losses for NaN and infinity, and names the terms and the images of the batch.
+
+    Losses are judged before a loss scale: where gradients overflow in float16 while the losses are finite, the
+    scaler skips the step as always. All processes decide alike, whichever of them has the loss.
+
+    Args:
+        action (str): ``'stop'``: the run ends, before teacher, log or checkpoint take anything from the step; the
+            losses are read where the engine has waited for them anyway. ``'skip'``: parameters and optimiser stay
+            as they are, and running statistics, threshold and every other buffer go back to what they were before
+            the iteration; this copies them in each iteration, and waits for the device before each optimiser step.
+            With gradient accumulation the whole optimiser step is skipped.
+        limit (int): Iterations of a run, resumed ones included, that may be skipped; one more stops it. The message
+            hub, which checkpoints carry, counts them as ``non_finite_iters``.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+        FloatingPointError: In training, if a loss is not finite.
+    """
+
+    # Behind the engine's own look at the losses, before whatever uses what the step left.
+    priority = 'HIGH'
+
+    def __init__(self, action: str = 'stop', limit: int = 10) -> None:
+        check_choice('action', action, ('stop', 'skip'))
+        if limit < 0:
+            raise ValueError(f'limit = {limit}, but the number of iterations that may be skipped is at least 0.')
+        self.action = action
+        self.limit = limit
+        self.losses: dict[str, Tensor] = {}
+        self.bad: Tensor | None = None
+        self.spoilt = False
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Registers the observers."""
+        self.model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        self.handles = [self.model.register_forward_hook(self.watch)]
+        if self.action == 'skip':
+            self.handles.append(runner.optim_wrapper.optimizer.register_step_pre_hook(self.drop))
+
+    def after_train(self, runner: Runner) -> None:
+        """Removes them."""
+        for handle in self.handles:
+            handle.remove()
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Keeps what a forward pass changes."""
+        if self.action == 'skip':
+            training = (module for module in self.model.modules() if module.training)
+            self.kept = [(buffer, buffer.clone()) for module in training for buffer in module.buffers(recurse=False)]
+
+    def watch(self, module: nn.Module, args: tuple, output: Any) -> None:
+        """Judges the losses of a forward pass, without waiting for them."""
+        if module.training and isinstance(output, dict):
+            flat = {k: sum(x.mean() for x in v) if isinstance(v, list) else v.mean() for k, v in output.items()}
+            self.losses = {name: value.detach() for name, value in flat.items() if 'loss' in name}
+            self.bad = (~torch.stack([value.float() for value in self.losses.values()]).isfinite()).any().int()
+            all_reduce(self.bad, 'max')
+
+    def drop(self, optimizer: torch.optim.Optimizer, *args) -> None:
+        """Without gradients an optimiser moves nothing."""
+        if self.spoilt or (self.bad is not None and self.bad.item()):
+            optimizer.zero_grad(set_to_none=True)
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Says what is not finite, and stops or goes on."""
+        bad = self.bad is not None and bool(self.bad.item())
+        self.spoilt = (self.spoilt or bad) and not runner.optim_wrapper.should_update()
+        if not bad:
+            return
+        message = f'Iteration {runner.iter + 1} has losses that are not finite. {self.describe(data_batch)}'
+        if self.action == 'stop':
+            raise FloatingPointError(
+                f"{message}. To leave such steps out, set action='skip' of NonFiniteHook in custom_hooks."
+            )
+        with torch.no_grad():
+            for buffer, before in self.kept:
+                buffer.copy_(before)
+        count = runner.message_hub.runtime_info.get('non_finite_iters', 0) + 1
+        runner.message_hub.update_info('non_finite_iters', count)
+        if count > self.limit:
+            raise FloatingPointError(
+                f'{message}. {count} iterations would be skipped, but the limit of NonFiniteHook is {self.limit}.'
+            )
+        runner.logger.warning(f'{message}. It is skipped ({count} of at most {self.limit}).')
+
+    def describe(self, data_batch: dict | None) -> str:
+        """The terms that are not finite and the images, of all processes that have such terms."""
+        terms = {name: value.item() for name, value in self.losses.items() if not value.isfinite()}
+        reports = all_gather_object((terms, image_paths(data_batch)))
+        lines = []
+        for rank, (terms, images) in enumerate(reports):
+            if terms:
+                where = f'Process {rank}: ' if len(reports) > 1 else ''
+                values = ', '.join(f'{name} = {value}' for name, value in terms.items())
+                lines.append(f'{where}{values}; images: {", ".join(images)}')
+        return '. '.join(lines)
+
+
+def image_paths(data_batch: dict | None) -> list[str]:
+    """Paths of the images of a batch, of all its branches, each once."""
+    samples = (data_batch or {}).get('data_samples', [])
+    branches = samples.values() if isinstance(samples, dict) else [samples]
+    return list(dict.fromkeys(str(s.get('img_path', '(no img_path)')) for branch in branches for s in branch))

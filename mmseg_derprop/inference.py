@@ -1,0 +1,235 @@
+"""Predictions on images that belong to no data set: what the tools for people share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
+from mmengine.structures import PixelData
+from mmseg.apis import init_model
+from mmseg.datasets import BaseSegDataset
+from mmseg.models import BaseSegmentor
+from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .image_files import ImageFile
+
+
+class ImageDataset(Dataset):
+    """Images through the pipeline of a test.
+
+    An item is a dict of ``image`` and either ``data``, what the pipeline makes, or ``error``, why there is none: one
+    broken file must not end a long run.
+
+    Args:
+        images (Sequence[ImageFile]): The images.
+        pipeline (list[dict]): As :func:`inference_pipeline` gives it.
+    """
+
+    def __init__(self, images: Sequence[ImageFile], pipeline: list[dict]) -> None:
+        init_default_scope('mmseg')
+        self.images = images
+        self.pipeline = Compose(pipeline)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        try:
+            data = self.pipeline(dict(img_path=image.path))
+            return (
+                dict(image=image, error='its pipeline gives nothing') if data is None else dict(image=image, data=data)
+            )
+        except Exception as error:  # each decoder raises its own
+            return dict(image=image, error=' '.join(f'{type(error).__name__}: {error}'.split()))
+
+
+def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
+    """The config's pipeline for tests, without the annotations that it loads.
+
+    Args:
+        config (Config): Of the model and its data.
+        tta (bool): Whether to take ``tta_pipeline`` instead.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    name = 'tta_pipeline' if tta else 'test_dataloader.dataset.pipeline'
+    part: Any = config
+    for key in name.split('.'):
+        part = part.get(key) or {}
+    pipeline = part or ([] if tta else config.get('test_pipeline'))
+    if not pipeline:
+        raise ValueError(f'{config.filename} has no {name}, which says how images are loaded and resized: add it')
+    return _without_annotations(pipeline)
+
+
+def _without_annotations(pipeline: Sequence) -> list:
+    kept = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):  # the alternatives of TestTimeAug
+            step = _without_annotations(step)
+            if not step:
+                continue
+        else:
+            kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
+            if kind.rpartition('.')[-1].startswith('Load') and 'Annotation' in kind:
+                continue
+            if 'transforms' in step:
+                step = {**step, 'transforms': _without_annotations(step['transforms'])}
+        kept.append(step)
+    return kept
+
+
+def load_segmentor(
+    config: Config, checkpoint: str, device: str = 'cpu', predict_on: str | None = None
+) -> tuple[BaseSegmentor, dict]:
+    """Builds the segmentor of a config and loads a checkpoint, of this package or of plain MMSegmentation.
+
+    The segmentor's ``dataset_meta`` has ``classes`` and ``palette``: the checkpoint's, else those of the config's test
+    data, else numbers and drawn colours.
+
+    Args:
+        config (Config): The config.
+        checkpoint (str): Path of the checkpoint.
+        device (str): Where the segmentor goes.
+        predict_on (str, optional): ``'teacher'`` or ``'student'`` of a SemiSegmentor.
+
+    Returns:
+        tuple[BaseSegmentor, dict]: The segmentor in evaluation mode, and what the checkpoint holds.
+
+    Raises:
+        ValueError: If the model has no such network, or the checkpoint lacks parameters of the network.
+    """
+    if predict_on and config.model.type != 'SemiSegmentor':
+        raise ValueError(f'--predict-on chooses a network of a SemiSegmentor; this model is a {config.model.type}')
+    if predict_on:
+        config.model.predict_on = predict_on
+    if 'data_preprocessor' in config:  # as the runner does
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
+    model = init_model(config, device='cpu')
+    network = getattr(model, 'evaluated', model)
+    for parameter in network.parameters():
+        nn.init.constant_(parameter, torch.nan)  # so that what the checkpoint lacks is seen
+    loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
+    # The engine would only warn and go on with random weights.
+    needed = {key: value for key, value in network.named_parameters() if not key.startswith('auxiliary_head')}
+    missing = [key for key, value in needed.items() if value.isnan().any()]
+    if missing:
+        raise ValueError(
+            f'{checkpoint} has no valid weights for {len(missing)} of {len(needed)} parameters of the network, first '
+            f'{missing[0]}: give the config that the checkpoint was trained with'
+        )
+    model.dataset_meta = _dataset_meta(config, loaded.get('meta', {}), model.num_classes)
+    return model.to(device), loaded
+
+
+def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+    sources: list[dict[str, Any]] = [
+        meta.get('dataset_meta') or {},
+        dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')),  # MMSegmentation 0.x
+        {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
+    ]
+    numbers = dict(classes=[str(number) for number in range(num_classes)])
+    found = next((source for source in sources if len(source.get('classes') or ()) == num_classes), numbers)
+    classes, palette = list(found['classes']), found.get('palette') or []
+    if len(palette) != num_classes:
+        # A data set without files draws a palette for its classes.
+        palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
+    return dict(classes=classes, palette=[list(colour) for colour in palette])
+
+
+class MeanProbabilityTTA(BaseTTAModel):
+    """Test-time augmentation that keeps the mean probabilities.
+
+    MMSegmentation's SegTTAModel keeps the labels only. Here ``seg_logits`` is the logarithm of the mean, of which the
+    softmax is the mean again. The segmentor must have an output channel for each class.
+    """
+
+    def merge_preds(self, data_samples_list: list) -> list[SegDataSample]:
+        """Merges the predictions of each image's augmentations.
+
+        Args:
+            data_samples_list (list[Sequence[SegDataSample]]): Of each image.
+
+        Returns:
+            list[SegDataSample]: One of each image.
+        """
+        merged = []
+        for samples in data_samples_list:
+            mean: Tensor = sum(s.seg_logits.data.float().softmax(0) for s in samples) / len(samples)
+            sample = SegDataSample(metainfo=samples[0].metainfo)
+            sample.seg_logits = PixelData(data=mean.log())
+            sample.pred_sem_seg = PixelData(data=mean.argmax(0, keepdim=True))
+            merged.append(sample)
+        return merged
+
+
+def confidence(sample: SegDataSample) -> Tensor:
+    """Probability that a prediction gives to its own labels.
+
+    Args:
+        sample (SegDataSample): With ``seg_logits`` (K, H, W) and ``pred_sem_seg`` (1, H, W). MMSegmentation has
+            taken the sigmoid of a single channel already.
+
+    Returns:
+        Tensor: (H, W) float32 within 0 .. 1.
+    """
+    logits = sample.seg_logits.data.float()
+    if len(logits) == 1:
+        return torch.where(sample.pred_sem_seg.data[0].bool(), logits[0], 1 - logits[0])
+    return logits.softmax(0).amax(0)
+
+
+@torch.no_grad()
+def predict(
+    model: BaseModel, dataset: ImageDataset, batch_size: int = 1, workers: int = 0
+) -> Iterator[tuple[ImageFile, SegDataSample | None, str]]:
+    """Predicts images in their order.
+
+    Args:
+        model (BaseModel): A segmentor, or its test-time augmentation.
+        dataset (ImageDataset): The images.
+        batch_size (int): Images of one size that follow each other go through the network together, at most so many.
+        workers (int): Processes that load images.
+
+    Yields:
+        tuple[ImageFile, SegDataSample | None, str]: The image; its prediction at its own size, or None and why it
+        could not be loaded.
+    """
+    loader = DataLoader(
+        dataset, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread if workers else None
+    )
+    for batch in loader:
+        for _, group in groupby(batch, key=_size):
+            items = list(group)
+            if 'error' in items[0]:
+                yield from ((item['image'], None, item['error']) for item in items)
+                continue
+            samples = model.test_step(pseudo_collate([item['data'] for item in items]))
+            yield from ((item['image'], sample, '') for item, sample in zip(items, samples))
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _size(item: dict) -> tuple | None:
+    """What images of a batch must have in common: their size, that of each augmentation; None without image."""
+    if 'error' in item:
+        return None
+    inputs = item['data']['inputs']
+    return tuple(tuple(i.shape) for i in (inputs if isinstance(inputs, list) else [inputs]))

@@ -1,0 +1,426 @@
+"""Runs that are killed, stopped, or have no room, and go on as if nothing had been. KILLS says how often."""
+
+import copy
+import itertools
+import multiprocessing
+import os
+import random
+import resource
+import signal
+import socket
+import stat
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from mmseg_derprop.checkpoint import check_whole, newest_checkpoint, read_checkpoint
+from mmseg_derprop.config import load_config
+from mmseg_derprop.engine import whole_files
+
+ROOT = Path(__file__).resolve().parents[2]
+ITERATIONS = 10
+KILLS = int(os.environ.get('KILLS', 20))
+SEED = int(os.environ.get('KILLS_SEED', 0))
+_names = itertools.count()
+
+
+@HOOKS.register_module()
+class Touch(Hook):
+    """Tells the other process how far this one is, and acts when told to."""
+
+    def __init__(self, act=None):
+        self.act = act or {}
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        Path(runner.work_dir, 'reached').write_text(str(batch_idx))
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if self.act.get('kill_in_validation') == runner.iter:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Run:
+    """A run in a forked process, which has imported everything; it goes on from what its folder holds."""
+
+    def __init__(self, config, folder, prepare=lambda: None):
+        self.folder = Path(folder)
+        config = copy.deepcopy(config)
+        config.work_dir = str(folder)
+        config.experiment_name = config.visualizer.name = f'exact_{next(_names)}'
+        self.log = Path(f'{folder}.log')
+        (self.folder / 'reached').unlink(missing_ok=True)
+        self.process = multiprocessing.get_context('fork').Process(target=self._train, args=(config, prepare))
+        self.process.start()
+
+    def _train(self, config, prepare):
+        os.setsid()
+        with open(self.log, 'w') as file:
+            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, 'w', buffering=1) for number in (1, 2))
+        path, _ = newest_checkpoint(config.work_dir)
+        if path:
+            config.resume, config.load_from = True, path
+        prepare()
+        Runner.from_cfg(config).train()
+
+    def end(self):
+        """Its exit status."""
+        self.process.join(120)
+        return self.process.exitcode
+
+    def succeeds(self):
+        assert self.end() == 0, self.log.read_text()[-3000:]
+        return self
+
+    def wait_for(self, iteration):
+        """Until it is in an iteration."""
+        path, end = self.folder / 'reached', time.monotonic() + 60
+        while not (path.exists() and int(path.read_text() or -1) >= iteration):
+            assert self.process.is_alive() and time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.005)
+        return self
+
+    def begins(self):
+        """Until it trains, or has ended."""
+        while self.process.is_alive() and not (self.folder / 'reached').exists():
+            time.sleep(0.005)
+
+    def kill(self, after):
+        """Kills it after seconds, unless it ends before; returns whether."""
+        self.process.join(after)
+        killed = self.process.exitcode is None
+        if killed:
+            os.kill(self.process.pid, signal.SIGKILL)
+        self.process.join()  # with a limit it would wait for the workers too, which notice within 5 seconds
+        return killed
+
+    def left(self):
+        """Its processes that are still there."""
+        found = []
+        for path in Path('/proc').glob('[0-9]*/stat'):
+            try:
+                state, _, group = path.read_text().rsplit(')', 1)[1].split()[:3]
+            except OSError:
+                continue
+            if int(group) == self.process.pid and state != 'Z':
+                found.append(path.parent.name)
+        return found
+
+    def saved(self):
+        return sorted(path.name for path in self.folder.glob('*.pth'))
+
+
+def assert_same(found, wanted, name=''):
+    """Bit for bit, through dicts and lists."""
+    if isinstance(wanted, torch.Tensor):
+        assert torch.equal(found, wanted), name
+    elif isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), name
+        for key in wanted:
+            assert_same(found[key], wanted[key], f'{name}.{key}')
+    elif isinstance(wanted, (list, tuple)):
+        assert len(found) == len(wanted), name
+        for index, pair in enumerate(zip(found, wanted)):
+            assert_same(*pair, f'{name}[{index}]')
+    else:
+        assert found == wanted, name
+
+
+def assert_same_end(folder, other, iteration=ITERATIONS):
+    found, wanted = (read_checkpoint(str(f / f'iter_{iteration}.pth')) for f in (folder, other))
+    for key in ('state_dict', 'optimizer', 'param_schedulers'):
+        assert_same(found[key], wanted[key], key)
+    for key in ('pseudo_label_epoch', 'teacher_steps', 'best_score'):
+        assert_same(*(c['message_hub']['runtime_info'].get(key) for c in (found, wanted)), key)
+
+
+@pytest.fixture
+def config(semi_config):
+    """Makes configs of short runs that save after each iteration."""
+
+    def make(options=None, workers=0, val=False, **kwargs):
+        checkpoint = ConfigDict(type='ExactCheckpointHook', interval=1, max_keep_ckpts=1)
+        made = semi_config(
+            {
+                'train_cfg.max_iters': ITERATIONS,
+                'train_dataloader.num_workers': workers,
+                'train_dataloader.persistent_workers': workers > 0,
+            },
+            **kwargs,
+        )
+        made.default_hooks.checkpoint = checkpoint
+        made.custom_hooks.append(ConfigDict(type='Touch'))
+        made.merge_from_dict(options or {})
+        if not val:
+            made.val_dataloader = made.val_cfg = made.val_evaluator = None
+        made.test_dataloader = made.test_cfg = made.test_evaluator = None
+        return made
+
+    return make
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+    """Folder, and seconds, of a run that nothing happened to; made once for each key."""
+    made = {}
+
+    def run(key, config):
+        if key not in made:
+            folder, start = tmp_path_factory.mktemp('whole') / key, time.monotonic()
+            Run(config, folder).succeeds()
+            made[key] = folder, time.monotonic() - start
+        return made[key]
+
+    return run
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_killed_at_random_moments(config, uninterrupted, tmp_path, workers):
+    whole, _ = uninterrupted('0', config())
+    _, seconds = uninterrupted(str(workers), config(workers=workers))
+    draw, number, killed = random.Random(SEED + workers), 0, []
+    while len(killed) < KILLS // 2:
+        run = Run(config(workers=workers), tmp_path / f'{number}')
+        if len(killed) % 2:  # half of the kills spare the start, which takes most of the time
+            run.begins()
+        if run.kill(draw.uniform(0, seconds * (0.5 if len(killed) % 2 else 1))):
+            reached = run.folder / 'reached'
+            killed.append(reached.read_text() if reached.exists() else 'start')
+        else:
+            run.succeeds()
+            assert_same_end(run.folder, whole)
+            number += 1
+    run = Run(config(workers=workers), tmp_path / f'{number}').succeeds()
+    assert_same_end(run.folder, whole)
+    assert run.saved() == [f'iter_{ITERATIONS}.pth']
+    print(f'{workers} workers, {seconds:.1f} s a run; killed in iteration {", ".join(killed)}; {number + 1} runs ended')
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cut_and_die(handle):
+    os.ftruncate(handle, os.fstat(handle).st_size // 2)
+    die()
+
+
+def holds_checkpoint(handle):
+    file = os.fstat(handle)
+    return stat.S_ISREG(file.st_mode) and file.st_size > 10000
+
+
+def when_third(act):
+    """Acts at the third call."""
+    calls = itertools.count(1)
+    return lambda *args: act(*args) if next(calls) == 3 else None
+
+
+def test_killed_while_writing(config, uninterrupted, tmp_path):
+    """Half written, written but unnamed, named but not pointed to, and before the old one goes."""
+    whole, _ = uninterrupted('0', config())
+    put = whole_files.WholeFileBackend.put
+
+    def stop_at(stage):
+        def prepare():
+            if stage == 'half':
+                third = when_third(cut_and_die)
+                os.fsync = lambda handle: holds_checkpoint(handle) and third(handle)
+            elif stage == 'unnamed':
+                third, replace = when_third(die), os.replace
+                os.replace = lambda a, b: (str(b).endswith('.pth') and third(), replace(a, b))
+            elif stage == 'named':
+                third = when_third(die)
+                whole_files.WholeFileBackend.put = lambda self, data, path: (
+                    put(self, data, path),
+                    str(path).endswith('.pth') and third(),
+                )
+            else:
+                whole_files.WholeFileBackend.remove = lambda self, path: die()
+
+        return prepare
+
+    for stage in ('half', 'unnamed', 'named', 'removing'):
+        run = Run(config(), tmp_path / 'run', stop_at(stage))
+        assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
+        for name in run.saved():
+            check_whole(str(run.folder / name))
+        assert len(run.saved()) == 2 if stage in ('named', 'removing') else 1
+        hidden = [path.name for path in run.folder.glob('.*')]
+        assert bool(hidden) == (stage in ('half', 'unnamed'))
+    run = Run(config(), tmp_path / 'run').succeeds()
+    assert_same_end(run.folder, whole)
+    assert run.saved() == [f'iter_{ITERATIONS}.pth'] and not list(run.folder.glob('.*'))
+
+
+@pytest.mark.parametrize('number, all_processes', [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_stopped_by_a_signal(config, uninterrupted, tmp_path, number, all_processes):
+    """Ctrl-C reaches the loader's workers too. Two batches make a step, and none is lost."""
+    options = {'optim_wrapper.accumulative_counts': 2, 'default_hooks.checkpoint.interval': -1}
+    whole, _ = uninterrupted('accumulated', config(options))
+    run = Run(config(options, workers=2), tmp_path / 'run').wait_for(3)
+    (os.killpg if all_processes else os.kill)(run.process.pid, number)
+    assert run.end() == 128 + number, run.log.read_text()[-3000:]
+    assert signal.Signals(number).name in run.log.read_text()
+    assert not run.left()
+    path, refused = newest_checkpoint(str(run.folder))
+    reached = read_checkpoint(path)['meta']['iter']
+    assert not refused and 4 <= reached < ITERATIONS and reached % 2 == 0
+    Run(config(options), run.folder).succeeds()
+    assert_same_end(run.folder, whole)
+
+
+def test_stopped_while_waiting_for_data(config, uninterrupted, tmp_path):
+    whole, _ = uninterrupted('0', config())
+    done = tmp_path / 'waits'
+
+    def slow_data():
+        from mmseg_derprop.datasets import SemiDataset
+
+        get = SemiDataset.__getitem__
+
+        def wait(self, index):
+            if getattr(index, 'draw', (0,))[0] and not done.exists():
+                done.touch()
+                time.sleep(60)
+            return get(self, index)
+
+        SemiDataset.__getitem__ = wait
+
+    run = Run(config({'default_hooks.checkpoint.interval': -1}), tmp_path / 'run', slow_data)
+    while not done.exists():
+        time.sleep(0.01)
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM
+    assert len(run.saved()) == 1
+    Run(config(), run.folder).succeeds()
+    assert_same_end(run.folder, whole)
+
+
+def test_a_damaged_newest_checkpoint_is_left_out(config, uninterrupted, tmp_path):
+    whole, _ = uninterrupted('0', config())
+    keep = {'default_hooks.checkpoint.max_keep_ckpts': 3}
+    run = Run(config({**keep, 'train_cfg.max_iters': 4}), tmp_path / 'run').succeeds()
+    assert run.saved() == ['iter_2.pth', 'iter_3.pth', 'iter_4.pth']
+    cut, flipped = run.folder / 'iter_4.pth', run.folder / 'iter_3.pth'
+    cut.write_bytes(cut.read_bytes()[:-1000])
+    data = bytearray(flipped.read_bytes())
+    data[len(data) // 2] ^= 1
+    flipped.write_bytes(data)
+    path, refused = newest_checkpoint(str(run.folder))
+    assert path == str(run.folder / 'iter_2.pth')
+    assert refused.keys() == {str(cut), str(flipped)} and 'cut off' in refused[str(cut)]
+
+
+def test_no_room_for_a_checkpoint(config, uninterrupted, tmp_path):
+    whole, _ = uninterrupted('0', config())
+    run = Run(config({'train_cfg.max_iters': 2}), tmp_path / 'run').succeeds()
+    size = (run.folder / 'iter_2.pth').stat().st_size
+    before = (run.folder / 'iter_2.pth').read_bytes()
+    config_ = config()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+
+    run = Run(config_, run.folder, limit)
+    assert run.end() == 1
+    said = run.log.read_text()
+    assert 'iter_3.pth could not be written' in said and 'make room, and go on with --resume' in said
+    assert run.saved() == ['iter_2.pth'] and (run.folder / 'iter_2.pth').read_bytes() == before
+    assert not list(run.folder.glob('.*'))
+
+
+def test_a_validation_that_was_cut_off_is_made_up_for(config, uninterrupted, tmp_path):
+    options = {
+        'train_cfg.val_interval': 5,
+        'default_hooks.checkpoint.save_best': 'teacher/mIoU',
+        'val_dataloader.num_workers': 0,
+    }
+    whole, _ = uninterrupted('validated', config(options, val=True))
+    for iteration in (5, 10):
+        act = {'custom_hooks.1.act': dict(kill_in_validation=iteration)}
+        run = Run(config({**options, **act}, val=True), tmp_path / 'run')
+        assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
+        assert f'iter_{iteration}.pth' in run.saved()
+    run = Run(config(options, val=True), run.folder).succeeds()
+    assert_same_end(run.folder, whole)
+    assert run.saved() == sorted(path.name for path in whole.glob('*.pth'))
+    assert len(run.saved()) == 2 and run.saved()[0].startswith('best_teacher_mIoU_iter_')
+    # And nothing is validated twice.
+    stamps = {path: path.stat().st_mtime_ns for path in run.folder.glob('*.pth')}
+    Run(config(options, val=True), run.folder).succeeds()
+    assert stamps == {path: path.stat().st_mtime_ns for path in run.folder.glob('*.pth')}
+
+
+def test_other_numbers_of_images_are_told(config, tmp_path):
+    run = Run(config({'train_cfg.max_iters': 4}), tmp_path / 'run').succeeds()
+    other = {'train_dataloader.batch_size': 5, 'train_dataloader.sampler.num_labeled': 2}
+    Run(config({**other, 'train_dataloader.sampler.num_unlabeled': 3}), run.folder).succeeds()
+    said = run.log.read_text()
+    assert 'is of 1 processes with 4 labelled and 4 unlabelled images a batch, of 4 and 12 images' in said
+    assert 'has 1 processes with 2 labelled and 3 unlabelled images' in said
+    assert 'epoch 1, after 4 of its unlabelled images' in said
+    state = read_checkpoint(str(run.folder / f'iter_{ITERATIONS}.pth'))['message_hub']['runtime_info']['sampler']
+    assert state['stream']['iteration'] == 4 and state['batch'] == (2, 3)
+
+
+def test_several_processes_stop_together(config, tmp_path):
+    """When one of them gets the signal; one process with twice the images goes on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+
+    def join(rank):
+        def prepare():
+            os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2', RANK=str(rank), LOCAL_RANK='0')
+            torch.distributed.init_process_group('gloo')
+
+        return prepare
+
+    half = {f'train_dataloader.{key}': n for key, n in (('batch_size', 4), ('sampler.num_labeled', 2))}
+    half |= {'train_dataloader.sampler.num_unlabeled': 2, 'train_cfg.max_iters': 1000}
+    options = {**half, 'launcher': 'pytorch', 'default_hooks.checkpoint.interval': -1}
+    options['model_wrapper_cfg'] = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    runs = []
+    for rank in range(2):
+        runs.append(Run(config(options), tmp_path / 'run', join(rank)))
+
+    runs[0].wait_for(3)
+    os.kill(runs[1].process.pid, signal.SIGTERM)
+    assert [run.end() for run in runs] == [128 + signal.SIGTERM] * 2, runs[0].log.read_text()[-3000:]
+    path, _ = newest_checkpoint(str(runs[0].folder))
+    reached = read_checkpoint(path)['meta']['iter']
+    run = Run(config({'train_cfg.max_iters': reached + 2}), runs[0].folder).succeeds()
+    assert 'is of 2 processes with 2 labelled' in run.log.read_text()
+
+
+def test_a_supervised_run_without_workers(uninterrupted, tmp_path, small_segmentor, shapes, quick_runs):
+    """With MMEngine's sampler and a data set of MMSegmentation."""
+    made = load_config(str(ROOT / 'configs/supervised/tiny_shapes.py'), {'data_root': str(shapes)})
+    made.model = small_segmentor
+    made.model.data_preprocessor.size = (96, 96)
+    made.merge_from_dict(
+        {
+            'train_cfg.max_iters': 6,
+            'train_dataloader.num_workers': 0,
+            'train_dataloader.persistent_workers': False,
+            'default_hooks.checkpoint': dict(interval=2, max_keep_ckpts=2),
+            'custom_hooks': [dict(type='Touch')],
+            'log_level': 'WARNING',
+        }
+    )
+    made.val_dataloader = made.val_cfg = made.val_evaluator = None
+    made.test_dataloader = made.test_cfg = made.test_evaluator = None
+    whole, _ = uninterrupted('supervised', made)
+    run = Run(made, tmp_path / 'run').wait_for(3)
+    os.kill(run.process.pid, signal.SIGKILL)
+    run.end()
+    Run(made, run.folder).succeeds()
+    assert_same_end(run.folder, whole, 6)

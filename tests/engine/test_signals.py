@@ -1,0 +1,69 @@
+"""Signals reach a run that trains, and nobody else."""
+
+import os
+import signal
+
+import pytest
+
+from mmseg_derprop.engine import signals
+from mmseg_derprop.engine.signals import StopSignals
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+
+
+@pytest.fixture
+def listening():
+    """Numbers that were received so far, by signals of a function that runs what it is given."""
+    before = [signal.getsignal(number) for number in signals.SIGNALS]
+    received = []
+
+    def train(act):
+        act()
+
+    stop = StopSignals(lambda: received.append(stop.number), train.__code__)
+    stop.start()
+    yield train, received, stop
+    stop.stop()
+    assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+
+
+@pytest.mark.parametrize('number', signals.SIGNALS)
+def test_noted_while_training(listening, capfd, number):
+    train, received, _ = listening
+    train(lambda: send(number))
+    assert received == [number]
+    assert f'{signal.Signals(number).name}: saving a checkpoint' in capfd.readouterr().err
+
+
+def test_launchers_pass_on_what_was_received_before(listening):
+    train, received, _ = listening
+    train(lambda: (send(signal.SIGINT), send(signal.SIGINT), send(signal.SIGTERM)))
+    assert received == [signal.SIGINT] * 3
+
+
+def test_a_second_ctrl_c_stops_at_once(listening, monkeypatch):
+    train, received, _ = listening
+    train(lambda: send(signal.SIGINT))
+    monkeypatch.setattr(signals, 'INSIST', 0)
+    with pytest.raises(KeyboardInterrupt):
+        train(lambda: send(signal.SIGINT))
+    assert received == [signal.SIGINT]
+
+
+def test_a_run_that_failed_listens_no_more(listening):
+    _, received, _ = listening
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+    assert not received
+
+
+def test_workers_leave_it_to_the_main_process(listening):
+    train, received, _ = listening
+    for number in signals.SIGNALS:
+        if (child := os.fork()) == 0:
+            train(lambda number=number: send(number))
+            os._exit(7 if received else 3)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert status == (3 if number == signal.SIGINT else 0)

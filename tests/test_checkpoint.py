@@ -1,0 +1,79 @@
+"""Checkpoints are read without running what they hold."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+
+from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
+
+
+class Harmful:
+    """Runs something where it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def test_what_the_engine_saves_is_read(tmp_path):
+    history = HistoryBuffer([1.0, 2.0], [1, 1])
+    saved = dict(
+        state_dict=dict(weight=torch.ones(2)),
+        message_hub=dict(loss=history, score=np.float64(0.5), counts=np.arange(3), flags=np.zeros(2, bool)),
+        meta=dict(iter=3, cfg='model = dict()', dataset_meta=dict(classes=('a', 'b'), palette=[[0, 0, 0]] * 2)),
+    )
+    torch.save(saved, tmp_path / 'x.pth')
+    found = read_checkpoint(str(tmp_path / 'x.pth'))
+    assert found['meta'] == saved['meta'] and torch.equal(state_dict_of(found)['weight'], torch.ones(2))
+    assert found['message_hub']['loss'].mean() == 1.5 and found['message_hub']['score'] == 0.5
+
+
+@pytest.mark.parametrize(
+    'harmful, name',
+    [
+        (Harmful(os.system, 'touch harmed'), 'system'),
+        (Harmful(eval, '1 + 1'), 'eval'),
+        (Path('x'), 'pathlib'),
+        (torch.nn.ReLU(), 'ReLU'),
+    ],
+)
+def test_anything_else_is_refused(tmp_path, monkeypatch, harmful, name):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(state_dict={}, meta=harmful), 'x.pth')
+    with pytest.raises(ValueError, match=rf'more than weights \(.*({name})'):
+        read_checkpoint('x.pth')
+    assert not Path('harmed').exists()
+
+
+@pytest.mark.skipif(torch.__version__ < '2.6', reason='older versions cannot be told what a name stands for')
+def test_only_histories_are_asked_for_their_methods(tmp_path):
+    torch.save(dict(a=Harmful(getattr, np.ndarray, 'tofile')), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match='not read'):
+        read_checkpoint(str(tmp_path / 'x.pth'))
+
+
+@pytest.mark.parametrize('damage', [lambda data: data[:300], lambda data: b'', lambda data: b'<html>not found</html>'])
+def test_a_damaged_file(tmp_path, damage):
+    torch.save(dict(state_dict=dict(weight=torch.ones(100))), tmp_path / 'x.pth')
+    (tmp_path / 'x.pth').write_bytes(damage((tmp_path / 'x.pth').read_bytes()))
+    with pytest.raises(ValueError, match='cut off, or no PyTorch checkpoint'):
+        read_checkpoint(str(tmp_path / 'x.pth'))
+
+
+def test_keeps_the_old_file_if_saving_fails(monkeypatch, tmp_path):
+    (tmp_path / 'out.pth').write_text('old')
+
+    def fail(checkpoint, path):
+        Path(path).write_text('half')
+        raise OSError('disk full')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_checkpoint({}, str(tmp_path / 'out.pth'))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['old']

@@ -1,0 +1,172 @@
+"""What a wheel carries, and that it serves where nothing else of this repository is."""
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import Registry
+from mmseg import registry as mmseg_registry
+
+from mmseg_derprop import registry
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = 'import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])'
+PLAIN = """
+_base_ = [
+    'mmseg::_base_/models/fcn_unet_s5-d16.py',
+    'mmseg::_base_/schedules/schedule_20k.py',
+    'mmseg::_base_/default_runtime.py',
+]
+data_preprocessor = dict(size=(64, 64))
+model = dict(data_preprocessor=data_preprocessor, test_cfg=dict(_delete_=True, mode='whole'))
+model['backbone'] = dict(base_channels=8)
+model['decode_head'] = dict(in_channels=8, channels=8, num_classes=6)
+model['auxiliary_head'] = dict(in_channels=16, channels=8, num_classes=6)
+load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+crop = dict(type='RandomCrop', crop_size=(64, 64), cat_max_ratio=0.75)
+data = dict(type='ShapesDataset', data_root=DATA, ann_file='ImageSets/Segmentation/labeled.txt')
+data.update(data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'))
+data.update(pipeline=[*load, crop, dict(type='PackSegInputs')])
+train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=data)
+val_dataloader = val_cfg = val_evaluator = None
+test_dataloader = dict(dataset=dict(data, pipeline=[*load, dict(type='PackSegInputs')]))
+test_evaluator = dict(type='IoUMetric')
+train_cfg = dict(max_iters=2)
+log_level = 'WARNING'
+"""
+SEMI = """
+_base_ = __import__('mmseg_derprop') and ['plain.py', 'mmseg_derprop::_base_/methods/derprop.py']
+model = dict(_base_.method, _delete_=True, segmentor=_base_.model)
+model['propagation_head'].update(in_index=0)
+train_dataloader = dict(_base_.train_dataloader, _delete_=True, batch_size=4, collate_fn=dict(type='semi_collate'))
+train_dataloader['sampler'] = dict(type='SemiSampler', num_labeled=2, num_unlabeled=2)
+train_dataloader['dataset'] = dict(type='SplitDataset', supervised=_base_.train_dataloader.dataset)
+train_dataloader['dataset'].update(unlabeled='ImageSets/Segmentation/unlabeled.txt')
+optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
+"""
+
+
+def tracked_files():
+    """Files of the working tree that belong to the project."""
+    command = ['git', 'ls-files', '-co', '--exclude-standard']
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip('needs the git checkout')
+    return [name for name in listed.stdout.splitlines() if os.path.lexists(ROOT / name)]
+
+
+def build(kind, source, folder):
+    command = [sys.executable, '-W', 'ignore', '-c', BUILD, f'build_{kind}', str(folder)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope='module')
+def wheels(tmp_path_factory):
+    """Wheels of the checkout and of its source distribution."""
+    pytest.importorskip('setuptools')
+    folder = tmp_path_factory.mktemp('build')
+    source = folder / 'source'
+    for name in tracked_files():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_symlink():
+            os.symlink(os.readlink(ROOT / name), source / name)
+        else:
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    build('sdist', source, folder)
+    build('wheel', source, folder / 'direct')
+    (archive,) = folder.glob('*.tar.gz')
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder / 'unpacked', filter='data')
+    (unpacked,) = (folder / 'unpacked').iterdir()
+    build('wheel', unpacked, folder / 'from_sdist')
+    return [next((folder / name).glob('*.whl')) for name in ('direct', 'from_sdist')]
+
+
+@pytest.fixture(scope='module')
+def site(wheels, tmp_path_factory):
+    """Folder with the unpacked wheel, as an installation leaves it."""
+    folder = tmp_path_factory.mktemp('site')
+    zipfile.ZipFile(wheels[1]).extractall(folder)
+    return folder
+
+
+def run(site, folder, *command):
+    environment = {**os.environ, 'PYTHONPATH': str(site), 'PYTHONWARNINGS': 'ignore', 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, *map(str, command)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_wheels_carry_package_configs_and_tools(wheels):
+    direct, from_sdist = (set(zipfile.ZipFile(wheel).namelist()) for wheel in wheels)
+    assert direct == from_sdist
+    wanted = {f'mmseg_derprop/.mim/{n}' for n in tracked_files() if n.startswith(('configs/', 'tools/'))}
+    wanted |= {name for name in tracked_files() if name.startswith('mmseg_derprop/') and name.endswith('.py')}
+    wanted.add('mmseg_derprop/.mim/model-index.yml')
+    assert len(wanted) > 80 and wanted <= direct
+    assert not [name for name in direct if name.startswith(('tests/', 'configs/', 'tools/'))]
+
+
+def test_configs_of_an_installation_train(site, shapes, tmp_path):
+    (tmp_path / 'plain.py').write_text(PLAIN.replace('DATA', repr(str(shapes))))
+    (tmp_path / 'semi.py').write_text(SEMI)
+    assert len(SEMI.strip().splitlines()) <= 10
+    # As `mim train mmseg_derprop semi.py` calls it.
+    run(site, tmp_path, site / 'mmseg_derprop/.mim/tools/train.py', 'semi.py', '--launcher', 'none')
+    work = tmp_path / 'work_dirs/semi'
+    assert (work / 'iter_2.pth').is_file()
+    # MMSegmentation's own code finds this package through the config that the run left, and nothing else.
+    image = next((shapes / 'JPEGImages').glob('val*'))
+    code = (
+        'import sys; from mmseg.apis import MMSegInferencer; assert "mmseg_derprop" not in sys.modules; '
+        f'ask = MMSegInferencer({str(work / "semi.py")!r}, {str(work / "iter_2.pth")!r}, device="cpu"); '
+        f'found = ask({str(image)!r}, show=False); '
+        'print(sys.modules["mmseg_derprop"].__file__, found["predictions"].shape)'
+    )
+    *_, line = run(site, tmp_path, '-c', code).splitlines()
+    assert line == f'{site}/mmseg_derprop/__init__.py (64, 64)'
+
+
+def test_shipped_configs_are_found_by_name(site, tmp_path):
+    code = (
+        'from mmseg_derprop.config import load_config; from mmengine.config import Config; '
+        'open("own.py", "w").write("_base_ = \'mmseg_derprop::derprop/r101_voc_1-4.py\'"); '
+        'a, b = load_config("mmseg_derprop::derprop/r101_voc_1-4.py"), Config.fromfile("own.py"); '
+        'print(a.filename, a.model.type, b.model.type, b.model._scope_)'
+    )
+    name, *rest = run(site, tmp_path, '-c', code).splitlines()[-1].split()
+    assert Path(name) == site / 'mmseg_derprop/.mim/configs/derprop/r101_voc_1-4.py'
+    assert rest == ['SemiSegmentor', 'SemiSegmentor', 'mmseg_derprop']
+
+
+def test_configs_of_the_checkout_are_found_by_name(tmp_path):
+    (tmp_path / 'own.py').write_text("_base_ = 'mmseg_derprop::_base_/methods/derprop_published.py'\n")
+    method = Config.fromfile(tmp_path / 'own.py').method
+    assert method.propagation_head.normalize == 'source' and method._scope_ == 'mmseg_derprop'
+
+
+def test_every_registry_of_mmseg_has_a_child():
+    """What is inherited from a base of this package is looked up in the scope of the package."""
+    parents = {name: value for name, value in vars(mmseg_registry).items() if isinstance(value, Registry)}
+    assert len(parents) > 15
+    for name, parent in parents.items():
+        child = getattr(registry, name)
+        assert child.parent is parent and child.scope == 'mmseg_derprop' and not child.module_dict
+    for name, part in dict(MODELS='SemiSegmentor', HOOKS='SegVisualizationHook', TRANSFORMS='PackSegInputs').items():
+        assert getattr(registry, name).get(part) is getattr(mmseg_registry, name).get(part)
+
+
+def test_a_config_whose_base_is_of_this_package_trains(make_runner, tmp_path):
+    path = tmp_path / 'own.py'
+    path.write_text("_base_ = 'mmseg_derprop::derprop/tiny_shapes.py'\n")
+    runner = make_runner({'train_cfg.max_iters': 2}, path=path)
+    assert runner.cfg.train_dataloader.dataset._scope_ == 'mmseg_derprop'
+    runner.train()
+    assert runner.iter == 2

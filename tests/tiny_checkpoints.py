@@ -1,0 +1,47 @@
+"""Tools run in this process, and checkpoints of tiny networks for them."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+
+import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.datasets import ShapesDataset
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def call(script, *args):
+    """Runs a tool's main in this process."""
+    path = ROOT / 'tools' / script
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        patch.setattr(os, 'environ', dict(os.environ))
+        module.main()
+
+
+def save_checkpoint(config, path, tau=None, meta=ShapesDataset.METAINFO):
+    """Saves random weights for a config's model, with classifiers large enough for confidences of all sizes.
+
+    Of a SemiSegmentor, teacher and student differ.
+    """
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(Config(dict(model=config.model.to_dict())).model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if 'conv_seg.weight' in name:
+                parameter.normal_(0, 15)
+    if tau is not None:
+        model.pseudo_labeler.tau.fill_(tau)
+    torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=model.state_dict()), path)
+    return path

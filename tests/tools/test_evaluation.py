@@ -1,0 +1,146 @@
+"""Evaluation of one or both networks, in all modes; checkpoints that do not fit."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmseg.evaluation import IoUMetric
+from PIL import Image
+
+from mmseg_derprop.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+@pytest.fixture(scope='module')
+def both(run, tool, tmp_path_factory):
+    """Folder of an evaluation of both networks."""
+    folder = tmp_path_factory.mktemp('both')
+    checkpoint, config = run
+    tool(
+        *['test.py', config, checkpoint, '--predict-on', 'both', '--work-dir', folder / 'work'],
+        *['--out', folder / 'out', '--json', folder / 'scores.json', '--cfg-options', 'log_level=INFO'],
+    )
+    return folder
+
+
+def test_both_networks_score_as_each_alone(both, run, tool, tmp_path, work_dir_scores, label_maps):
+    scores = work_dir_scores(both / 'work')
+    for name in ('teacher', 'student'):
+        work = tmp_path / name
+        tool('test.py', run[1], run[0], '--predict-on', name, '--work-dir', work, '--out', work / 'out')
+        alone = work_dir_scores(work)
+        assert {key: scores[f'{name}/{key}'] for key in alone} == alone
+        found, wanted = label_maps(both / 'out' / name), label_maps(work / 'out')
+        assert len(found) == 6 and all((found[image] == wanted[image]).all() for image in wanted)
+    assert scores['teacher/mIoU'] != scores['student/mIoU']
+
+
+def test_the_log_has_a_table_of_classes_for_each(both):
+    (log,) = (both / 'work').glob('*/*.log')
+    tables = re.split(r'(teacher|student):\n', log.read_text())[1:]
+    assert tables[::2] == ['teacher', 'student']
+    assert all('triangle' in table and 'IoU' in table for table in tables[1::2])
+
+
+def test_unrounded_scores(both, shapes, label_maps, work_dir_scores):
+    tables, rounded = json.loads((both / 'scores.json').read_text()), work_dir_scores(both / 'work')
+    assert list(tables) == ['teacher', 'student']
+    for name, table in tables.items():
+        maps = label_maps(both / 'out' / name)
+        predicted = np.stack(list(maps.values()))
+        truth = np.stack([np.array(Image.open(shapes / f'SegmentationClass/{image}.png')) for image in maps])
+        valid = truth != 255
+        ious = {}
+        for index, label in enumerate(('background', 'disc', 'square', 'triangle', 'ring', 'star')):
+            ours, theirs = predicted[valid] == index, truth[valid] == index
+            ious[label] = 100 * (ours & theirs).sum() / (ours | theirs).sum()
+            assert table['classes'][label]['IoU'] == pytest.approx(ious[label], rel=1e-5)
+        assert table['mIoU'] == pytest.approx(np.mean(list(ious.values())), rel=1e-5)
+        for key in ('mIoU', 'mAcc', 'aAcc'):
+            assert round(table[key], 2) == pytest.approx(rounded[f'{name}/{key}'], abs=0.011)
+
+
+def test_a_class_in_no_image_has_no_score():
+    from mmseg_derprop.engine import UnroundedIoUMetric
+
+    metric, stock = UnroundedIoUMetric(), IoUMetric()
+    sample = {key: dict(data=torch.tensor([[0, 1]])) for key in ('pred_sem_seg', 'gt_sem_seg')}
+    for each in (metric, stock):
+        each.dataset_meta = dict(classes=('a', 'b', 'absent'))
+        each.process({}, [sample])
+    assert metric.evaluate(1) == stock.evaluate(1)
+    assert metric.table['classes']['absent'] == dict(IoU=None, Acc=None) and metric.table['mIoU'] == 100
+
+
+def test_both_networks_with_augmentation(run, tool, tmp_path, work_dir_scores):
+    work = tmp_path / 'both'
+    tool('test.py', run[1], run[0], '--predict-on', 'both', '--tta', '--work-dir', work)
+    tool('test.py', run[1], run[0], '--predict-on', 'student', '--tta', '--work-dir', tmp_path / 'student')
+    both, alone = work_dir_scores(work), work_dir_scores(tmp_path / 'student')
+    assert {key: both[f'student/{key}'] for key in alone} == alone
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--show-dir', 'x', '--predict-on', 'both'], 'one network'),
+        (['--crop-size', 8, 8], '--mode slide'),
+        (['--mode', 'slide', '--crop-size', 0, 8], 'at least 1 pixel'),
+        (['--mode', 'slide'], '--crop-size H W'),
+        (['--mode', 'slide', '--crop-size', 8, 8, '--stride', 9, 8], 'gaps'),
+        (['--json', 'x', '--cfg-options', 'test_evaluator.type=DepthMetric'], 'IoUMetric'),
+    ],
+)
+def test_options_that_do_not_fit(run, tool, capsys, tmp_path, options, message):
+    with pytest.raises(SystemExit) as error:
+        tool('test.py', run[1], run[0], '--work-dir', tmp_path, *options)
+    assert message in f'{error.value.code}{capsys.readouterr().err}'
+
+
+# Checkpoints ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def damaged(run, tmp_path):
+    """Saves the run's state dict after a change to it."""
+
+    def save(change):
+        state = dict(read_checkpoint(run[0])['state_dict'])
+        changed = change(state)
+        torch.save(dict(state_dict=state if changed is None else changed, meta={}), tmp_path / 'x.pth')
+        return tmp_path / 'x.pth'
+
+    return save
+
+
+def without(state, prefix):
+    return {name: value for name, value in state.items() if not name.startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda s: without(s, 'teacher.backbone.layer4.1'), r'lacks \d+ entries: teacher.backbone.layer4.1'),
+        (lambda s: without(s, 'teacher.'), 'lacks .* teacher'),
+        (lambda s: s.update({'teacher.backbone.layer4.2.conv1.weight': torch.ones(1)}), 'does not know 1 entries'),
+        (lambda s: s.update({'teacher.decode_head.conv_seg.bias': torch.ones(9)}), r'conv_seg.bias.*\[9\].*\[6\]'),
+        (lambda s: {'a.weight': torch.ones(1)}, 'Nothing in it has a place'),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_not_evaluated(run, tool, damaged, tmp_path, change, message):
+    with pytest.raises(SystemExit, match=rf'x.pth does not fit the model of .*run.py. (?s:.*{message})'):
+        tool('test.py', run[1], damaged(change), '--work-dir', tmp_path / 'work')
+
+
+def test_only_the_network_that_is_asked_must_be_there(run, tool, damaged, tmp_path):
+    path = damaged(lambda s: without(s, ('teacher.', 'propagation_head.')))
+    tool('test.py', run[1], path, '--predict-on', 'student', '--work-dir', tmp_path / 'work')
+
+
+def test_training_does_not_begin_with_another_network(run, tool, damaged, tmp_path):
+    path = damaged(lambda s: without(s, 'student.decode_head.fuse'))
+    with pytest.raises(SystemExit, match=r'x.pth does not fit the model(?s:.*)lacks .* student.decode_head.fuse'):
+        tool('train.py', run[1], '--work-dir', tmp_path / 'work', '--cfg-options', f'load_from={path}')

@@ -1,0 +1,235 @@
+"""Pictures of predictions, and the commands of docs/inference.md."""
+
+import re
+import shlex
+import shutil
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.apis import inference_model, init_model
+from mmseg.registry import DATASETS
+from tiny_checkpoints import ROOT, call, save_checkpoint
+
+from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets.synthetic import PALETTE
+from mmseg_derprop.draw import legend
+from mmseg_derprop.image_files import find_images
+from mmseg_derprop.inference import inference_pipeline
+
+pytestmark = pytest.mark.usefixtures('quick_runs')
+STOCK = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+
+
+@pytest.fixture
+def run(semi_config, tmp_path):
+    """A config of a SemiSegmentor and a checkpoint of it."""
+    config = semi_config()
+    path = tmp_path / 'semi.py'
+    config.dump(path)
+    return path, save_checkpoint(config, tmp_path / 'semi.pth')
+
+
+@pytest.fixture
+def images(shapes, tmp_path):
+    """Folder of images that differ in their suffix or their subfolder only; PNG, so that pictures are exact."""
+    root = tmp_path / 'images'
+    (root / 'x').mkdir(parents=True)
+    for number, name in enumerate(('a.png', 'a.bmp', 'x/a.PNG')):
+        cv2.imwrite(str(root / name), cv2.imread(str(shapes / f'JPEGImages/val_{number:05d}.jpg')))
+    (root / 'notes.txt').write_text('no image')
+    return root
+
+
+def demo(images, run, out, *args):
+    call('image_demo.py', images, *run, '--out-dir', out, '--device', 'cpu', '--workers', 0, *args)
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file())
+
+
+def rgb(path):
+    return cv2.imread(str(path))[..., ::-1]
+
+
+def labels(run, path, network='teacher'):
+    """By MMSegmentation's own inference."""
+    options = {'model.predict_on': network} if network else None
+    model = init_model(str(run[0]), str(run[1]), device='cpu', cfg_options=options)
+    return inference_model(model, str(path)).pred_sem_seg.data[0].numpy()
+
+
+@pytest.mark.parametrize('network', ['teacher', 'student'])
+def test_overlays_of_a_folder(run, images, tmp_path, capsys, network):
+    out = tmp_path / 'out'
+    demo(images, run, out, '--opacity', 0.25, '--batch-size', 2, '--predict-on', network)
+    assert files(out) == ['a.bmp', 'a.png', 'x/a.PNG']
+    for name in files(out):
+        wanted = 0.75 * rgb(images / name) + 0.25 * np.array(PALETTE)[labels(run, images / name, network)]
+        np.testing.assert_allclose(rgb(out / name), wanted, atol=0.51)
+    assert f'3 of 3 pictures in {out}' in capsys.readouterr().out
+
+
+def test_image_and_legend_beside_the_overlay(run, images, tmp_path):
+    demo(images / 'a.png', run, tmp_path / 'out', '--side-by-side', '--legend', '--opacity', 1)
+    picture, image = rgb(tmp_path / 'out/a.png'), rgb(images / 'a.png')
+    found = labels(run, images / 'a.png')
+    np.testing.assert_array_equal(picture[:64, :64], image)
+    np.testing.assert_array_equal(picture[:64, 64:], np.array(PALETTE)[found])
+    below = {tuple(colour) for colour in picture[64:].reshape(-1, 3)}
+    seen = set(np.unique(found))
+    for number, colour in enumerate(PALETTE):
+        assert (tuple(colour) in below) == (number in seen)
+
+
+def test_legend_takes_the_lines_it_needs():
+    names, colours = ['one', 'two', 'three', 'four'], [[9, 0, 0], [0, 9, 0], [0, 0, 9], [9, 9, 0]]
+    wide, narrow = legend(names, colours, 600), legend(names, colours, 80)
+    assert wide.shape[1] == 600 and narrow.shape[1] == 80 and narrow.shape[0] > 3 * wide.shape[0]
+    for colour in colours:
+        assert (wide == colour).all(-1).sum() == (narrow == colour).all(-1).sum() > 100
+    assert (wide.max(-1) < 128).any()  # the names
+
+
+def test_patterns_and_single_images(images):
+    def names(source):
+        return [image.name for image in find_images(str(source))]
+
+    assert names(images) == ['a.bmp', 'a.png', 'x/a.PNG']
+    assert names(images / 'x') == names(images / 'x/a.PNG') == ['a.PNG']
+    assert names(images / '*.png') == ['a.png']
+    assert names(images / '**/a.*') == ['a.bmp', 'a.png', 'x/a.PNG']
+    assert names(images / '*/a.PNG') == ['x/a.PNG']
+    assert [image.path for image in find_images(str(images / '**/*.PNG'))] == [str(images / 'x/a.PNG')]
+    (images / 'b[1].png').touch()
+    assert names(images / 'b[1].png') == ['b[1].png']
+
+
+def test_broken_images_are_named_at_the_end(run, images, tmp_path, capsys):
+    (images / 'a.bmp').write_bytes(b'broken')
+    with pytest.raises(SystemExit) as end:
+        demo(images, run, tmp_path / 'out', '--batch-size', 3)
+    assert f'Could not be loaded:\n{images / "a.bmp"}: ' in str(end.value)
+    assert files(tmp_path / 'out') == ['a.png', 'x/a.PNG']
+    assert '2 of 3 pictures' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--opacity', 2], 'opacity is 2.0'),
+        (['--workers', -1], 'workers -1'),
+        (['--out-dir', 'images/x/y'], 'lies within'),
+        (['--out-dir', 'images'], 'lies within'),
+    ],
+)
+def test_wrong_arguments(run, images, tmp_path, monkeypatch, capsys, args, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        demo('images', run, 'out', *args)
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('missing', ['images', 'config', 'checkpoint', 'folder'])
+def test_what_is_missing_is_named(run, images, tmp_path, capsys, missing):
+    (tmp_path / 'empty').mkdir()
+    given = dict(images=images, config=run[0], checkpoint=run[1])
+    given |= dict(images=tmp_path / 'empty') if missing == 'folder' else {missing: tmp_path / 'none'}
+    with pytest.raises(SystemExit) as end:
+        demo(given['images'], (given['config'], given['checkpoint']), tmp_path / 'out')
+    assert (
+        end.value.code == 2
+        and ('no image' if missing == 'folder' else str(tmp_path / 'none')) in capsys.readouterr().err
+    )
+
+
+def test_an_image_is_never_replaced(run, images, capsys):
+    before = (images / 'a.png').read_bytes()
+    with pytest.raises(SystemExit):
+        demo(images / 'a.png', run, images)
+    assert 'would replace the image' in capsys.readouterr().err and (images / 'a.png').read_bytes() == before
+
+
+def test_weights_of_another_network_are_refused(run, images, shapes, small_segmentor, tmp_path):
+    """The engine alone warns and predicts with random weights."""
+    config = load_config(str(ROOT / 'configs/supervised/tiny_shapes.py'), {'data_root': str(shapes)})
+    config.model = small_segmentor
+    config.dump(tmp_path / 'plain.py')
+    with pytest.raises(SystemExit, match='no valid weights for .* first backbone.conv1.weight'):
+        demo(images, (tmp_path / 'plain.py', run[1]), tmp_path / 'out')
+    plain = save_checkpoint(config, tmp_path / 'plain.pth')
+    demo(images, (run[0], plain), tmp_path / 'out')  # a plain one loads into student and teacher
+    wanted = labels((tmp_path / 'plain.py', plain), images / 'a.png', network=None)
+    demo(images / 'a.png', (run[0], plain), tmp_path / 'full', '--opacity', 1)
+    np.testing.assert_array_equal(rgb(tmp_path / 'full/a.png'), np.array(PALETTE)[wanted])
+
+
+def test_a_stock_config(images, tmp_path):
+    """Of MMSegmentation itself, with the names and colours of its data."""
+    (tmp_path / 'stock.py').write_text(f'_base_ = {STOCK!r}\nmodel = dict(pretrained=None)\n')
+    config = Config.fromfile(tmp_path / 'stock.py')
+    run = tmp_path / 'stock.py', save_checkpoint(config, tmp_path / 'stock.pth', meta=None)
+    small = ['--cfg-options', 'test_dataloader.dataset.pipeline.1.scale=(128,128)']
+    demo(images / 'a.png', run, tmp_path / 'out', '--legend', '--opacity', 1, *small)
+    kind = DATASETS.get('ADE20KDataset')
+    seen = {tuple(colour) for colour in rgb(tmp_path / 'out/a.png')[:64].reshape(-1, 3).tolist()}
+    assert seen <= {tuple(colour) for colour in kind.METAINFO['palette']} and len(seen) > 1
+
+
+def test_pipelines_lose_their_annotations_only():
+    init_default_scope('mmseg')
+    pack, load = dict(type='PackSegInputs'), dict(type='LoadImageFromFile')
+    flips = [dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)]
+    many = dict(type='TestTimeAug', transforms=[flips, [dict(type='LoadAnnotations')], [pack]])
+    config = Config(
+        dict(
+            test_pipeline=[load, dict(type='LoadAnnotations', reduce_zero_label=True), pack],
+            tta_pipeline=[load, many],
+        )
+    )
+    assert inference_pipeline(config) == [load, pack]
+    assert inference_pipeline(config, tta=True) == [load, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    with pytest.raises(ValueError, match='has no tta_pipeline'):
+        inference_pipeline(Config(dict(test_pipeline=[load])), tta=True)
+
+
+# The page ------------------------------------------------------------------------------------------------------------
+
+
+def blocks(language):
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'docs/inference.md').read_text(), re.S)
+
+
+def test_commands_of_the_page(shapes, tmp_path, monkeypatch):
+    """As written, from the first to the last, then the config that trains on the result."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'data').mkdir()
+    shutil.copytree(shapes, tmp_path / 'data/shapes')
+    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
+    work = tmp_path / 'work_dirs/tiny_shapes'
+    work.mkdir(parents=True)
+    save_checkpoint(load_config('configs/derprop/tiny_shapes.py'), work / 'iter_800.pth', tau=0.5)
+    commands = [line for block in blocks('bash') for line in block.replace('\\\n', ' ').splitlines() if line.strip()]
+    assert len(commands) >= 5
+    for command in commands:
+        program, script, *args = shlex.split(command, comments=True)
+        assert program == 'python' and script.startswith('tools/')
+        if '--device' in args:
+            args[args.index('--device') + 1] = 'cpu'
+        call(script.removeprefix('tools/'), *args, *([] if '--workers' in args else ['--workers', '0']))
+        assert files(tmp_path / args[args.index('--out-dir') + 1])
+    (config,) = blocks('python')
+    (tmp_path / 'more_labels.py').write_text(config)
+    init_default_scope('mmseg')
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        dataset = DATASETS.build(Config.fromfile('more_labels.py').train_dataloader.dataset)
+    maps = len((tmp_path / 'work_dirs/labels/images.txt').read_text().split())
+    assert maps > 0 and dataset.num_labeled == 4 + maps
+    crop = dataset[dataset.num_labeled - 1]['data_samples']['sup'].gt_sem_seg.data
+    assert crop.shape == (1, 96, 96) and torch.isin(crop, torch.tensor([*range(6), 255])).all()

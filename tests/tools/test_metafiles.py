@@ -1,0 +1,53 @@
+"""OpenMMLab's index names every config, and no other; figures are those of docs/results."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDERS = sorted({path.parent for path in ROOT.glob('configs/*/*.py') if path.parent.name != '_base_'})
+every_folder = pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
+
+
+def load(folder):
+    return yaml.safe_load((folder / 'metafile.yml').read_text())
+
+
+def test_the_index_imports_all_metafiles():
+    imported = yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    assert sorted(imported) == [f'configs/{folder.name}/metafile.yml' for folder in FOLDERS]
+    names = [model['Name'] for folder in FOLDERS for model in load(folder)['Models']]
+    assert len(set(names)) == len(names)
+
+
+@every_folder
+def test_a_metafile_names_its_folders_configs(folder):
+    index = load(folder)
+    named = [ROOT / model['Config'] for model in index['Models']]
+    assert sorted(named) == sorted(folder.glob('*.py'))
+    collections = {collection['Name']: collection for collection in index['Collections']}
+    for model in index['Models']:
+        assert model['Name'] == f'{folder.name}_{Path(model["Config"]).stem}'
+        assert model['In Collection'] in collections
+        assert model['Metadata'].keys() >= {'Training Data', 'Architecture', 'Batch Size', 'Iterations'}
+    for collection in collections.values():
+        assert ROOT / collection['README'] == folder / 'README.md' and (folder / 'README.md').is_file()
+
+
+@every_folder
+def test_metadata_and_results(folder):
+    from mmseg_derprop.config import load_config
+
+    for model in load(folder)['Models']:
+        config, metadata = load_config(str(ROOT / model['Config'])), model['Metadata']
+        data = Path(model['Config']).stem.split('_')[1]
+        per_gpu = config.train_dataloader.batch_size
+        total = config.get('auto_scale_lr', {}).get('base_batch_size', per_gpu)
+        assert (metadata['Batch Size'], metadata['Iterations']) == (total, config.train_cfg.max_iters)
+        names = {'voc': 'PASCAL VOC 2012', 'cityscapes': 'Cityscapes', 'camvid': 'CamVid', 'shapes': 'embedded shapes'}
+        assert metadata['Training Data'] == names[data]
+        for result in model.get('Results', []):
+            measured = re.findall(r'\d+\.\d', (ROOT / f'docs/results/{data}.md').read_text())
+            assert {str(value) for value in result['Metrics'].values()} <= set(measured)

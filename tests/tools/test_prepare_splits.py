@@ -1,0 +1,213 @@
+"""Split lists: from a host that fails and lies, from folders, twice, and the real ones where they lie."""
+
+import hashlib
+import importlib.util
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PUBLISHED = ROOT.parent / 'shared' / 'splits'
+spec = importlib.util.spec_from_file_location(
+    'prepare_splits', ROOT / 'tools' / 'dataset_converters' / 'prepare_splits.py'
+)
+tool = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(tool)
+
+LINE = 'leftImg8bit/train/{0}_leftImg8bit.png gtFine/train/{0}_gtFine_labelTrainIds.png'
+IDS = [f'aachen/aachen_{i:06d}_000019' for i in range(12)]
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Two splits of 12 made-up images, as a host has them; {path: content}."""
+    splits = (tool.Split('1_4', '1_4', 3), tool.Split('1_2', '1_2', 6, 'owner/other/commit'))
+    contents = {}
+    for split, end in zip(splits, ['', '\n'], strict=True):
+        for kind, ids in dict(labeled=IDS[: split.num_labeled], unlabeled=IDS[split.num_labeled :]).items():
+            text = '\n'.join(map(LINE.format, ids)) + end
+            contents[f'cityscapes/{split.source}/{kind}.txt'] = text.encode()
+    sums = {path: hashlib.sha256(content).hexdigest() for path, content in contents.items()}
+    monkeypatch.setattr(tool, 'SHA256', sums)
+    monkeypatch.setitem(tool.DATA_SETS, 'cityscapes', tool.DATA_SETS['cityscapes']._replace(total=12, splits=splits))
+    monkeypatch.setattr(tool, 'PAUSE', 0)
+    return contents
+
+
+@pytest.fixture
+def host(published):
+    """A host; ``host.answers`` are statuses of its next answers, 'short' and 'late' among them; then it behaves."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked.append(self.path)
+            answer = server.answers.pop(0) if server.answers else 200
+            content = published.get(self.path.split('/splits/')[1])
+            if content is None:
+                answer = 404
+            if answer == 'late':
+                server.release.wait(10)
+                return
+            self.send_response(answer if isinstance(answer, int) else 200)
+            if answer in (200, 'short'):
+                self.send_header('Content-Length', str(len(content)))
+                self.end_headers()
+                self.wfile.write(content[: len(content) // 2] if answer == 'short' else content)
+            else:
+                self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    server.asked, server.answers, server.release = [], [], threading.Event()
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.release.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Runs the tool; returns what it printed, or raises what it exits with."""
+
+    def call(*options, data='cityscapes', out=tmp_path / 'city'):
+        monkeypatch.setattr(sys, 'argv', ['prepare_splits.py', data, '--out', str(out), *map(str, options)])
+        tool.main()
+        return capsys.readouterr()
+
+    return call
+
+
+def url(host):
+    return '--base-url', f'http://127.0.0.1:{host.server_port}/'
+
+
+def lists(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+WANTED = {
+    f'splits/{name}/{kind}.txt': ''.join(f'{i}\n' for i in ids)
+    for name, n in dict([('1_2', 6), ('1_4', 3)]).items()
+    for kind, ids in dict(labeled=IDS[:n], unlabeled=IDS[n:]).items()
+}
+
+
+def test_download(run, host, tmp_path):
+    printed = run(*url(host))
+    assert '2 splits, 4 lists written, 0 there already' in printed.out
+    assert 'no leftImg8bit/train yet' in printed.err
+    assert lists(tmp_path / 'city') == WANTED
+    assert [path for path in host.asked if '1_4/labeled' in path] == [
+        f'/{tool.UNIMATCH}/splits/cityscapes/1_4/labeled.txt'
+    ]
+    assert sum(path.startswith('/owner/other/commit/splits/cityscapes/1_2/') for path in host.asked) == 2
+
+
+def test_again_is_nothing_and_needs_no_network(run, host, tmp_path):
+    run(*url(host))
+    (tmp_path / 'city/leftImg8bit/train').mkdir(parents=True)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / 'city').rglob('*.txt')}
+    asked = len(host.asked)
+    for options in ([], ['--force']):
+        printed = run(*url(host), *options)
+        assert '0 lists written, 4 there already' in printed.out and not printed.err
+    assert len(host.asked) == asked
+    assert times == {path: path.stat().st_mtime_ns for path in (tmp_path / 'city').rglob('*.txt')}
+    (tmp_path / 'city/splits/1_2/labeled.txt').unlink()
+    assert '1 lists written, 3 there already' in run(*url(host)).out
+    assert lists(tmp_path / 'city') == WANTED and len(host.asked) == asked + 1
+
+
+@pytest.mark.parametrize('answers', [[500], [503, 429, 'short'], ['late', 500]])
+def test_tries_again(run, host, tmp_path, monkeypatch, answers):
+    monkeypatch.setattr(tool, 'TIMEOUT', 0.3)
+    host.answers = list(answers)
+    run(*url(host))
+    assert lists(tmp_path / 'city') == WANTED and len(host.asked) == 4 + len(answers)
+
+
+def test_gives_up(run, host, tmp_path):
+    host.answers = [500] * 100
+    with pytest.raises(SystemExit, match='1_4/labeled.txt.*500.*--from DIR'):
+        run(*url(host))
+    assert len(host.asked) == tool.ATTEMPTS and not lists(tmp_path)
+
+
+def test_a_list_that_is_not_the_published_one(run, host, published, tmp_path):
+    published['cityscapes/1_4/unlabeled.txt'] += b'\nanother line'
+    published['cityscapes/1_2/labeled.txt'] = b'<html>'
+    del published['cityscapes/1_2/unlabeled.txt']
+    with pytest.raises(SystemExit) as caught:
+        run(*url(host))
+    message = str(caught.value)
+    assert '3 lists could not be had, nothing was written' in message
+    assert hashlib.sha256(b'<html>').hexdigest() in message and tool.SHA256['cityscapes/1_2/labeled.txt'] in message
+    assert '1_4/unlabeled.txt: the SHA-256 is' in message and '1_2/unlabeled.txt: HTTP Error 404' in message
+    assert not lists(tmp_path)
+
+
+def test_own_lists_are_not_overwritten(run, host, tmp_path):
+    own = tmp_path / 'city/splits/1_4/labeled.txt'
+    own.parent.mkdir(parents=True)
+    own.write_text('mine\n')
+    with pytest.raises(SystemExit, match=r"1 lists exist and differ.*1_4/labeled.txt'.*--force"):
+        run(*url(host))
+    assert lists(tmp_path / 'city') == {'splits/1_4/labeled.txt': 'mine\n'} and not host.asked
+    run(*url(host), '--force')
+    assert lists(tmp_path / 'city') == WANTED
+
+
+@pytest.mark.parametrize('inner', ['', 'splits'])
+def test_local_copies(run, published, tmp_path, inner):
+    for path, content in published.items():
+        repository = 'second' if '1_2' in path else 'first'
+        (tmp_path / repository / inner / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / repository / inner / path).write_bytes(content)
+    with pytest.raises(SystemExit, match='2 lists could not be had.*(?s:.*)1_2/labeled.txt is in none of .*first'):
+        run('--from', tmp_path / 'first')
+    stale = tmp_path / 'first' / inner / 'cityscapes/1_2/labeled.txt'
+    stale.parent.mkdir()
+    stale.write_text('another draw')
+    run('--from', tmp_path / 'first', tmp_path / 'second')
+    assert lists(tmp_path / 'city') == WANTED
+    with pytest.raises(SystemExit, match='2'):
+        run('--from', tmp_path / 'third')
+
+
+def test_splits_that_do_not_fit_each_other(run, published, tmp_path, monkeypatch):
+    data = tool.DATA_SETS['cityscapes']
+    path = 'cityscapes/1_2/unlabeled.txt'
+    for ids, words in ((IDS[5:11], '11 different'), ([*IDS[6:11], 'zurich/z'], '12 different')):
+        content = '\n'.join(map(LINE.format, ids)).encode()
+        monkeypatch.setitem(tool.SHA256, path, hashlib.sha256(content).hexdigest())
+        for name, text in {**published, path: content}.items():
+            (tmp_path / 'local' / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'local' / name).write_bytes(text)
+        with pytest.raises(SystemExit, match=f'1_2 has 6 labelled and 6 unlabelled images, {words}'):
+            run('--from', tmp_path / 'local', '--force')
+    assert data.total == 12
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason='the published lists are not part of this repository')
+@pytest.mark.parametrize('data', ['voc', 'cityscapes'])
+def test_published_lists(run, data, tmp_path):
+    run('--from', PUBLISHED, data=data, out=tmp_path)
+    found = lists(tmp_path)
+    if data == 'voc':
+        assert len(found) == 22
+        first = found['ImageSets/Semi/1_4/labeled.txt'].splitlines()
+        assert len(first) == 366 and all(len(name) == 11 and name[4] == '_' for name in first)
+        val = {line.split('/')[1][:11] for line in (PUBLISHED / 'pascal/val.txt').read_text().splitlines()}
+        assert not val & {name for text in found.values() for name in text.splitlines()}
+    else:
+        assert len(found) == 10 and len(found['splits/1_2/labeled.txt'].splitlines()) == 1488
+        assert found['splits/1_16/labeled.txt'].startswith('jena/jena_000078_000019\n')
+    assert '0 lists written' in run('--from', PUBLISHED, data=data, out=tmp_path).out

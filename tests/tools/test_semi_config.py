@@ -1,0 +1,274 @@
+"""tools/semi_config.py: what it writes for a base trains; what cannot work it says."""
+
+import copy
+import itertools
+import re
+
+import pytest
+import torch
+from builders import cascade
+from commands import call, load
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmseg_derprop.config import load_config
+
+LISTS = 'ImageSets/Segmentation'
+_runs = itertools.count()
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+@pytest.fixture
+def plain(shapes, small_segmentor):
+    """A whole supervised config of the embedded data set."""
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
+    crop = dict(type='RandomCrop', crop_size=(32, 32), cat_max_ratio=0.75)
+    data = dict(
+        type='ShapesDataset',
+        data_root=str(shapes),
+        ann_file=f'{LISTS}/labeled.txt',
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+        pipeline=[*load, crop, dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs')],
+    )
+    val = dict(data, ann_file=f'{LISTS}/val.txt', pipeline=[*load, dict(type='PackSegInputs')])
+    model = copy.deepcopy(small_segmentor)
+    model['data_preprocessor']['size'] = (32, 32)
+    return dict(
+        default_scope='mmseg',
+        model=model,
+        train_dataloader=dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=data),
+        val_dataloader=dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler'), dataset=val),
+        val_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU']),
+        val_cfg=dict(type='ValLoop'),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2),
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3)),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)),
+        log_processor=dict(by_epoch=False),
+        log_level='WARNING',
+    )
+
+
+@pytest.fixture
+def write(shapes, tmp_path, capsys):
+    """Runs the tool on a base, a dict or a path; returns the path of its config and what it printed."""
+
+    def make(base, *options, unlabeled=None):
+        if isinstance(base, dict):
+            Config(base).dump(tmp_path / 'base.py')
+            base = tmp_path / 'base.py'
+        unlabeled = unlabeled or shapes / LISTS / 'unlabeled.txt'
+        lists = ['--labeled', shapes / LISTS / 'labeled.txt', '--unlabeled', unlabeled]
+        capsys.readouterr()
+        call('semi_config.py', '--base', base, *lists, '--out', tmp_path / 'semi.py', *options)
+        return tmp_path / 'semi.py', capsys.readouterr().out
+
+    return make
+
+
+def train(path, work, **options):
+    """Trains a written config, which must be short; returns its runner."""
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 10 and not any('shapes0' in line for line in lines[:-4])
+    config = load_config(str(path), options)
+    name = f'semi_config_{next(_runs)}'
+    config.merge_from_dict(dict(work_dir=str(work), experiment_name=name, visualizer=dict(name=name)))
+    config.visualizer.setdefault('type', 'Visualizer')
+    runner = Runner.from_cfg(config)
+    start = {key: value.clone() for key, value in runner.model.state_dict().items()}
+    runner.train()
+    state = runner.model.state_dict()
+    weights = [key for key in state if key.startswith('student.') and key.endswith('weight')]
+    assert runner.iter == 2 and sum(not torch.equal(state[key], start[key]) for key in weights) > 0.9 * len(weights)
+    assert all(torch.isfinite(value).all() for value in state.values())
+    return runner
+
+
+def test_a_plain_config(plain, write, tmp_path):
+    path, output = write(plain)
+    runner = train(path, tmp_path / 'work')
+    assert runner.model.propagation_head.in_channels == 16 and runner.model.propagation_head.in_index == 1
+    assert type(runner.val_loop).__name__ == 'TeacherStudentValLoop'
+    sampler = runner.train_dataloader.sampler
+    assert (sampler.num_labeled, sampler.num_unlabeled, runner.train_dataloader.batch_size) == (2, 2, 4)
+    # Names lie in the data root, so that they move with it.
+    data = runner.cfg.train_dataloader.dataset
+    assert (data.labeled, data.unlabeled) == (f'{LISTS}/labeled.txt', f'{LISTS}/unlabeled.txt')
+    for line in ('labelled    4 images', 'unlabelled  12 images', 'crop        32x32, without PhotoMetricDistortion'):
+        assert line in output
+    assert 'feature 1   16 channels' in output and 'browse_dataset.py' in output and str(path) in output
+
+
+def test_a_folder_and_another_crop(plain, write, tmp_path, shapes):
+    path, output = write(plain, '--crop-size', 24, 40, unlabeled=shapes / 'JPEGImages')
+    assert 'unlabelled  22 images' in output
+    dataset = Runner.build_dataloader(load_config(str(path)).train_dataloader).dataset
+    assert dataset[0]['inputs']['sup'].shape == dataset[4]['inputs']['weak'].shape == (3, 24, 40)
+    # The base would pad crops to its own size.
+    train(path, tmp_path / 'work')
+
+
+def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_path):
+    plain['custom_hooks'] = [dict(type='EmptyCacheHook')]
+    plain['default_hooks']['checkpoint']['save_best'] = ['mIoU', 'aAcc']
+    plain['train_dataloader']['dataset'] = dict(
+        type='RepeatDataset', times=9, dataset=plain['train_dataloader']['dataset']
+    )
+    runner = train(write(plain)[0], tmp_path / 'work')
+    hooks = [type(hook).__name__ for hook in runner.hooks]
+    assert hooks.count('PseudoLabelHook') == hooks.count('EmptyCacheHook') == 1
+    hook = runner.hooks[hooks.index('PseudoLabelHook')]
+    assert (hook.alpha, hook.teacher_interval, hook.teacher_momentum) == ('linear', 'epoch', 0.5)
+    assert len(runner.train_dataloader) == 6
+    assert list((tmp_path / 'work').glob('best_teacher_mIoU_iter_2.pth'))
+    assert list((tmp_path / 'work').glob('best_teacher_aAcc_iter_2.pth'))
+
+
+def test_layer_decay(plain, write, tmp_path):
+    plain['model']['backbone'] = dict(
+        type='BEiT',
+        img_size=(32, 32),
+        patch_size=16,
+        embed_dims=16,
+        num_layers=3,
+        num_heads=2,
+        mlp_ratio=2,
+        out_indices=(0, 2),
+        qv_bias=True,
+        init_values=0.1,
+    )
+    plain['model']['test_cfg'] = dict(mode='slide', crop_size=(32, 32), stride=(32, 32))
+    plain['optim_wrapper']['optimizer']['weight_decay'] = 0.01  # which this constructor needs
+    plain['optim_wrapper'].update(
+        constructor='LayerDecayOptimizerConstructor', paramwise_cfg=dict(num_layers=3, layer_decay_rate=0.5)
+    )
+    runner = train(write(plain)[0], tmp_path / 'work')
+    rates = {group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}
+    assert {round(rate / 1e-3, 4) for rate in rates} == {1, 0.5, 0.25, 0.125, 0.0625}
+
+
+def test_a_cascade_of_other_classes(plain, write, tmp_path):
+    """The heads have five classes, the data six; the stem's features are finer than those of most channels."""
+    plain['model'] = cascade()  # with a data_preprocessor that pads to no size
+    path, output = write(plain)
+    runner = train(path, tmp_path / 'work')
+    assert runner.model.num_classes == 6 and 'num_classes=6' in path.read_text()
+    assert 'classes     6, which the heads are given' in output
+
+
+def test_a_base_of_the_model_zoo(write, tmp_path, shapes):
+    """A stock network as it is: SyncBN, which is BN in one process, an auxiliary head, the finest feature last."""
+    stock = 'mmseg::unet/unet-s5-d16_fcn_4xb4-40k_chase-db1-128x128.py'
+    path, output = write(_zoo(tmp_path, stock, shapes), '--crop-size', 32, 32)
+    assert 'in_index=0, in_channels=128' in path.read_text()
+    small = {'train_cfg.max_iters': 2, 'log_level': 'WARNING'}
+    runner = train(path, tmp_path / 'work', **small)
+    segmentor, data = runner.cfg.model.segmentor, runner.cfg.train_dataloader.dataset
+    assert segmentor.backbone.norm_cfg.type == 'SyncBN' and segmentor._scope_ == 'mmseg'
+    assert data.supervised.type == 'RepeatDataset' and runner.model.student.with_auxiliary_head
+    assert type(runner.model.backbone).__name__ == 'UNet'
+
+
+def _zoo(folder, stock, shapes):
+    data = dict(
+        type='ShapesDataset',
+        data_root=str(shapes),
+        data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
+    )
+    text = (
+        f'_base_ = {stock!r}\n'
+        f'data = {data!r}\n'
+        "model = dict(data_preprocessor=dict(size=(64, 64)), test_cfg=dict(_delete_=True, mode='whole'))\n"
+        "model['backbone'] = dict(base_channels=8)\n"
+        "model['decode_head'] = dict(in_channels=8, channels=8, num_classes=6)\n"
+        "model['auxiliary_head'] = dict(in_channels=16, channels=8, num_classes=6)\n"
+        'train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(dataset=data))\n'
+        'val_dataloader = dict(num_workers=0, persistent_workers=False)\n'
+        f"val_dataloader['dataset'] = dict(data, ann_file='{LISTS}/val.txt')\n"
+        'test_dataloader = val_dataloader\n'
+    )
+    (folder / 'zoo.py').write_text(text)
+    return folder / 'zoo.py'
+
+
+def test_a_config_is_named_by_its_package(write, tmp_path):
+    """Its data are not here, which is what the tool finds, in the folder that the stock config names."""
+    with pytest.raises(SystemExit, match=r'(?s)mmseg::hrnet/.*data/cityscapes.*no folder'):
+        write('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py')
+    assert not (tmp_path / 'semi.py').exists()
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def refused(capsys, run):
+    with pytest.raises(SystemExit) as error:
+        run()
+    return f'{error.value} {capsys.readouterr().err}'
+
+
+def change(config, name, value):
+    *path, last = name.split('.')
+    for key in path:
+        config = config[key]
+    if value is None:
+        config.pop(last)
+    else:
+        config[last] = value
+
+
+@pytest.mark.parametrize(
+    'name, value, message',
+    [
+        ('train_cfg', dict(type='EpochBasedTrainLoop', max_epochs=2), 'counts epochs .*IterBasedTrainLoop'),
+        ('train_cfg', dict(by_epoch=True, max_epochs=2), 'counts epochs'),
+        ('optim_wrapper', None, 'has no optim_wrapper: give a whole config'),
+        ('model.type', 'SemiSegmentor', 'semi-supervised already'),
+        ('model.decode_head', dict(type='Unheard'), 'Unheard'),
+        ('model.decode_head.out_channels', 1, 'out_channels = 1'),
+        ('model.decode_head.in_channels', 99, 'cannot predict .*8, 16'),
+        ('model.data_preprocessor.size', (64, 64), 'crops are 32x32, but the data_preprocessor has size=.64, 64'),
+        ('train_dataloader.dataset.data_root', '/nowhere', "'/nowhere', which is no folder"),
+    ],
+)
+def test_bases_that_cannot_work(plain, write, tmp_path, capsys, name, value, message):
+    change(plain, name, value)
+    text = refused(capsys, lambda: write(plain))
+    assert re.search(message, text, re.S), text
+    assert not (tmp_path / 'semi.py').exists()
+
+
+def test_a_base_that_tells_no_crop_size(plain, write, capsys):
+    del plain['model']['data_preprocessor']['size'], plain['train_dataloader']['dataset']['pipeline'][2]
+    assert 'no RandomCrop that would tell the crop size: give --crop-size H W' in refused(capsys, lambda: write(plain))
+    assert 'crop_size=(40, 40)' in write(plain, '--crop-size', 40, 40)[0].read_text()
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--base', 'none.py'], 'there is no config none.py'),
+        (['--base', 'nobody::a/b.py'], 'no package nobody'),
+        (['--base', 'mmseg::fcn/none.py'], 'mmseg::fcn/none.py'),
+        (['--labeled', 'none.txt'], '--labeled none.txt is no file'),
+        (['--unlabeled', 'none'], '--unlabeled none does not exist'),
+        (['--out', '/nowhere/a.py'], 'folder of --out /nowhere/a.py does not exist'),
+    ],
+)
+def test_names_of_nothing(plain, write, capsys, options, message):
+    assert message in refused(capsys, lambda: write(plain, *options))
+
+
+def test_nothing_is_overwritten_without_being_told(plain, write, tmp_path, capsys):
+    path = tmp_path / 'semi.py'
+    path.write_text('mine')
+    assert '--force' in refused(capsys, lambda: write(plain)) and path.read_text() == 'mine'
+    write(plain, '--force')
+    assert 'SplitDataset' in path.read_text()
+
+
+def test_the_deepest_feature():
+    tool = load('semi_config.py')
+    assert tool.deepest([(64, 32, 32), (128, 16, 16), (256, 8, 8)]) == 2
+    assert tool.deepest([(256, 8, 8), (128, 16, 16)]) == 0
+    assert tool.deepest([(64, 32, 32), (64, 8, 8), (64, 16, 16)]) == 1
+    assert tool.deepest([(64, 8, 8), (64, 8, 8)]) == 1

@@ -1,0 +1,182 @@
+"""What each of two processes does for tests/models/test_distributed.py; a spawned process imports it by its name."""
+
+from types import SimpleNamespace
+
+import builders
+import torch
+import torch.distributed as dist
+from builders import NUM_CLASSES
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
+from torch import nn
+
+from mmseg_derprop.datasets import SemiSampler
+from mmseg_derprop.engine import NonFiniteHook
+from mmseg_derprop.models.checks import decode_heads
+
+WORLD, STEPS = 2, 2
+PER_PROCESS = 2
+TERMS = dict(hard=0.3)
+PRESETS = {
+    'batch': ('derprop', {}),
+    'outside': ('derprop', dict(affinity_pairs='outside')),
+    'second view': ('derprop_published', dict(cutmix_target=True, affinity_pairs='outside')),
+    'two views': ('derprop', dict(num_strong=2)),
+}
+CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
+
+
+def make(preset, sync_counts=True, **changes):
+    """A model with nothing random in a step: normalisation frozen, no dropout, the same rows."""
+    loss = dict(type='PixelCrossEntropyLoss')
+    network = builders.segmentor(loss_decode=loss) | dict(auxiliary_head=builders.fcn(2, 32))
+    changes = dict(dict(pseudo_labels=dict(tau=0.5, momentum=0.9), perturb_ratio=0.0, unsup=TERMS), **changes)
+    model = builders.build(preset, network=network, sync_counts=sync_counts, **changes)
+    model.alpha = 0.3
+    model.double()  # rounding may turn the sign of a difference whose size a loss takes
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+        if isinstance(module, (nn.Dropout, nn.Dropout2d)):
+            module.p = 0.0
+    if model.propagation_head is not None:
+        rows = torch.arange(0, 30, 2)
+        model.propagation_head.draw_rows = lambda embedding: rows
+    return model
+
+
+def batches(preset, step):
+    """Both processes' images: they differ in how much of them is ignored.
+
+    A partner is the next image of a process's batch. For one process with all images to pair them likewise, there
+    the unlabelled images of both processes are the same but for their boxes, or boxes are empty.
+    """
+    num_strong = 2 if preset == 'two views' else 1
+    inputs, samples = builders.batch(2 * PER_PROCESS, 2 * PER_PROCESS, seed=step, num_strong=num_strong)
+    inputs = {branch: images.double() for branch, images in inputs.items()}
+    samples['sup'][0].gt_sem_seg.data[:, 10:] = 255
+    samples['sup'][3].gt_sem_seg.data[:] = 255
+    for branch in [name for name in inputs if name != 'sup']:
+        if preset == 'batch':
+            inputs[branch] = inputs[branch][:PER_PROCESS].repeat(WORLD, 1, 1, 1)
+        elif preset != 'second view':
+            for sample in samples[branch]:
+                sample.set_metainfo(dict(cutmix_box=(0, 0, 0, 0)))
+    if preset == 'batch':
+        for index in range(PER_PROCESS):
+            for branch in ('weak', 'strong'):
+                same = samples[branch][index].ignore_map
+                samples[branch][index + PER_PROCESS].ignore_map = same
+    return inputs, samples
+
+
+def share_of(rank, batch):
+    part = slice(rank * PER_PROCESS, (rank + 1) * PER_PROCESS)
+    return tuple({branch: values[part] for branch, values in parts.items()} for parts in batch)
+
+
+def train(model, wrapped, preset, rank=None):
+    """Losses by step, taus by step, and parameters."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    wrapper = OptimWrapper(torch.optim.SGD(parameters, lr=0.05, momentum=0.9))
+    losses, taus = [], []
+    for step in range(STEPS):
+        batch = batches(preset, step)
+        inputs, samples = batch if rank is None else share_of(rank, batch)
+        terms = wrapped(inputs, samples, mode='loss')
+        wrapper.update_params(model.parse_losses(terms)[0])
+        losses.append({name: value.detach() for name, value in terms.items()})
+        taus.append(model.pseudo_labeler.tau.clone())
+    return dict(losses=losses, taus=taus, state={name: value.clone() for name, value in model.state_dict().items()})
+
+
+def wrap(model):
+    return MMDistributedDataParallel(model, device_ids=None, broadcast_buffers=False)
+
+
+def odd_batch(case, seed):
+    inputs, samples = builders.batch(seed=seed, size=(25, 32))
+    if case == 'no valid pixel':
+        for sample in [sample for branch in samples if branch != 'sup' for sample in samples[branch]]:
+            sample.ignore_map.data[:] = True
+    for sample in samples['sup']:
+        labels = sample.gt_sem_seg.data
+        if case == 'nothing labelled':
+            labels[:] = 255
+        if case == 'a class fewer':
+            labels[labels == NUM_CLASSES - 1] = 0
+    return inputs, samples
+
+
+def walk_odd_batches(rank, preset, sync_counts):
+    """Steps in which the processes have any two cases; what each saw, and the collectives it took part in."""
+    model = builders.build(preset, sync_counts=sync_counts, pseudo_labels=dict(tau=0.9, momentum=0.999))
+    model.alpha = 0.3
+    flat = [False]  # whether all classes are equally likely
+    for network in (model.student, model.teacher):
+        classifier = decode_heads(network)[-1].conv_seg
+        classifier.register_forward_hook(lambda _, __, out: out * 0 if flat[0] else out)
+    wrapped, seen, calls = wrap(model), [], []
+    wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4))
+    reduce = dist.all_reduce
+    dist.all_reduce = lambda tensor, *args, **kwargs: (
+        calls.append((step, tuple(tensor.shape), str(args[:1]))) or reduce(tensor, *args, **kwargs)
+    )
+    for step, cases in enumerate((a, b) for a in CASES for b in CASES):
+        flat[0] = cases[rank] == 'no confident pixel'
+        losses = wrapped(*odd_batch(cases[rank], seed=10 * rank + step), mode='loss')
+        wrapper.update_params(model.parse_losses(losses)[0])
+        finite = all(value.isfinite() for value in losses.values())
+        seen.append((cases, finite, {name: float(value) for name, value in model.statistics.items()}))
+    dist.all_reduce = reduce
+    return dict(seen=seen, calls=calls, parameters=dict(model.named_parameters()), tau=model.pseudo_labeler.tau)
+
+
+def meet_a_bad_loss(rank, action):
+    """Three steps; in the second one, a loss of process 1 is infinite. What moved, how often was skipped, the error."""
+    model = builders.build('derprop')
+    wrapped = wrap(model)
+    wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3))
+    hook, hub = NonFiniteHook(action), MessageHub.get_instance(f'bad_loss_{action}')
+    runner = SimpleNamespace(model=wrapped, optim_wrapper=wrapper, message_hub=hub, logger=MMLogger('bad'), iter=0)
+    hook.before_train(runner)
+    weight, states = model.unsup_weight['kl'], []
+    try:
+        for runner.iter in range(3):
+            states.append({name: value.clone() for name, value in model.state_dict().items()})
+            model.unsup_weight['kl'] = float('inf') if (rank, runner.iter) == (1, 1) else weight
+            inputs, samples = builders.batch(seed=10 * rank + runner.iter, size=(25, 32))
+            for index, sample in enumerate(samples['sup'] + samples['weak']):
+                sample.set_metainfo(dict(img_path=f'image_{rank}_{runner.iter}_{index}.jpg'))
+            data = dict(inputs=inputs, data_samples={name: samples[name] for name in ('sup', 'weak')})
+            hook.before_train_iter(runner, runner.iter, data)
+            wrapper.update_params(model.parse_losses(wrapped(inputs, samples, mode='loss'))[0])
+            hook.after_train_iter(runner, runner.iter, data)
+        error = None
+    except FloatingPointError as raised:
+        error = str(raised)
+    states.append({name: value.clone() for name, value in model.state_dict().items()})
+    return dict(states=states, error=error, skipped=hub.runtime_info.get('non_finite_iters', 0))
+
+
+def sampler_shares():
+    """Indices that this process takes in three epochs, by batch."""
+    sampler = SemiSampler(SimpleNamespace(num_labeled=5, num_unlabeled=12), 2, 3)
+    numbers = iter(sampler)
+    return sampler.seed, [[next(numbers) for _ in range(5)] for _ in range(3 * sampler.iterations_per_epoch)]
+
+
+def work(rank, store, out):
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=WORLD)
+    found = {'sampler': sampler_shares()}
+    for name, (preset, changes) in PRESETS.items():
+        model = make(preset, **changes)
+        found[name] = train(model, wrap(model), name, rank)
+    for preset, sync_counts in (('derprop', True), ('derprop_published', False)):
+        found['odd', preset] = walk_odd_batches(rank, preset, sync_counts)
+    for action in ('skip', 'stop'):
+        found['bad loss', action] = meet_a_bad_loss(rank, action)
+    torch.save(found, f'{out}.{rank}')
+    dist.destroy_process_group()

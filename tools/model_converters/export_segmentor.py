@@ -1,0 +1,237 @@
+"""Writes the trained teacher or student as a plain MMSegmentation model.
+
+    python tools/model_converters/export_segmentor.py CHECKPOINT [--weights teacher|student] [--config CONFIG]
+        [--out PATH] [--cfg-options key=value ...] [--force]
+
+PATH.py and PATH.pth (by default the checkpoint's name with _teacher or _student) are a config and a checkpoint that
+MMSegmentation uses without this package: init_model, MMSegInferencer, tools/test.py. Where the network or the data set
+is a part of this package, a copy of the file that defines it comes along. The config of the run is the one that the
+checkpoint carries, unless --config names one; a checkpoint of published2mmseg.py carries none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mmseg
+from mmengine.config import Config, DictAction
+from mmengine.registry import init_default_scope
+from mmseg import registry
+
+import mmseg_derprop
+from mmseg_derprop.checkpoint import read_checkpoint, write_checkpoint
+from mmseg_derprop.config import load_config, merge_options, parse_config
+from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
+from mmseg_derprop.models import plain_config
+
+# What an evaluation reads of a run's config, besides the model, the data and the loops.
+KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')
+IMPORTED = ('torch', 'mmcv', 'mmengine', 'mmseg')  # by MMSegmentation itself
+REGISTRIES = (registry.MODELS, registry.DATASETS, registry.TRANSFORMS, registry.METRICS, registry.VISUALIZERS)
+BESIDE = """import sys
+
+sys.path.append('{{ fileDirname }}')  # what custom_imports names lies beside this file
+"""
+
+
+def find_config(checkpoint: dict, path: str | None, options: dict | None) -> Config:
+    """The config of the run, from a file or from the checkpoint.
+
+    Raises:
+        ValueError: If there is none, or its model is no SemiSegmentor.
+    """
+    text = checkpoint.get('meta', {}).get('cfg')
+    if path is not None:
+        config = load_config(path, options)
+    elif isinstance(text, str):
+        config = merge_options(parse_config(text), options, 'its config')
+    else:
+        raise ValueError('it carries no config: name the one of its run with --config.')
+    if 'segmentor' not in config.model:
+        raise ValueError(
+            f'its config is of a plain {config.model.get("type")}, which needs no export; --config must name that of a '
+            'semi-supervised run.'
+        )
+    return config
+
+
+def take_weights(checkpoint: dict, weights: str) -> dict[str, Any]:
+    """The entries of one network under their plain names.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    state = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
+    taken = {name.removeprefix(f'{weights}.'): state[name] for name in state if name.startswith(f'{weights}.')}
+    if not taken:
+        raise ValueError(f'it is of no SemiSegmentor: it holds no {weights}, but {", ".join(list(state)[:3])}, ...')
+    return taken
+
+
+def plain_run(config: Config) -> dict[str, Any]:
+    """What MMSegmentation needs to evaluate the segmentor of a semi-supervised run."""
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor')
+    segmentor = plain_config(config.model.segmentor, config.model.get('num_classes'), preprocessor)
+    plain: dict[str, Any] = {'default_scope': 'mmseg', 'model': for_inference(segmentor)}
+    plain |= {key: config[key] for key in KEPT if key in config}
+    for stage in ('val', 'test'):
+        data = {key: config.get(key) for key in (f'{stage}_dataloader', f'{stage}_evaluator')}
+        plain |= data | {f'{stage}_cfg': dict(type=f'{stage.title()}Loop') if all(data.values()) else None}
+    # inference_model reads it at the top level.
+    dataset = (plain['test_dataloader'] or {}).get('dataset', {})
+    plain['test_pipeline'] = dataset.get('pipeline', config.get('test_pipeline'))
+    plain['default_hooks'] = dict(
+        timer=dict(type='IterTimerHook'),
+        logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
+        visualization=dict(type='SegVisualizationHook'),
+    )
+    return plain
+
+
+def for_inference(part: Any) -> Any:
+    """A model's config that loads no pretrained weights, and with a stock loss where this package defines it."""
+    if isinstance(part, (list, tuple)):
+        return [for_inference(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if module_of(part.get('type')) == 'mmseg_derprop.models.losses':
+        return dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=part.get('loss_weight', 1.0))
+    loads = isinstance(part.get('init_cfg'), dict) and 'checkpoint' in part['init_cfg']
+    dropped = {'pretrained', 'init_cfg'} if loads else {'pretrained'}
+    return {key: for_inference(value) for key, value in part.items() if key not in dropped}
+
+
+def module_of(name: Any) -> str:
+    """The module that defines what a config names as a type; empty if none is known."""
+    found = (part.get(name) if isinstance(name, str) else name for part in REGISTRIES)
+    return next((part.__module__ for part in found if part is not None), '')
+
+
+def types_in(part: Any) -> Iterator[Any]:
+    """All types that a config names."""
+    if isinstance(part, dict):
+        yield part.get('type')
+        part = list(part.values())
+    if isinstance(part, (list, tuple)):
+        for item in part:
+            yield from types_in(item)
+
+
+def bring_parts(plain: dict) -> tuple[list[str], dict[str, str]]:
+    """What a config must import: the names of modules, and the text of those that this package defines.
+
+    Raises:
+        ValueError: If a part of this package does not stand alone in its file.
+    """
+    modules = {module_of(name) for name in types_in(plain)} - {''}
+    copies = {}
+    for module in sorted(modules):
+        package, _, name = module.partition('.')
+        if module.startswith('exported_'):  # of a model that this process has loaded
+            copies[module] = Path(inspect.getfile(sys.modules[module])).read_text()
+        if package != 'mmseg_derprop':
+            continue
+        text = Path(inspect.getfile(sys.modules[module])).read_text()
+        if re.search(r'^\s*(from|import) (\.|mmseg_derprop)', text, re.MULTILINE):
+            raise ValueError(f'its config has parts of {module}, which MMSegmentation cannot use: replace them.')
+        origin = f'# Copied from {module} of mmseg_derprop {mmseg_derprop.__version__} (Apache-2.0).\n'
+        text = text.replace('.register_module()', '.register_module(force=True)')  # where this package is loaded too
+        copies[f'exported_{name.rpartition(".")[2]}'] = origin + text
+    others = {m for m in modules if m.partition('.')[0] not in (*IMPORTED, 'mmseg_derprop')}
+    return sorted({*others, *copies}), copies
+
+
+def dataset_meta(checkpoint: dict, plain: dict) -> dict:
+    """Classes and palette: the checkpoint's, or those of the data set that the config evaluates on."""
+    meta = checkpoint.get('meta', {}).get('dataset_meta')
+    if not meta:
+        dataset = (plain['test_dataloader'] or {}).get('dataset', {})
+        meta = {
+            **getattr(registry.DATASETS.get(dataset.get('type', '')), 'METAINFO', {}),
+            **dataset.get('metainfo', {}),
+        }
+        if len(meta.get('classes', ())) != plain['model']['decode_head']['num_classes']:
+            return {}
+    return {'dataset_meta': {key: meta[key] for key in ('classes', 'palette') if key in meta}}
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes a file, whole or not at all."""
+    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+def export(args: argparse.Namespace) -> list[Path]:
+    """Writes what ``args`` ask for; returns the paths.
+
+    Raises:
+        ValueError: If the checkpoint or its config does not allow it, or files exist.
+        OSError: If files cannot be read or written.
+    """
+    source = read_checkpoint(args.checkpoint)
+    state = take_weights(source, args.weights)
+    plain = plain_run(find_config(source, args.config, args.cfg_options))
+    try:
+        check_fit(registry.MODELS.build(plain['model']), state, needed=[''])
+    except (KeyError, ModuleNotFoundError) as error:
+        raise ValueError(f'{error}\nWhat a checkpoint names is not imported: give the config with --config.') from error
+    imports, copies = bring_parts(plain)
+    if imports:
+        plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
+    text = Config(plain).pretty_text
+
+    out = Path(args.out)
+    files = {out.with_name(f'{name}.py'): copy for name, copy in copies.items()}
+    title = f'# {args.weights.title()} of {Path(args.checkpoint).name}, a plain MMSegmentation model.\n'
+    files[out.with_name(f'{out.name}.py')] = title + (BESIDE if copies else '') + text
+    weights = out.with_name(f'{out.name}.pth')
+    existing = [p for p in (*files, weights) if p.exists() and (p == weights or p.read_text() != files[p])]
+    if existing and not args.force:
+        raise ValueError(f'{", ".join(map(str, existing))} exist: give another --out, or --force.')
+    origin = dict(
+        weights=args.weights,
+        checkpoint=Path(args.checkpoint).name,
+        sha256=hashlib.sha256(Path(args.checkpoint).read_bytes()).hexdigest(),
+        iter=source.get('meta', {}).get('iter'),
+    )
+    versions = dict(mmseg_version=mmseg.__version__, mmseg_derprop_version=mmseg_derprop.__version__)
+    meta = {**dataset_meta(source, plain), **versions, 'cfg': text, 'exported_from': origin}
+    write_checkpoint(dict(meta=meta, state_dict=state), str(weights))
+    for path, content in files.items():
+        write_text(content, path)
+    return [*files, weights]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('checkpoint', help='of a SemiSegmentor')
+    parser.add_argument('--weights', choices=('teacher', 'student'), default='teacher')
+    parser.add_argument('--config', help='of the run, if the checkpoint carries none or another one is wanted')
+    parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+    parser.add_argument('--force', action='store_true', help='overwrite files')
+    args = parser.parse_args()
+    args.out = args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}'
+    init_default_scope('mmseg')
+    try:
+        paths = export(args)
+    except CheckpointMismatch as error:
+        raise SystemExit(f'{args.checkpoint} does not fit its config: {error}') from None
+    except ValueError as error:
+        raise SystemExit(f'{args.checkpoint}: {error}') from None
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    print('\n'.join(map(str, paths)))
+
+
+if __name__ == '__main__':
+    main()

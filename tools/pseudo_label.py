@@ -1,0 +1,138 @@
+"""Labels images with a checkpoint, where it is confident.
+
+    python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --tau-from-checkpoint]
+        [--ignore 255] [--confidence] [--tta] [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N]
+        [--workers N] [--cfg-options ...]
+
+IMAGES is an image, a folder or a quoted pattern. DIR gets labels/ (8-bit PNG of class ids at the image's own size, with
+palette, --ignore where the confidence is below the threshold), images.csv (a line an image: share of labelled pixels,
+mean confidence, each class's share of all pixels), images.txt (MMSegmentation's ann_file) and, on demand, confidence/
+(16-bit PNG, confidence times 65535). After an interruption the same command goes on. docs/inference.md shows how to
+train on the result. Configs and checkpoints of plain MMSegmentation work as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os.path as osp
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.models import BaseSegmentor
+from rich.progress import track
+
+import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.config import load_config
+from mmseg_derprop.image_files import ImageFile, add_arguments, check_arguments
+from mmseg_derprop.inference import (
+    ImageDataset,
+    MeanProbabilityTTA,
+    confidence,
+    inference_pipeline,
+    load_segmentor,
+    predict,
+)
+from mmseg_derprop.label_folder import LabelFolder
+
+
+def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
+    parser = argparse.ArgumentParser(description='Label images where a segmentor is confident')
+    add_arguments(parser)
+    parser.add_argument('--out-dir', required=True, help='folder for label maps and table')
+    limit = parser.add_mutually_exclusive_group()
+    limit.add_argument('--threshold', type=float, default=0.95, help='least confidence (default: %(default)s)')
+    limit.add_argument('--tau-from-checkpoint', action='store_true', help='the threshold that training has reached')
+    parser.add_argument('--ignore', type=int, default=255, help='id of pixels without label (default: %(default)s)')
+    parser.add_argument('--confidence', action='store_true', help='write the confidence too')
+    parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's tta_pipeline")
+    args = parser.parse_args()
+    if not 0 <= args.threshold <= 1:
+        parser.error(f'--threshold is {args.threshold}, but must lie within 0 and 1')
+    images = check_arguments(parser, args)
+    stems: dict[str, str] = {}
+    for image in images:
+        other = stems.setdefault(osp.splitext(image.name)[0], image.name)
+        if other != image.name:
+            parser.error(
+                f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '
+                '--out-dir for each, or rename one'
+            )
+    return args, images
+
+
+def checkpoint_tau(loaded: dict, path: str) -> float:
+    """The threshold in a checkpoint of a SemiSegmentor."""
+    tau = loaded.get('state_dict', loaded).get('pseudo_labeler.tau')
+    if tau is None:
+        raise ValueError(
+            f'{path} holds no threshold (pseudo_labeler.tau), only those of a SemiSegmentor do: --threshold'
+        )
+    return float(tau)
+
+
+def label_settings(args: argparse.Namespace, config: Config, model: BaseSegmentor, pipeline: list) -> dict:
+    """What decides about labels; when it differs, labels of two runs must not be mixed."""
+    checkpoint = args.checkpoint
+    if osp.isfile(checkpoint):
+        with open(checkpoint, 'rb') as file:
+            checkpoint = hashlib.sha256(file.read()).hexdigest()
+    return dict(
+        images=osp.abspath(args.images),
+        threshold=args.threshold,
+        ignore=args.ignore,
+        confidence=args.confidence,
+        tta=args.tta,
+        predict_on=getattr(model, 'predict_on', None),
+        checkpoint=checkpoint,
+        config=hashlib.sha256(repr((config.model, pipeline)).encode()).hexdigest(),
+        classes=model.dataset_meta['classes'],
+    )
+
+
+def summary(folder: LabelFolder, classes: list[str]) -> str:
+    """Shares of all finished images, as text."""
+    numbers = np.array([[float(number) for number in row[1:]] for row in folder.rows.values()])
+    labelled, sure, *shares = 100 * numbers.mean(0)
+    lines = [
+        f'{len(numbers)} images, {folder.write_list()} with a label. Threshold {folder.threshold:.4g}: '
+        f'{labelled:.1f} % of the pixels have one, mean confidence {sure:.1f} %.'
+    ]
+    width = max(map(len, classes))
+    return '\n'.join(lines + [f'  {name:<{width}} {share:6.2f} %' for name, share in zip(classes, shares)])
+
+
+def main() -> None:
+    args, images = parse_args()
+    try:
+        config = load_config(args.config, args.cfg_options)
+        pipeline = inference_pipeline(config, args.tta)
+        model, loaded = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
+        if args.tta and model.out_channels == 1:
+            raise ValueError('--tta needs an output channel for each class; this network has a single one')
+        if args.tau_from_checkpoint:
+            args.threshold = checkpoint_tau(loaded, args.checkpoint)
+        settings = label_settings(args, config, model, pipeline)
+        folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    todo = [image for image in images if image.name not in folder.rows]
+    if len(todo) < len(images):
+        print(f'{len(images) - len(todo)} of {len(images)} images are labelled already')
+    network = MeanProbabilityTTA(model) if args.tta else model
+    results = predict(network, ImageDataset(todo, pipeline), args.batch_size, args.workers)
+    unreadable = []
+    for image, sample, error in track(results, 'labelling', total=len(todo)):
+        if sample is None:
+            unreadable.append(f'{image.path}: {error}')
+            continue
+        labels, certainty = sample.pred_sem_seg.data[0].cpu().numpy(), confidence(sample).cpu().numpy()
+        folder.add(image.name, labels, certainty, args.confidence)
+    if folder.rows:
+        print(summary(folder, model.dataset_meta['classes']))
+    if unreadable:
+        raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))
+
+
+if __name__ == '__main__':
+    main()

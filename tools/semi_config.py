@@ -1,0 +1,263 @@
+"""Writes the config that makes an MMSegmentation config learn from unlabelled images too.
+
+    python tools/semi_config.py --base my_config.py --labeled labeled.txt --unlabeled FOLDER_OR_LIST --out semi.py
+
+The base is any config of a segmentor, a file or ``mmseg::path``. The tool looks at its data, builds its model without
+weights, says what it found, and writes ten lines at most, which are meant to be read and edited.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+
+from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import SplitDataset
+from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
+from mmseg_derprop.datasets.split_dataset import supervised_parts
+from mmseg_derprop.models import SemiSegmentor
+from mmseg_derprop.models.data_preprocessor import check_crops
+
+METHOD = 'mmseg_derprop::_base_/methods/derprop.py'
+# The same without custom_hooks, which no two bases may both define.
+METHOD_WITHOUT_HOOKS = 'mmseg_derprop::_base_/methods/derprop_model.py'
+MAX_LINES, MAX_WIDTH = 10, 120
+# Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
+MANY_POSITIONS = 128 * 128
+
+Shape = tuple[int, int, int]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Make an MMSegmentation config semi-supervised')
+    parser.add_argument('--base', required=True, help='config of a segmentor, a file or mmseg::path')
+    parser.add_argument('--labeled', required=True, help="list of labelled images as the base's ann_file is written")
+    parser.add_argument(
+        '--unlabeled', required=True, help='list of unlabelled images in the same folders, or a folder of images'
+    )
+    parser.add_argument('--out', required=True, help='the config to write')
+    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
+    parser.add_argument('--force', action='store_true', help='overwrite --out')
+    args = parser.parse_args()
+    if '::' not in args.base and not osp.isfile(args.base):
+        parser.error(f'there is no config {args.base}')
+    if not osp.isfile(args.labeled):
+        parser.error(f'--labeled {args.labeled} is no file: write a list of the labelled images there, an id a line')
+    if not osp.exists(args.unlabeled):
+        parser.error(f'--unlabeled {args.unlabeled} does not exist: give a folder of images, or a list of ids')
+    if osp.exists(args.out) and not args.force:
+        parser.error(f'{args.out} exists: choose another --out, or overwrite it with --force')
+    if not osp.isdir(osp.dirname(osp.abspath(args.out))):
+        parser.error(f'the folder of --out {args.out} does not exist: make it')
+    return args
+
+
+def read_base(path: str) -> Config:
+    """Reads a config and checks that it trains a segmentor by iterations."""
+    package = path.partition('::')[0]
+    if '::' in path and package not in MODULE2PACKAGE:
+        raise SystemExit(f'{path}: there is no package {package} with configs; use mmseg::path or a file')
+    try:
+        config = load_config(path)
+    except FileNotFoundError as error:
+        raise SystemExit(f'{path}: {error}') from None
+    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not config.get(key)]
+    if missing:
+        raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
+    if 'method' in config or config.model.type == 'SemiSegmentor':
+        raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
+    loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
+    if not loop.endswith('IterBasedTrainLoop'):
+        raise SystemExit(
+            f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
+            "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "
+            'by_epoch=False in param_scheduler, log_processor and default_hooks.checkpoint, and '
+            'log_metric_by_epoch=False in default_hooks.logger.'
+        )
+    return config
+
+
+def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDataset]:
+    """The training data: what the config says of them, and the data set."""
+    parts = supervised_parts(config.train_dataloader.dataset)
+    roots = {part.get('data_root') for part in parts}
+    root = roots.pop() if len(roots) == 1 else ''
+    size = args.crop_size or crop_size_of(parts[0].get('pipeline') or [])
+    size = size or (config.model.get('data_preprocessor') or {}).get('size')
+    if size is None:
+        raise SystemExit(f'{args.base} has no RandomCrop that would tell the crop size: give --crop-size H W')
+    settings = dict(
+        labeled=relative(args.labeled, root), unlabeled=relative(args.unlabeled, root), crop_size=tuple(size)
+    )
+    try:
+        supervised = config.train_dataloader.dataset
+        return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
+    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
+        raise SystemExit(f'{args.base}: {error}') from None
+
+
+def relative(path: str, root: str | None) -> str:
+    """A path as a data set takes it that has this data_root."""
+    if root is None:
+        return path
+    path, root = osp.abspath(path), osp.abspath(root) if root else ''
+    return osp.relpath(path, root) if root and path.startswith(root + osp.sep) else path
+
+
+def classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
+    """How many classes the heads must be given, None if they have as many as the data."""
+    classes = dataset.metainfo.get('classes')
+    head = config.model.get('decode_head') or {}
+    head = head[-1] if isinstance(head, (list, tuple)) else head
+    return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
+
+
+def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[int, int]) -> str:
+    """Fits the size to which the base's data_preprocessor pads to a crop size that was asked for.
+
+    Changes the config, and returns what names the segmentor in the config that is written.
+    """
+    preprocessor = config.model.get('data_preprocessor') or {}
+    if not args.crop_size or preprocessor.get('size') in (None, crop_size):
+        return '_base_.model'
+    preprocessor['size'] = crop_size
+    return f'dict(_base_.model, data_preprocessor=dict(_base_.model.data_preprocessor, size={crop_size}))'
+
+
+def build_model(config: Config, classes: int | None, crop_size: tuple, name: str) -> tuple[SemiSegmentor, list[Shape]]:
+    """The semi-supervised model, and (channels, height, width) of each feature of a crop.
+
+    It has no weights and, where its operators allow it, takes no memory.
+    """
+    settings = dict(load_config(METHOD).method, segmentor=without_weights(config.model.to_dict()), num_classes=classes)
+    if 'data_preprocessor' in config:
+        settings['data_preprocessor'] = config.data_preprocessor
+    for device in ('meta', 'cpu'):
+        try:
+            with torch.device(device), torch.no_grad():
+                model = MODELS.build(settings)
+                check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
+                features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
+                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
+        except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
+            reason = error
+    raise SystemExit(f'{name}: {reason}')
+
+
+def without_weights(part: Any) -> Any:
+    """A model's config without what would load weights."""
+    if isinstance(part, dict):
+        pretrained = {'pretrained': None} if 'pretrained' in part else {}
+        return {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
+    return [without_weights(value) for value in part] if isinstance(part, list) else part
+
+
+def deepest(shapes: Sequence[Shape]) -> int:
+    """The feature of most channels; of several the coarsest, and of several such the last."""
+    return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
+
+
+def config_text(
+    config: Config,
+    args: argparse.Namespace,
+    segmentor: str,
+    data: dict,
+    classes: int | None,
+    shapes: list[Shape],
+    index: int,
+) -> str:
+    """The config's lines."""
+    base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
+    method = METHOD_WITHOUT_HOOKS if 'custom_hooks' in config else METHOD
+    constructor = config.optim_wrapper.get('constructor')
+    count = images_of_a_kind(config)
+    model = ', num_classes=' + str(classes) if classes else ''
+    base_constructor = f', base_constructor={constructor!r}' if constructor else ''
+    channels = ', '.join(str(shape[0]) for shape in shapes)
+    lines = [
+        f'model = dict(_base_.method, _delete_=True, segmentor={segmentor}{model})',
+        f"model['propagation_head'].update(in_index={index}, in_channels={shapes[index][0]})  # of {channels} channels",
+        f'train_dataloader = dict(_base_.train_dataloader, _delete_=True, batch_size={2 * count}, '
+        "collate_fn=dict(type='semi_collate'))",
+        f"train_dataloader['sampler'] = dict(type='SemiSampler', num_labeled={count}, num_unlabeled={count})",
+        "train_dataloader['dataset'] = dict(type='SplitDataset', supervised=_base_.train_dataloader.dataset)",
+        f"train_dataloader['dataset'].update({arguments(data)})",
+        f"optim_wrapper = dict(constructor='SemiOptimWrapperConstructor'{base_constructor})",
+    ]
+    if config.get('val_cfg'):
+        lines.append("val_cfg = dict(type='TeacherStudentValLoop')")
+    if hooks := changed_hooks(config):
+        lines.append(f'default_hooks = dict({", ".join(hooks)})')
+    # The import tells mmengine where this package's configs lie, whatever tool reads the config.
+    first = f"_base_ = __import__('mmseg_derprop') and [{base!r}, {method!r}]"
+    if len(first) > MAX_WIDTH and len(lines) + 2 <= MAX_LINES:
+        first = f"_base_ = __import__('mmseg_derprop') and [{base!r},\n{' ' * 42}{method!r}]"
+    return '\n'.join([first, *lines]) + '\n'
+
+
+def changed_hooks(config: Config) -> list[str]:
+    """What must change among the base's default hooks."""
+    hooks = []
+    best = (config.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
+    if best and best != 'auto' and config.get('val_cfg'):
+        names = [f'teacher/{name}' for name in ([best] if isinstance(best, str) else best)]
+        hooks.append(f'checkpoint=dict(save_best={names[0] if len(names) == 1 else names!r})')
+    if 'custom_hooks' in config:
+        (hook,) = load_config(METHOD).custom_hooks
+        hooks.append(f'pseudo_labels=dict({arguments(hook)})')
+    return hooks
+
+
+def arguments(settings: dict) -> str:
+    return ', '.join(f'{key}={value!r}' for key, value in settings.items())
+
+
+def images_of_a_kind(config: Config) -> int:
+    """Labelled images in a batch, and unlabelled ones: as many as the base has; CutMix needs two."""
+    return max(2, config.train_dataloader.get('batch_size', 2))
+
+
+def main() -> None:
+    args = parse_args()
+    config = read_base(args.base)
+    init_default_scope(config.get('default_scope', 'mmseg'))
+    data, dataset = build_data(config, args)
+    classes = classes_to_set(config, dataset)
+    segmentor = resize_padding(config, args, data['crop_size'])
+    model, shapes = build_model(config, classes, data['crop_size'], args.base)
+    index = deepest(shapes)
+    text = config_text(config, args, segmentor, data, classes, shapes, index)
+    with open(args.out, 'w') as file:
+        file.write(text)
+
+    height, width = data['crop_size']
+    dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
+    count = images_of_a_kind(config)
+    print(f'labelled    {dataset.num_labeled} images of {args.labeled}')
+    print(f'unlabelled  {dataset.num_unlabeled} images of {args.unlabeled}')
+    print(f'batch       {count} labelled and {count} unlabelled images in a process')
+    print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    print(f'classes     {model.num_classes}' + (', which the heads are given' if classes else ''))
+    for number, (channels, rows, columns) in enumerate(shapes):
+        chosen = '  <- labels propagate here' if number == index else ''
+        print(f'feature {number}   {channels} channels, {rows}x{columns} positions{chosen}')
+    if shapes[index][1] * shapes[index][2] > MANY_POSITIONS:
+        print('            A fine grid: time grows with the square of its positions. A coarser feature is faster.')
+    tools = osp.dirname(osp.abspath(__file__))
+    tools = min(tools, osp.relpath(tools), key=len)
+    print(f'\nwrote {args.out}:\n\n{text}\nNext:')
+    print(f'  python {osp.join(tools, "analysis_tools", "browse_dataset.py")} {args.out}')
+    print(f'  python {osp.join(tools, "train.py")} {args.out}')
+
+
+if __name__ == '__main__':
+    main()
