@@ -190,7 +190,7 @@ def test_a_file_that_is_none_is_refused(tmp_path, write):
     [
         ('train_cfg.max_iter', r'settings sets train_cfg\.max_iter, which nothing reads.*max_iters'),
         ('default_hooks.chekpoint.interval', 'has no chekpoint.*checkpoint'),
-        ('custom_hooks.1.alpha', 'has no 1'),
+        ('custom_hooks.9.alpha', 'has no 9'),
         ('custom_hooks.0.alfa', 'custom_hooks.0.alfa, which nothing reads'),
         ('train_dataloader.batchsize', 'nothing reads.*batch_size'),
         ('model.segmentor.backbone.deph', 'nothing reads'),
