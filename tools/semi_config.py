@@ -190,13 +190,20 @@ def config_text(
         "collate_fn=dict(type='semi_collate'))",
         f"train_dataloader['sampler'] = dict(type='SemiSampler', num_labeled={count}, num_unlabeled={count})",
         "train_dataloader['dataset'] = dict(type='SplitDataset', supervised=_base_.train_dataloader.dataset)",
-        f"train_dataloader['dataset'].update({arguments(data)})",
+        f"train_dataloader['dataset'].update({', '.join(f'{key}={value!r}' for key, value in data.items())})",
         f"optim_wrapper = dict(constructor='SemiOptimWrapperConstructor'{base_constructor})",
     ]
     if config.get('val_cfg'):
         lines.append("val_cfg = dict(type='TeacherStudentValLoop')")
-    if hooks := changed_hooks(config):
-        lines.append(f'default_hooks = dict({", ".join(hooks)})')
+    if best := best_checkpoint(config):
+        lines.append(f'default_hooks = dict(checkpoint=dict(save_best={best!r}))')
+    if 'custom_hooks' in config:
+        lines.append('custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]')
+    if len(lines) == MAX_LINES:
+        # A base with both kinds of hooks: data set and lists share a line.
+        split = lines.index(next(line for line in lines if 'SplitDataset' in line))
+        named = lines.pop(split + 1).partition('update(')[2]
+        lines[split] = f'{lines[split][:-1]}, {named}'
     # The import tells mmengine where this package's configs lie, whatever tool reads the config.
     first = f"_base_ = __import__('mmseg_derprop') and [{base!r}, {method!r}]"
     if len(first) > MAX_WIDTH and len(lines) + 2 <= MAX_LINES:
@@ -204,21 +211,12 @@ def config_text(
     return '\n'.join([first, *lines]) + '\n'
 
 
-def changed_hooks(config: Config) -> list[str]:
-    """What must change among the base's default hooks."""
-    hooks = []
+def best_checkpoint(config: Config) -> str | list[str] | None:
+    """What the base's save_best is called when teacher and student are scored; None if it needs no change."""
     best = (config.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
-    if best and best != 'auto' and config.get('val_cfg'):
-        names = [f'teacher/{name}' for name in ([best] if isinstance(best, str) else best)]
-        hooks.append(f'checkpoint=dict(save_best={names[0] if len(names) == 1 else names!r})')
-    if 'custom_hooks' in config:
-        (hook,) = load_config(METHOD).custom_hooks
-        hooks.append(f'pseudo_labels=dict({arguments(hook)})')
-    return hooks
-
-
-def arguments(settings: dict) -> str:
-    return ', '.join(f'{key}={value!r}' for key, value in settings.items())
+    if not best or best == 'auto' or not config.get('val_cfg'):
+        return None
+    return f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
 
 
 def images_of_a_kind(config: Config) -> int:

@@ -1,4 +1,5 @@
-# The model of derprop.py without its hook, for a base that has custom_hooks, which no two bases may both define.
+# The parts of derprop.py. No two bases may both define custom_hooks, so one that does is joined to this file:
+#   custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]
 method = dict(
     type='SemiSegmentor',
     propagation_head=dict(
@@ -25,3 +26,8 @@ method = dict(
     perturb_ratio=0.5,
     predict_on='teacher',
 )
+method_hooks = [
+    dict(type='PseudoLabelHook', alpha='linear', teacher_interval='epoch', teacher_momentum=0.5),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+]
