@@ -12,16 +12,18 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import BaseModel, BaseTTAModel
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 from mmengine.structures import PixelData
 from mmseg.apis import init_model
 from mmseg.datasets import BaseSegDataset
 from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from .checkpoint import read_checkpoint, state_dict_of
+from .engine.check_fit_hook import CheckpointMismatch, check_fit
 from .image_files import ImageFile
 
 
@@ -110,7 +112,8 @@ def load_segmentor(
         tuple[BaseSegmentor, dict]: The segmentor in evaluation mode, and what the checkpoint holds.
 
     Raises:
-        ValueError: If the model has no such network, or the checkpoint lacks parameters of the network.
+        OSError: If the checkpoint cannot be read.
+        ValueError: If the model has no such network, or the checkpoint does not fit or is damaged.
     """
     if predict_on and config.model.type != 'SemiSegmentor':
         raise ValueError(f'--predict-on chooses a network of a SemiSegmentor; this model is a {config.model.type}')
@@ -119,18 +122,16 @@ def load_segmentor(
     if 'data_preprocessor' in config:  # as the runner does
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = init_model(config, device='cpu')
-    network = getattr(model, 'evaluated', model)
-    for parameter in network.parameters():
-        nn.init.constant_(parameter, torch.nan)  # so that what the checkpoint lacks is seen
-    loaded = load_checkpoint(model, checkpoint, map_location='cpu', logger='silent')
-    # The engine would only warn and go on with random weights.
-    needed = {key: value for key, value in network.named_parameters() if not key.startswith('auxiliary_head')}
-    missing = [key for key, value in needed.items() if value.isnan().any()]
-    if missing:
-        raise ValueError(
-            f'{checkpoint} has no valid weights for {len(missing)} of {len(needed)} parameters of the network, first '
-            f'{missing[0]}: give the config that the checkpoint was trained with'
-        )
+    needed = [f'{model.predict_on}.'] if hasattr(model, 'predict_on') else ['']
+    try:
+        remote = '://' in checkpoint
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu') if remote else read_checkpoint(checkpoint)
+        # The engine would only warn of what does not fit, and go on with random weights.
+        check_fit(model, state_dict_of(loaded), needed)
+    except CheckpointMismatch as error:
+        raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
+    except ValueError as error:
+        raise ValueError(f'{checkpoint}: {error}') from None
     model.dataset_meta = _dataset_meta(config, loaded.get('meta', {}), model.num_classes)
     return model.to(device), loaded
 

@@ -10,6 +10,7 @@ Configs and checkpoints of plain MMSegmentation work as well.
 from __future__ import annotations
 
 import argparse
+import os
 import os.path as osp
 
 import mmcv
@@ -59,7 +60,8 @@ def main() -> None:
         config = load_config(args.config, args.cfg_options)
         dataset = ImageDataset(images, inference_pipeline(config))
         model, _ = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
-    except ValueError as error:
+        os.makedirs(args.out_dir, exist_ok=True)
+    except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     unreadable = []
     results = predict(model, dataset, args.batch_size, args.workers)

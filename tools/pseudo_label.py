@@ -114,7 +114,7 @@ def main() -> None:
             args.threshold = checkpoint_tau(loaded, args.checkpoint)
         settings = label_settings(args, config, model, pipeline)
         folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     todo = [image for image in images if image.name not in folder.rows]
     if len(todo) < len(images):

@@ -195,8 +195,8 @@ def config_text(
     ]
     if config.get('val_cfg'):
         lines.append("val_cfg = dict(type='TeacherStudentValLoop')")
-    if best := best_checkpoint(config):
-        lines.append(f'default_hooks = dict(checkpoint=dict(save_best={best!r}))')
+    checkpoint = f"dict(type='ExactCheckpointHook'{checkpoint_settings(config)})"
+    lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
     if 'custom_hooks' in config:
         lines.append('custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]')
     if len(lines) == MAX_LINES:
@@ -211,12 +211,14 @@ def config_text(
     return '\n'.join([first, *lines]) + '\n'
 
 
-def best_checkpoint(config: Config) -> str | list[str] | None:
-    """What the base's save_best is called when teacher and student are scored; None if it needs no change."""
-    best = (config.get('default_hooks', {}).get('checkpoint') or {}).get('save_best')
-    if not best or best == 'auto' or not config.get('val_cfg'):
-        return None
-    return f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
+def checkpoint_settings(config: Config) -> str:
+    """What changes in the base's checkpoint hook: it resumes exactly, and save_best names the teacher's score."""
+    base = config.get('default_hooks', {}).get('checkpoint') or {}
+    settings = {} if base.get('by_epoch') is False else dict(by_epoch=False)
+    best = base.get('save_best')
+    if best and best != 'auto' and config.get('val_cfg'):
+        settings['save_best'] = f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
+    return ''.join(f', {key}={value!r}' for key, value in settings.items())
 
 
 def images_of_a_kind(config: Config) -> int:
@@ -234,8 +236,11 @@ def main() -> None:
     model, shapes = build_model(config, classes, data['crop_size'], args.base)
     index = deepest(shapes)
     text = config_text(config, args, segmentor, data, classes, shapes, index)
-    with open(args.out, 'w') as file:
-        file.write(text)
+    try:
+        with open(args.out, 'w') as file:
+            file.write(text)
+    except OSError as error:
+        raise SystemExit(f'{args.out} cannot be written: {error}') from None
 
     height, width = data['crop_size']
     dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import os.path as osp
+import pickle
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
@@ -116,6 +117,8 @@ def main() -> None:
     if args.mode:
         set_mode(config, args.mode, args.crop_size, args.stride)
     if args.show_dir:
+        config.setdefault('default_hooks', {})
+        config.setdefault('visualizer', dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
         config.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, interval=1)
         config.visualizer.save_dir = args.show_dir
     if args.out or args.json:
@@ -129,6 +132,8 @@ def main() -> None:
     runner = Runner.from_cfg(config)
     try:
         runner.test()
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise SystemExit(f'{args.checkpoint} is cut off, or no PyTorch checkpoint ({error})') from None
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit the model of {args.config}. {error}') from None
     if args.json and runner.rank == 0:

@@ -134,7 +134,7 @@ def _header_problem(pair: tuple[str, str]) -> str | None:
         return f'{label_path} is empty'
     try:
         with Image.open(label_path) as label, Image.open(image_path) as image:
-            problem = _channels_problem(len(label.getbands()))
+            problem = _channels_problem(len(label.getbands())) or _depth_problem(label.mode)
             problem = problem or _size_problem(label.size[::-1], oriented_size(image))
     except (UnidentifiedImageError, OSError):
         return None
@@ -155,6 +155,15 @@ def _channels_problem(channels: int) -> str | None:
     return (
         f'have {channels} channels, allowed is 1, which holds class ids: convert colours to ids (a palette PNG has ids '
         "already; LoadAnnotations reads them with imdecode_backend='pillow')"
+    )
+
+
+def _depth_problem(mode: str) -> str | None:
+    if mode in ('1', 'L', 'P'):
+        return None
+    return (
+        f'are of more than 8 bits (mode {mode}), which MMSegmentation cuts off: ids up to 255 are possible, save them '
+        'as 8 bits'
     )
 
 

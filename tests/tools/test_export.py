@@ -257,7 +257,8 @@ def module():
 def test_shipped_configs_can_be_exported(module, path):
     plain = module.plain_run(load_config(str(path)))
     imports, copies = module.bring_parts(plain)
-    assert set(imports) == set(copies)
+    # MMSegmentation's own configs import mmpretrain for its backbones, too.
+    assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies)
     # So that this package can be imported after an exported model.
     for name in copies:  # of the package, or of a model exported earlier
         original = next(ROOT.glob(f'mmseg_derprop/*/{name.removeprefix("exported_")}.py')).read_text()

@@ -19,7 +19,7 @@ NAMES = {'CONFIG': 'configs/derprop/tiny_shapes.py', 'CHECKPOINT': 'CHECKPOINT'}
 def commands():
     """Each call of one of this project's tools in a block of code, as (page, words)."""
     for page in PAGES:
-        fenced_or_indented = r'```bash\n(.*?)```|(?<=\n\n)((?: {4}\S.*\n)+)'
+        fenced_or_indented = r'```(?:bash)?\n(.*?)```|(?<=\n\n)((?: {4}\S.*\n)+)'
         for block in re.findall(fenced_or_indented, page.read_text(), re.S):
             for line in re.sub(r'\\\n', ' ', ''.join(block)).splitlines():
                 found = re.search(r'(?:python )?(tools/\S+\.(?:py|sh))\b[^;`&|]*', line)

@@ -160,7 +160,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('source', metavar='IN.pth', help='checkpoint of a published network or ImageNet backbone')
     parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write')
+    parser.add_argument('--force', action='store_true', help='overwrite OUT.pth')
     args = parser.parse_args()
+    if os.path.exists(args.out) and not args.force:
+        parser.error(f'{args.out} exists: choose another place, or overwrite it with --force')
     init_default_scope('mmseg')
     try:
         state, found = convert(state_dict_of(read_checkpoint(args.source)))
@@ -168,7 +171,10 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     except ValueError as error:
         raise SystemExit(f'{args.source}: {error}\n{FAMILY}') from None
-    write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
+    try:
+        write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
+    except OSError as error:
+        raise SystemExit(f'{args.out} cannot be written: {error}') from None
     print(f'{args.out}: {len(state)} entries, ' + ', '.join(f'{key} {value}' for key, value in found.items()))
 
 
