@@ -72,9 +72,6 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     if run.option:
         _merge(config, study.options[run.option], f'options.{run.option}')
     config.randomness = dict(config.get('randomness') or {}, seed=run.seed)
-    # The newest checkpoint may be half written when a run is killed.
-    checkpoint = config.default_hooks.checkpoint
-    checkpoint.max_keep_ckpts = max(2, checkpoint.get('max_keep_ckpts', 2))
     return config
 
 
@@ -133,8 +130,9 @@ def _prepare(config: Config) -> None:
         raise StudyError(f'train_cfg.type is {config.train_cfg.get("type")}, but a study needs IterBasedTrainLoop.')
     hooks = config.setdefault('default_hooks', ConfigDict())
     hooks.logger = dict(hooks.get('logger') or {'type': 'LoggerHook'}, log_metric_by_epoch=False)
-    default = dict(type='CheckpointHook', interval=config.train_cfg.get('val_interval', 1000))
-    hooks.checkpoint = dict(hooks.get('checkpoint') or default, by_epoch=False)
+    default = dict(interval=config.train_cfg.get('val_interval', 1000), max_keep_ckpts=1)
+    # Goes on exactly, saves at a signal, and makes up for a validation that was cut off.
+    hooks.checkpoint = dict(hooks.get('checkpoint') or default, type='ExactCheckpointHook', by_epoch=False)
     hooks.checkpoint.pop('save_best', None)
     config.log_processor = dict(config.get('log_processor') or {}, by_epoch=False)
 

@@ -55,7 +55,6 @@ class Job:
         self.result_path = osp.join(self.folder, 'results', f'{self.name}.json')
         self.digest: str = digest(self.config, self.start.digest if self.start else None)
         self.max_iters: int = self.config.train_cfg.max_iters
-        self.val_interval: int = self.config.train_cfg.get('val_interval', 1000)
         self.checkpoint = osp.join(self.work_dir, f'iter_{self.max_iters}.pth')
 
     @property
@@ -90,12 +89,14 @@ class Job:
     @property
     def done(self) -> int:
         """Iterations that need not be trained again."""
-        return self.max_iters if self.finished else self._resume_from()[0]
+        return self.max_iters if self.finished else find_checkpoint(self.work_dir)[0]
 
     @property
     def complete(self) -> bool:
         """Whether training is done, though the result may not be written yet."""
-        return self._resume_from()[0] == self.max_iters
+        scores, _ = read_log(self.work_dir)
+        scored = bool(scores) and scores[-1]['iteration'] == self.max_iters
+        return scored and find_checkpoint(self.work_dir)[0] == self.max_iters
 
     def missing_data(self) -> list[str]:
         """Paths of data that do not exist."""
@@ -149,7 +150,7 @@ class Job:
         os.makedirs(osp.dirname(self.config_path), exist_ok=True)
         config.dump(self.config_path)
         words = [sys.executable, self.script, self.config_path, '--work-dir', self.work_dir]
-        _, checkpoint = self._resume_from()
+        _, checkpoint = find_checkpoint(self.work_dir)
         if checkpoint:
             words += ['--resume', checkpoint]
         with open(self._console(len(self._consoles()) + 1), 'w') as log:
@@ -213,9 +214,6 @@ class Job:
         with open(path, errors='replace') as log:
             return ''.join([f'    {line}' for line in log.readlines()[-lines:]]) + f'    (all of it: {path})'
 
-    def _resume_from(self) -> tuple[int, str | None]:
-        return find_checkpoint(self.work_dir, self.max_iters, self.val_interval)
-
     def _console(self, number: int) -> str:
         return osp.join(self.work_dir, f'console_{number:03}.log')
 
@@ -246,19 +244,24 @@ def make_jobs(study: Study, runs: list[Run], folder: str, data_root: str | None 
     return list(jobs.values())
 
 
-def stop(processes: list[subprocess.Popen], patience: float = 10.0) -> None:
-    """Ends processes and all that they started; those that do not end within some seconds are killed."""
+def stop(processes: list[subprocess.Popen], patience: float = 30.0) -> None:
+    """Asks processes to save a checkpoint and end; what is left of them after some seconds is killed.
+
+    Args:
+        processes (list): Each the first of a group of its own.
+        patience (float): Seconds; an iteration or a validation may have to end first.
+    """
     for process in processes:
-        send(process, signal.SIGTERM)
+        process.terminate()
     end = time.monotonic() + patience
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, end - time.monotonic()))
-        send(process, signal.SIGKILL)
+        kill_group(process)
         process.wait()
 
 
-def send(process: subprocess.Popen, number: int) -> None:
-    """Sends a signal to a process and its children, if there are any left."""
+def kill_group(process: subprocess.Popen) -> None:
+    """Kills a process and all that it started, whatever is left of them."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
+        os.killpg(process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import os.path as osp
 import platform
 import re
 import subprocess
-import zipfile
+from contextlib import suppress
 from typing import Any
 
 import mmcv
@@ -19,6 +19,8 @@ import mmseg
 import torch
 
 import mmseg_derprop
+
+from ..checkpoint import check_whole
 
 MAX_POINTS = 200
 ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
@@ -40,7 +42,8 @@ def read_log(work_dir: str) -> tuple[list[dict[str, Any]], dict[str, list[list]]
     scores: dict[int, dict] = {}
     for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         entries = _entries(path)
-        first = min((entry['step'] for entry in entries), default=math.inf)
+        # A validation that was cut off comes first, of the iterations before.
+        first = min((entry['step'] for entry in entries if 'iter' in entry), default=math.inf)
         training = {step: entry for step, entry in training.items() if step < first}
         scores = {step: entry for step, entry in scores.items() if step < first}
         validations = [entry for entry in entries if 'iter' not in entry]
@@ -62,28 +65,23 @@ def last_iteration(work_dir: str) -> int:
     return max((entry['step'] for entry in _entries(paths[-1], tail=8192)), default=0) if paths else 0
 
 
-def find_checkpoint(work_dir: str, max_iters: int, val_interval: int) -> tuple[int, str | None]:
-    """The newest checkpoint from which a run can go on without a gap in its scores.
-
-    A kill can leave half a file, or a checkpoint whose validation was not reached: then an older one is taken.
+def find_checkpoint(work_dir: str) -> tuple[int, str | None]:
+    """The newest whole checkpoint of a run, by the iterations in its name.
 
     Args:
         work_dir (str): Of tools/train.py.
-        max_iters (int): Of the run.
-        val_interval (int): Of the run.
 
     Returns:
-        tuple: Its iteration and its path; 0 and None if there is none.
+        tuple: Its iterations and its path; 0 and None if there is none.
     """
-    scored = {entry['iteration'] for entry in read_log(work_dir)[0]}
     found = {}
     for path in glob.glob(osp.join(glob.escape(work_dir), 'iter_*.pth')):
         if match := re.fullmatch(r'iter_(\d+)\.pth', osp.basename(path)):
             found[int(match[1])] = path
-    for step in sorted(found, reverse=True):
-        due = step % val_interval == 0 or step == max_iters
-        if (step in scored or not due) and zipfile.is_zipfile(found[step]):
-            return step, found[step]
+    for iteration in sorted(found, reverse=True):
+        with suppress(ValueError):
+            check_whole(found[iteration])
+            return iteration, found[iteration]
     return 0, None
 
 

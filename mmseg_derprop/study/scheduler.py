@@ -11,7 +11,7 @@ from types import FrameType
 
 from .display import Display
 from .estimate import Estimates, duration, total
-from .job import Job, send, stop
+from .job import Job, kill_group, stop
 from .result import last_iteration
 
 POLL_SECONDS = 0.2
@@ -38,7 +38,7 @@ class Scheduler:
         at_once (int): How many run at the same time.
         threads (int): Processor threads of each.
         display (Display): Where progress goes.
-        time_limit (float, optional): Seconds after which running jobs are stopped and no other is started.
+        time_limit (float, optional): Seconds after which running jobs save and end, and no other is started.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Scheduler:
         for running in [running for running in self._running if running.process.poll() is not None]:
             job, code = running.job, running.process.returncode
             self._running.remove(running)
-            send(running.process, signal.SIGKILL)  # what the process may have left behind
+            kill_group(running.process)
             if (code == 0 or stopping) and job.complete:
                 result = job.collect(self._threads)
                 self._estimates.add(job, result['seconds'] / job.max_iters)

@@ -359,7 +359,7 @@ def test_the_time_limit_leaves_what_the_next_call_goes_on_with(run, tmp_path, mo
     monkeypatch.setenv('STAND_IN_SECONDS', '0.2')
     status, said = run(time_limit=2.0, only='derprop', further=further, **SMALL)
     assert status == 3 and '1 runs are left' in said
-    reached, _ = find_checkpoint(str(tmp_path / 'out/runs/derprop_all_seed0'), 20, 2)
+    reached, _ = find_checkpoint(str(tmp_path / 'out/runs/derprop_all_seed0'))
     assert 0 < reached < 20
     for pid in (tmp_path / 'out/runs/derprop_all_seed0/pids').read_text().split():
         assert not alive(int(pid))
@@ -463,11 +463,15 @@ def test_what_a_later_attempt_did_again_counts_once(tmp_path):
 
     first = [step(1, 9.0), step(2, 8.0), {'mIoU': 5.0, 'step': 2}, step(3, 7.0), step(4, 6.0), {'mIoU': 1.0, 'step': 4}]
     write_log(tmp_path, '20260101_000000', first)
-    write_log(tmp_path, '20260101_000001', [step(3, 70.0), step(4, math.nan), {'mIoU': 50.0, 'step': 4}])
+    write_log(
+        tmp_path,
+        '20260101_000001',
+        [{'mIoU': 6.0, 'step': 2}, step(3, 70.0), step(4, math.nan), {'mIoU': 50.0, 'step': 4}],
+    )
     with (tmp_path / '20260101_000001/vis_data/scalars.json').open('a') as log:
         log.write('\n{"loss": 3.0, "iter": 5, "st')
     scores, scalars = read_log(str(tmp_path))
-    assert scores == [{'iteration': 2, 'mIoU': 5.0}, {'iteration': 4, 'mIoU': 50.0}]
+    assert scores == [{'iteration': 2, 'mIoU': 6.0}, {'iteration': 4, 'mIoU': 50.0}]
     assert scalars == {'loss': [[1, 9.0], [2, 8.0], [3, 70.0], [4, None]]}
     assert last_iteration(str(tmp_path)) == 4
 
@@ -480,19 +484,15 @@ def test_long_logs_are_thinned_out_evenly(tmp_path):
     assert max(b - a for a, b in zip(steps, steps[1:])) <= 27
 
 
-def test_a_run_goes_on_from_a_whole_checkpoint_whose_scores_are_there(tmp_path):
-    assert find_checkpoint(str(tmp_path), 8, 2) == (0, None)
-    write_log(tmp_path, '20260101_000000', [{'mIoU': 5.0, 'step': 2}, {'mIoU': 5.0, 'step': 4}])
-    for step in (2, 3, 4, 5):
+def test_a_run_goes_on_from_its_newest_whole_checkpoint(tmp_path):
+    assert find_checkpoint(str(tmp_path)) == (0, None)
+    for step in (2, 9, 10):
         torch.save({'weights': torch.zeros(1000)}, tmp_path / f'iter_{step}.pth')
-    assert find_checkpoint(str(tmp_path), 8, 2) == (5, str(tmp_path / 'iter_5.pth'))
-    whole = (tmp_path / 'iter_5.pth').read_bytes()
-    (tmp_path / 'iter_5.pth').write_bytes(whole[: len(whole) // 2])
-    assert find_checkpoint(str(tmp_path), 8, 2)[0] == 4
-    torch.save({}, tmp_path / 'iter_6.pth')  # killed before its validation
-    torch.save({}, tmp_path / 'iter_7.pth')
-    assert find_checkpoint(str(tmp_path), 8, 2)[0] == 7
-    assert find_checkpoint(str(tmp_path), 7, 2)[0] == 4
+    torch.save({}, tmp_path / 'best_mIoU_iter_12.pth')
+    assert find_checkpoint(str(tmp_path)) == (10, str(tmp_path / 'iter_10.pth'))
+    whole = (tmp_path / 'iter_10.pth').read_bytes()
+    (tmp_path / 'iter_10.pth').write_bytes(whole[: len(whole) // 2])
+    assert find_checkpoint(str(tmp_path))[0] == 9
 
 
 # The tool ------------------------------------------------------------------------------------------------------------
