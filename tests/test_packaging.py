@@ -82,7 +82,7 @@ def wheels(tmp_path_factory):
     build('wheel', source, folder / 'direct')
     (archive,) = folder.glob('*.tar.gz')
     with tarfile.open(archive) as tar:
-        tar.extractall(folder / 'unpacked', filter='data')
+        tar.extractall(folder / 'unpacked')
     (unpacked,) = (folder / 'unpacked').iterdir()
     build('wheel', unpacked, folder / 'from_sdist')
     return [next((folder / name).glob('*.whl')) for name in ('direct', 'from_sdist')]

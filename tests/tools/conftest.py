@@ -1,6 +1,7 @@
 """A run of two iterations, whose checkpoint tests of tools export and evaluate."""
 
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -15,8 +16,24 @@ ROOT = Path(__file__).resolve().parents[2]
 CROP = (49, 49)
 
 
+_calls = itertools.count()
+
+
 def call(script, *args):
-    """Runs a tool's main in this process."""
+    """Runs a tool's main in this process.
+
+    The engine names a run by the second that it begins in, and keeps a message hub and a visualizer for each name.
+    """
+    from mmengine.runner import Runner
+
+    original = Runner.from_cfg.__func__
+
+    def from_cfg(cls, config):
+        config.experiment_name = name = f'call_{next(_calls)}'
+        if config.get('visualizer'):
+            config.visualizer.name = name
+        return original(cls, config)
+
     path = ROOT / 'tools' / script
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -24,6 +41,7 @@ def call(script, *args):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(path), *map(str, args)])
         patch.setattr(os, 'environ', dict(os.environ))
+        patch.setattr(Runner, 'from_cfg', classmethod(from_cfg))
         module.main()
 
 
@@ -100,8 +118,10 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
             if name == 'teacher.decode_head.conv_seg.bias':
                 value += torch.linspace(-1, 1, len(value))
         torch.save(checkpoint, path)
-        config.dump(folder / 'run.py')
-        return path, folder / 'run.py'
+        # Not in the work dir, where the engine puts the config of each run that names no other.
+        written = tmp_path_factory.mktemp('config') / 'run.py'
+        config.dump(written)
+        return path, written
 
     return make
 
