@@ -70,9 +70,9 @@ def extend_config_packages() -> None:
     """
     from mmengine.config.utils import MODULE2PACKAGE
 
-    # By import name: it is a valid distribution name as well, and it is found in an editable
-    # installation and on PYTHONPATH, where looking for 'mmseg-derprop' fails.
-    MODULE2PACKAGE['mmseg_derprop'] = 'mmseg_derprop'
+    # A module of the package, not its distribution: mmengine looks for the package in the folder of a distribution,
+    # where an editable installation has none, and asks the import system only for names that no distribution has.
+    MODULE2PACKAGE['mmseg_derprop'] = __name__
     installed = installed_distributions()
     for scope, name in (('mmseg', 'mmsegmentation'), ('mmpretrain', 'mmpretrain')):
         if f'onedl-{name}' in installed:

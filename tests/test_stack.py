@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, distribution
+
 import pytest
 from mmengine.config import Config
 
@@ -99,4 +101,6 @@ def test_own_bases_are_looked_up_in_the_package():
     stack.extend_config_packages()
     name = MODULE2PACKAGE['mmseg_derprop']
     assert is_installed(name)
+    with pytest.raises(PackageNotFoundError):  # whose folder would lack the package in an editable installation
+        distribution(name)
     assert get_installed_path(name).endswith('mmseg_derprop')

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 
 # What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image.
 SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'RandomRescale')
-TURNING = ('RandomRotate', 'RandomRotFlip')
+# Not RandomRotFlip, which fills the corners of a turned ignore map with 0: they would count as image.
+TURNING = ('RandomRotate',)
 FLIPPING = ('RandomFlip',)
 # Replaced by PadToCrop, RandomCrop and PackSemiInputs.
 REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')
