@@ -42,7 +42,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--base', required=True, help='config of a segmentor, a file or mmseg::path')
     parser.add_argument('--labeled', required=True, help="list of labelled images as the base's ann_file is written")
     parser.add_argument(
-        '--unlabeled', required=True, help='list of unlabelled images in the same folders, or a folder of images'
+        '--unlabeled',
+        required=True,
+        nargs='+',
+        help='list of unlabelled images in the same folders, or a folder of images; or several of them',
     )
     parser.add_argument('--out', required=True, help='the config to write')
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
@@ -52,8 +55,9 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'there is no config {args.base}')
     if not osp.isfile(args.labeled):
         parser.error(f'--labeled {args.labeled} is no file: write a list of the labelled images there, an id a line')
-    if not osp.exists(args.unlabeled):
-        parser.error(f'--unlabeled {args.unlabeled} does not exist: give a folder of images, or a list of ids')
+    for path in args.unlabeled:
+        if not osp.exists(path):
+            parser.error(f'--unlabeled {path} does not exist: give a folder of images, or a list of ids')
     if osp.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another --out, or overwrite it with --force')
     if not osp.isdir(osp.dirname(osp.abspath(args.out))):
@@ -95,8 +99,11 @@ def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDat
     size = size or (config.model.get('data_preprocessor') or {}).get('size')
     if size is None:
         raise SystemExit(f'{args.base} has no RandomCrop that would tell the crop size: give --crop-size H W')
+    unlabeled = [relative(path, root) for path in args.unlabeled]
     settings = dict(
-        labeled=relative(args.labeled, root), unlabeled=relative(args.unlabeled, root), crop_size=tuple(size)
+        labeled=relative(args.labeled, root),
+        unlabeled=unlabeled[0] if len(unlabeled) == 1 else unlabeled,
+        crop_size=tuple(size),
     )
     try:
         supervised = config.train_dataloader.dataset
@@ -246,7 +253,7 @@ def main() -> None:
     dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
     count = images_of_a_kind(config)
     print(f'labelled    {dataset.num_labeled} images of {args.labeled}')
-    print(f'unlabelled  {dataset.num_unlabeled} images of {args.unlabeled}')
+    print(f'unlabelled  {dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
     print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
     print(f'classes     {model.num_classes}' + (', which the heads are given' if classes else ''))

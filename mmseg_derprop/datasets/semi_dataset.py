@@ -127,11 +127,11 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def load_labeled(source: BaseDataset) -> None:
-    """Loads a labelled source and checks its files; their ids are checked when they are loaded."""
+def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
+    """Loads a source of images with labels and checks its files; their ids are checked when they are loaded."""
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
-        f'{name} names 0 labelled images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
+        f'{name} names 0 {kind} images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
     )
     try:
         source.full_init()
@@ -144,8 +144,8 @@ def load_labeled(source: BaseDataset) -> None:
         raise empty
     infos = [source.get_data_info(index) for index in range(len(source))]
     backend_args = getattr(source, 'backend_args', None)
-    for key, what in (('img_path', 'labelled images'), ('seg_map_path', 'label files')):
+    for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):
         paths = [info[key] for info in infos if info.get(key)]
-        check_files(paths, what, f'the labelled list {name}', backend_args)
+        check_files(paths, what, f'the {kind} list {name}', backend_args)
     check_label_files(source)
     check_loaded_labels(source)

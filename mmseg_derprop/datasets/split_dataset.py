@@ -25,8 +25,9 @@ class SplitDataset(SemiDataset):
 
     Args:
         supervised (dict): Config of the supervised training data, ``_base_.train_dataloader.dataset``.
-        unlabeled (str | dict): List of unlabelled images in the folders of the labelled ones, or a folder of its own;
-            as ``ann_file``, relative to the supervised data set's ``data_root``. A dict goes to ``UnlabeledDataset``.
+        unlabeled (str | dict | Sequence): One or several of: a list of unlabelled images in the folders of the
+            labelled ones, or a folder of its own; as ``ann_file``, relative to the supervised data set's
+            ``data_root``. A dict goes to ``UnlabeledDataset``.
         labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
@@ -40,7 +41,7 @@ class SplitDataset(SemiDataset):
     def __init__(
         self,
         supervised: dict,
-        unlabeled: str | dict,
+        unlabeled: str | dict | Sequence[str | dict],
         labeled: str = '',
         crop_size: tuple[int, int] | None = None,
         branches: Sequence[str] = ('weak', 'strong'),
@@ -50,8 +51,9 @@ class SplitDataset(SemiDataset):
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
         configs = [{**part, 'pipeline': pipeline} for part, (pipeline, _) in zip(parts, pipelines)]
         sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
-        config = _unlabeled_config(unlabeled, sources[0], pipelines[0][1])
-        super().__init__(sources, config, lazy_init=lazy_init)
+        several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
+        others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
+        super().__init__(sources, others, lazy_init=lazy_init)
 
 
 def supervised_parts(dataset: dict) -> list[dict]:

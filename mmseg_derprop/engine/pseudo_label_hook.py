@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import HOOKS
 
 from ..datasets import check_leaks
+from ..datasets.semi_dataset import load_labeled
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
 from .check_fit_hook import unwrap
@@ -68,8 +70,10 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        val = runner.val_dataloader.dataset if runner.val_loop is not None else None
+        if isinstance(val, BaseSegDataset):
+            load_labeled(val, 'validation')
         if self.leaks != 'ignore':
-            val = runner.val_dataloader.dataset if runner.val_loop is not None else None
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)

@@ -362,3 +362,15 @@ def test_validation_images_among_training_images(train, leaks):
         return
     with pytest.raises(ValueError, match='4 are among the labelled images'):
         train(None, options, val=True)
+
+
+def test_refuses_validation_labels_that_do_not_fit(refuse, shapes, tmp_path):
+    """Found before the first iteration, not by the first validation."""
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    (name,) = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[:1]
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(root / f'SegmentationClass/{name}.png')
+    refuse(ValueError, f'{name}.png.*5x7', {'val_dataloader.dataset.data_root': str(root)}, val=True)
+    (root / f'SegmentationClass/{name}.png').unlink()
+    options = {'val_dataloader.dataset.data_root': str(root)}
+    refuse(FileNotFoundError, f'1 of 6 label files.*the validation list.*{name}.png', options, val=True)

@@ -93,7 +93,9 @@ def convert(tool, monkeypatch, tmp_path):
 
     def run(checkpoint):
         torch.save(checkpoint, tmp_path / 'in.pth')
-        monkeypatch.setattr(sys, 'argv', ['published2mmseg.py', str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth'), '--force'])
+        monkeypatch.setattr(
+            sys, 'argv', ['published2mmseg.py', str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth'), '--force']
+        )
         tool.main()
         return torch.load(tmp_path / 'out.pth', weights_only=True)
 
