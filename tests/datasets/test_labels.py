@@ -193,3 +193,10 @@ def test_headers_of_unknown_formats_are_left_alone(root):
     np.save(buffer, np.zeros(3))
     (root / 'labels/0.png').write_bytes(buffer.getvalue())
     assert build(root).num_labeled == 4
+
+
+def test_masks_of_more_than_8_bits_are_refused(root):
+    """MMSegmentation keeps the lowest 8 bits, which would make 258 class 2."""
+    save(root / 'labels/2.png', np.full(SIZE[::-1], 258, np.uint16))
+    with pytest.raises(ValueError, match=r'1 of 4 label files.*2\.png.*more than 8 bits \(mode I.*save them as 8 bits'):
+        build(root)

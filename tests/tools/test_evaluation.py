@@ -144,3 +144,9 @@ def test_training_does_not_begin_with_another_network(run, tool, damaged, tmp_pa
     path = damaged(lambda s: without(s, 'student.decode_head.fuse'))
     with pytest.raises(SystemExit, match=r'x.pth does not fit the model(?s:.*)lacks .* student.decode_head.fuse'):
         tool('train.py', run[1], '--work-dir', tmp_path / 'work', '--cfg-options', f'load_from={path}')
+
+
+def test_a_file_that_is_no_checkpoint(run, tool, tmp_path):
+    (tmp_path / 'text.pth').write_text('no checkpoint')
+    with pytest.raises(SystemExit, match='text.pth is cut off, or no PyTorch checkpoint'):
+        tool('test.py', run[1], tmp_path / 'text.pth', '--work-dir', tmp_path / 'work')

@@ -233,3 +233,28 @@ def test_commands_of_the_page(shapes, tmp_path, monkeypatch):
     assert maps > 0 and dataset.num_labeled == 4 + maps
     crop = dataset[dataset.num_labeled - 1]['data_samples']['sup'].gt_sem_seg.data
     assert crop.shape == (1, 96, 96) and torch.isin(crop, torch.tensor([*range(6), 255])).all()
+
+
+def test_a_deeper_network_is_refused(run, images, tmp_path):
+    """It has all entries of the config's network, with the same shapes, and more."""
+    checkpoint = torch.load(run[1], weights_only=False)
+    state = checkpoint['state_dict']
+    state['teacher.backbone.layer1.2.conv1.weight'] = state['teacher.backbone.layer1.1.conv1.weight'].clone()
+    torch.save(checkpoint, tmp_path / 'deeper.pth')
+    with pytest.raises(
+        SystemExit, match=r'does not fit(?s:.*)does not know 1 entries: teacher.backbone.layer1.2.conv1'
+    ):
+        demo(images, (run[0], tmp_path / 'deeper.pth'), tmp_path / 'out')
+
+
+def test_a_damaged_checkpoint_is_named(run, images, tmp_path):
+    path = tmp_path / 'cut.pth'
+    path.write_bytes(run[1].read_bytes()[:-1000])
+    with pytest.raises(SystemExit, match='cut.pth: it is cut off, or no PyTorch checkpoint'):
+        demo(images, (run[0], path), tmp_path / 'out')
+
+
+def test_a_place_that_cannot_be_written(run, images, tmp_path):
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(SystemExit, match='file'):
+        demo(images, run, tmp_path / 'file/out')

@@ -232,3 +232,12 @@ def test_a_file_that_is_not_there(tool, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, 'argv', ['published2mmseg.py', str(tmp_path / 'none.pth'), str(tmp_path / 'out.pth')])
     with pytest.raises(SystemExit, match='No such file.*none.pth'):
         tool.main()
+
+
+def test_a_file_is_overwritten_only_if_told_so(tool, network, monkeypatch, tmp_path, capsys):
+    torch.save(network, tmp_path / 'in.pth')
+    (tmp_path / 'out.pth').write_text('mine')
+    monkeypatch.setattr(sys, 'argv', ['published2mmseg.py', str(tmp_path / 'in.pth'), str(tmp_path / 'out.pth')])
+    with pytest.raises(SystemExit):
+        tool.main()
+    assert '--force' in capsys.readouterr().err and (tmp_path / 'out.pth').read_text() == 'mine'
