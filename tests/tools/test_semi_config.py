@@ -112,6 +112,15 @@ def test_a_folder_and_another_crop(plain, write, tmp_path, shapes):
     train(path, tmp_path / 'work')
 
 
+def test_a_list_and_a_folder(plain, write, tmp_path, shapes):
+    (tmp_path / 'more').mkdir()
+    name = (shapes / LISTS / 'unlabeled.txt').read_text().split()[0]
+    shutil.copy(shapes / f'JPEGImages/{name}.jpg', tmp_path / 'more')
+    path, output = write(plain, '--unlabeled', shapes / LISTS / 'unlabeled.txt', tmp_path / 'more')
+    assert 'unlabelled  13 images' in output and len(path.read_text().splitlines()) <= 10
+    assert Runner.build_dataloader(load_config(str(path)).train_dataloader).dataset.num_unlabeled == 13
+
+
 def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_path):
     plain['custom_hooks'] = [dict(type='EmptyCacheHook')]
     plain['default_hooks']['checkpoint']['save_best'] = ['mIoU', 'aAcc']
@@ -121,7 +130,8 @@ def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_pa
     runner = train(write(plain)[0], tmp_path / 'work')
     hooks = [type(hook).__name__ for hook in runner.hooks]
     wanted = ['EmptyCacheHook', *(hook.type for hook in load_config(str(METHOD)).custom_hooks)]
-    assert 'PseudoLabelHook' in wanted and all(hooks.count(name) == 1 for name in wanted)
+    assert {'PseudoLabelHook', 'NonFiniteHook'} <= set(wanted) and 'ExactCheckpointHook' in hooks
+    assert all(hooks.count(name) == 1 for name in wanted)
     hook = runner.hooks[hooks.index('PseudoLabelHook')]
     assert (hook.alpha, hook.teacher_interval, hook.teacher_momentum) == ('linear', 'epoch', 0.5)
     assert len(runner.train_dataloader) == 6
