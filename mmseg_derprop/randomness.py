@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.runner import set_random_seed
 
-_STEP, _SAMPLE, _LOADING = range(3)
+_STEP, _SAMPLE, _LOADING, _OTHERS = range(4)
 
 
 class SeededIndex(int):
@@ -39,6 +39,18 @@ class SeededIndex(int):
         random.seed(words.tobytes())
         np.random.seed(words)
         torch.default_generator.manual_seed(int(words[:2].view(np.uint64)[0]))
+
+    def others(self, population: range, number: int) -> list[SeededIndex]:
+        """Indices to take in place of this one, one after the other; they follow from it alone.
+
+        Args:
+            population (range): Of which they are drawn, each at most once.
+            number (int): How many at most.
+        """
+        generator = np.random.default_rng(_words(self.seed, _OTHERS, int(self), *self.draw))
+        places = generator.choice(len(population), min(number + 1, len(population)), replace=False)
+        indices = [population[place] for place in places.tolist() if population[place] != self]
+        return [SeededIndex(index, self.seed, (*self.draw, int(self))) for index in indices[:number]]
 
 
 def seed_step(seed: int, rank: int, iteration: int) -> None:

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
 from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 
 
@@ -95,6 +96,8 @@ def main() -> None:
         runner.train()
     except CheckpointNotWritten as error:
         raise SystemExit(error.strerror) from None
+    except BrokenData as error:
+        raise SystemExit(str(error)) from None
     except CheckpointMismatch as error:
         raise SystemExit(f'{config.load_from} does not fit the model of {args.config}. {error}') from None
 

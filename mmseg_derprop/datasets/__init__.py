@@ -1,5 +1,6 @@
 """Labelled and unlabelled sources, the sampler that mixes them, branches and strong views."""
 
+from .broken import BrokenData, Problem
 from .camvid import CamVidDataset
 from .collate import semi_collate
 from .files import check_files, check_folder
@@ -20,6 +21,7 @@ from .transforms import (
 from .unlabeled import UnlabeledDataset
 
 __all__ = [
+    'BrokenData',
     'CamVidDataset',
     'CheckLabels',
     'LabeledSampler',
@@ -27,6 +29,7 @@ __all__ = [
     'MultiBranch',
     'PackSemiInputs',
     'PadToCrop',
+    'Problem',
     'RandomCutMixBox',
     'RandomRescale',
     'SemiDataset',

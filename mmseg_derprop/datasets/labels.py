@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os.path as osp
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import mmcv.transforms
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import BaseDataset
-from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-from .files import is_local
+from .broken import BrokenData, Problem
 
 # What MMSegmentation's label maps and paddings mean by "ignored", whatever a data set's ignore_index is.
 IGNORED = 255
@@ -26,7 +23,7 @@ class CheckLabels(BaseTransform):
 
     ``SemiDataset`` puts it behind the ``LoadAnnotations`` of labelled sources.
 
-    Required keys: ``gt_seg_map``, ``seg_map_path``, ``ori_shape`` or ``img``.
+    Required keys: ``gt_seg_map``; read if there: ``seg_map_path``, ``img_path``, ``ori_shape`` or ``img``.
 
     Args:
         num_classes (int, optional): Allowed are the ids 0 to ``num_classes`` - 1, 255 and ``ignore_index``. Without it
@@ -34,7 +31,7 @@ class CheckLabels(BaseTransform):
         ignore_index (int): Label that is ignored, besides 255.
 
     Raises:
-        ValueError: If labels have several channels, another size than the image, or ids outside the classes.
+        BrokenData: If labels have several channels, another size than the image, or ids outside the classes.
     """
 
     def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORED) -> None:
@@ -42,29 +39,20 @@ class CheckLabels(BaseTransform):
 
     def transform(self, results: dict) -> dict:
         """Checks ``gt_seg_map`` and changes nothing."""
-        problem = self.problem(results['gt_seg_map'], results.get('ori_shape', results['img'].shape)[:2])
-        if problem:
-            path = results.get('seg_map_path', 'the label file')
-            raise ValueError(f'{path}, the labels of {results.get("img_path", "an image")}, {problem}')
-        return results
-
-    def problem(self, labels: np.ndarray, size: Sequence[int] | None) -> str | None:
-        """What is wrong with labels, and the remedy; None if nothing is.
-
-        Args:
-            labels (np.ndarray): As ``LoadAnnotations`` leaves them, (H, W) if they are right.
-            size (Sequence[int], optional): Height and width of the image.
-
-        Returns:
-            str | None: To be put behind the file's name.
-        """
-        return (
-            _channels_problem(labels.shape[2] if labels.ndim > 2 else 1)
-            or _size_problem(labels.shape[:2], size)
+        labels = results['gt_seg_map']
+        image = results.get('ori_shape') or getattr(results.get('img'), 'shape', None)
+        problem = (
+            _sides_problem(labels.shape)
+            or _channels_problem(labels.shape[2] if labels.ndim > 2 else 1)
+            or (_size_problem(labels.shape[:2], image[:2]) if image else None)
             or self._ids_problem(labels)
         )
+        if problem:
+            path = results.get('seg_map_path', 'the label file')
+            raise BrokenData(Problem(path, *problem, image=results.get('img_path', 'an image')))
+        return results
 
-    def _ids_problem(self, labels: np.ndarray) -> str | None:
+    def _ids_problem(self, labels: np.ndarray) -> tuple[str, str] | None:
         if self.num_classes is None:
             return None
         outside = (labels >= self.num_classes) & (labels != self.ignore_index) & (labels != IGNORED)
@@ -73,9 +61,10 @@ class CheckLabels(BaseTransform):
         ids = np.unique(labels[outside]).tolist()
         shown = f'{ids[:8]} and {len(ids) - 8} more' if len(ids) > 8 else f'{ids}'
         return (
+            'ids outside the classes',
             f'have the ids {shown} in {outside.mean():.1%} of the pixels, allowed are the {self.num_classes} classes, '
             f'0 to {self.num_classes - 1}, and {self._ignored()} for what is ignored: convert the file, map its ids '
-            "(the data set's reduce_zero_label, or classes of its metainfo), or name an id to ignore (its ignore_index)"
+            "(the data set's reduce_zero_label, or classes of its metainfo), or name an id to ignore (ignore_index)",
         )
 
     def _ignored(self) -> str:
@@ -102,43 +91,27 @@ def check_loaded_labels(source: BaseDataset) -> None:
             return
 
 
-def check_label_files(source: BaseDataset) -> None:
-    """Compares the headers of a source's images and label files, without reading a pixel.
-
-    Files that are not on a local disk, pipelines without MMSegmentation's own ``LoadAnnotations`` and formats that
-    Pillow does not know are left alone.
+def header_problem(label_path: str, image_path: str) -> Problem | None:
+    """Compares the headers of a label file and its image, without reading a pixel.
 
     Args:
-        source (BaseDataset): Labelled images, loaded.
+        label_path (str): The label file.
+        image_path (str): Its image.
 
-    Raises:
-        ValueError: If label files are empty, or have several channels or another size than their image; names how many
-            and the first three.
+    Returns:
+        Problem | None: If the labels have several channels, more than 8 bits, or another size than the image; formats
+        that Pillow does not know are left alone.
     """
-    pipeline = getattr(source.pipeline, 'transforms', [])
-    if not any(type(transform) is LoadAnnotations for transform in pipeline):
-        return
-    infos = (source.get_data_info(index) for index in range(len(source)))
-    pairs = [(info['img_path'], info['seg_map_path']) for info in infos if info.get('seg_map_path')]
-    if not pairs or not is_local(pairs[0][0], getattr(source, 'backend_args', None)):
-        return
-    with ThreadPoolExecutor(16) as pool:
-        problems = [found for found in pool.map(_header_problem, pairs) if found]
-    if problems:
-        raise ValueError(f'{len(problems)} of {len(pairs)} label files do not fit, first: ' + '; '.join(problems[:3]))
-
-
-def _header_problem(pair: tuple[str, str]) -> str | None:
-    image_path, label_path = pair
-    if not osp.getsize(label_path):
-        return f'{label_path} is empty'
     try:
-        with Image.open(label_path) as label, Image.open(image_path) as image:
-            problem = _channels_problem(len(label.getbands())) or _depth_problem(label.mode)
-            problem = problem or _size_problem(label.size[::-1], oriented_size(image))
-    except (UnidentifiedImageError, OSError):
+        with Image.open(label_path) as label:
+            sides = tuple(side for side in label.size if side > 1)
+            problem = _sides_problem(sides) or _channels_problem(len(label.getbands())) or _depth_problem(label.mode)
+            if not problem:
+                with Image.open(image_path) as image:
+                    problem = _size_problem(label.size[::-1], oriented_size(image))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return f'{label_path}, the labels of {image_path}, {problem}' if problem else None
+    return Problem(label_path, *problem, image=image_path) if problem else None
 
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
@@ -149,28 +122,37 @@ def oriented_size(image: Image.Image) -> tuple[int, int]:
     return image.size if turned else image.size[::-1]
 
 
-def _channels_problem(channels: int) -> str | None:
+def _sides_problem(sides: Sequence[int]) -> tuple[str, str] | None:
+    if len(sides) >= 2:
+        return None
+    return 'labels of one row or column', "have a side of one pixel, which MMSegmentation's loader drops: take them out"
+
+
+def _channels_problem(channels: int) -> tuple[str, str] | None:
     if channels == 1:
         return None
     return (
+        'labels in colours',
         f'have {channels} channels, allowed is 1, which holds class ids: convert colours to ids (a palette PNG has ids '
-        "already; LoadAnnotations reads them with imdecode_backend='pillow')"
+        "already; LoadAnnotations reads them with imdecode_backend='pillow')",
     )
 
 
-def _depth_problem(mode: str) -> str | None:
+def _depth_problem(mode: str) -> tuple[str, str] | None:
     if mode in ('1', 'L', 'P'):
         return None
     return (
+        'labels of more than 8 bits',
         f'are of more than 8 bits (mode {mode}), which MMSegmentation cuts off: ids up to 255 are possible, save them '
-        'as 8 bits'
+        'as 8 bits',
     )
 
 
-def _size_problem(labels: Sequence[int], image: Sequence[int] | None) -> str | None:
-    if image is None or tuple(labels) == tuple(image):
+def _size_problem(labels: Sequence[int], image: Sequence[int]) -> tuple[str, str] | None:
+    if tuple(labels) == tuple(image):
         return None
     return (
+        'labels of another size than the image',
         f'are {labels[0]}x{labels[1]} (height x width), but the image is {image[0]}x{image[1]}: they must be equal, '
-        'mend one of them (an image with an EXIF orientation is turned when it is read)'
+        'mend one of them (an image with an EXIF orientation is turned when it is read)',
     )

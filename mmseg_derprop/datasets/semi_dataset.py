@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
+from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 
 from ..randomness import SeededIndex, kept_generators
+from .broken import BrokenData, Problem
+from .examine import check_headers, examine, header_problems
 from .files import check_files, check_folder, check_list
-from .labels import check_label_files, check_loaded_labels
+from .labels import check_loaded_labels
 from .unlabeled import UnlabeledDataset
+
+# Other images that are tried in place of one that cannot be used.
+_TRIES = 20
 
 
 @DATASETS.register_module()
@@ -21,6 +30,10 @@ class SemiDataset(ConcatDataset):
 
     The augmentation of a :class:`SeededIndex` follows from it alone, and leaves the generators of the process as they
     were, with and without workers; that of a plain integer is drawn from them.
+
+    An image that cannot be used, or whose labels cannot, raises an error or gives its place to another of its kind,
+    which follows from the seeded index alone. The latter is told by ``replaced``, a list of :class:`Problem` in the
+    meta information of the first data sample; :class:`BrokenFilesHook` counts them.
 
     The meta information is the first labelled source's. An ``UnlabeledDataset`` whose config names
     no classes takes over classes, palette, label map and ``reduce_zero_label`` from it.
@@ -31,12 +44,21 @@ class SemiDataset(ConcatDataset):
         unlabeled (dict | BaseDataset | Sequence): One or several unlabelled sources.
         lazy_init (bool): Whether to load and check the sources only when they are needed. Defaults
             to False.
+        broken_labeled (str): What follows a labelled image that cannot be used: ``'stop'`` or ``'skip'``.
+        broken_unlabeled (str): The same of an unlabelled one.
+
+    Attributes:
+        labeled_sources, unlabeled_sources (list[BaseDataset]): What it was built from.
+        num_labeled, num_unlabeled (int): Images of each kind, once it is loaded.
 
     Raises:
-        FileNotFoundError: If a data root, a list, an image or a label file of a labelled source
-            does not exist.
+        FileNotFoundError: If a data root or a list does not exist, or, unless ``broken_labeled`` is ``'skip'``, an
+            image or a label file of a labelled source.
+        BrokenData: Unless ``broken_labeled`` is ``'skip'``, if the headers or ends of labelled images or their label
+            files show that they cannot be used. Later, where it is ``'stop'``, if a sample cannot be used; else, if
+            many in a row cannot.
         ValueError: If there is no labelled or no unlabelled image, if sources define different
-            classes, or if label files are empty, in colours, or of another size than their images.
+            classes, or an option is unknown.
     """
 
     def __init__(
@@ -44,12 +66,18 @@ class SemiDataset(ConcatDataset):
         labeled: dict | BaseDataset | Sequence[dict | BaseDataset],
         unlabeled: dict | BaseDataset | Sequence[dict | BaseDataset],
         lazy_init: bool = False,
+        broken_labeled: str = 'stop',
+        broken_unlabeled: str = 'skip',
     ) -> None:
+        for name, policy in (('broken_labeled', broken_labeled), ('broken_unlabeled', broken_unlabeled)):
+            if policy not in ('stop', 'skip'):
+                raise ValueError(f"{name} is {policy!r}, allowed is 'stop' or 'skip'")
+        self.broken_labeled, self.broken_unlabeled = broken_labeled, broken_unlabeled
         labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
-        self._labeled = [build_labeled(source) for source in labeled]
-        meta = self._labeled[0].metainfo
-        self._unlabeled = [_build_unlabeled(source, meta) for source in unlabeled]
-        sources = [*self._labeled, *self._unlabeled]
+        self.labeled_sources = [build_labeled(source) for source in labeled]
+        meta = self.labeled_sources[0].metainfo
+        self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
+        sources = [*self.labeled_sources, *self.unlabeled_sources]
         for source in sources:
             _check_classes(meta.get('classes'), source)
         # Classes are checked above; raw labels, palettes and other keys may differ.
@@ -60,23 +88,79 @@ class SemiDataset(ConcatDataset):
         """Loads and checks all sources."""
         if self._fully_initialized:
             return
-        for source in self._labeled:
-            load_labeled(source)
+        for source in self.labeled_sources:
+            load_labeled(source, check=self.broken_labeled == 'stop')
         super().full_init()
-        self.num_labeled = sum(map(len, self._labeled))
-        self.num_unlabeled = sum(map(len, self._unlabeled))
+        self.num_labeled = sum(map(len, self.labeled_sources))
+        self.num_unlabeled = sum(map(len, self.unlabeled_sources))
         if not self.num_unlabeled:
             raise ValueError(
                 'the unlabelled sources hold 0 images, at least 1 is needed; check their ann_file and data_prefix'
             )
 
-    def __getitem__(self, index: int) -> dict:
-        """The sample of a plain or seeded index."""
+    @property
+    def skips(self) -> bool:
+        """bool: Whether any images may give their place to others."""
+        return 'skip' in (self.broken_labeled, self.broken_unlabeled)
+
+    def __getitem__(self, index: int) -> Any:
+        """The sample of a plain or seeded index, or one in place of it."""
+        self.full_init()
+        labeled = range(len(self))[index] < self.num_labeled
+        option = 'broken_labeled' if labeled else 'broken_unlabeled'
+        sample = self._sample(index)
+        if not isinstance(sample, Problem):
+            return sample
+        if getattr(self, option) == 'stop':
+            raise BrokenData(
+                f'{sample}. tools/check_data.py lists all such files; to leave them out of training, and count them, '
+                f"set train_dataloader.dataset.{option}='skip'."
+            )
+        problems = [sample]
         if not isinstance(index, SeededIndex):
-            return super().__getitem__(index)
+            index = SeededIndex(index, np.random.randint(1 << 31), ())
+        kind = range(self.num_labeled) if labeled else range(self.num_labeled, len(self))
+        for other in index.others(kind, _TRIES):
+            sample = self._sample(other)
+            if not isinstance(sample, Problem):
+                return _with_replaced(sample, problems)
+            problems.append(sample)
+        raise BrokenData(
+            f'{len(problems)} of {len(problems)} images that were drawn cannot be used: '
+            f'{"; ".join(map(str, problems))}. tools/check_data.py lists all such files.'
+        )
+
+    def _sample(self, index: int) -> Any:
+        """The sample of an index, or a Problem."""
+        if not isinstance(index, SeededIndex):
+            return self._load(index)
         with kept_generators():
             index.seed_generators()
-            return super().__getitem__(int(index))
+            return self._load(index)
+
+    def _load(self, index: int) -> Any:
+        index = range(len(self))[index]
+        number = bisect_right(self.cumulative_sizes, index)
+        source = self.datasets[number]
+        index -= self.cumulative_sizes[number] - len(source)
+        problems = header_problems(source, source.get_data_info(index))
+        if not problems:
+            try:
+                return source[index]
+            except Exception:
+                problems = examine(source, index).problems
+                if not problems:
+                    raise
+        return problems[0]
+
+
+def _with_replaced(sample: Any, problems: list[Problem]) -> Any:
+    """Notes in a sample what it stands for, if it has data samples."""
+    data_samples = sample.get('data_samples') if isinstance(sample, dict) else None
+    branches = list(data_samples.values()) if isinstance(data_samples, dict) else [data_samples]
+    if isinstance(branches[0], BaseDataElement):
+        branches[0].set_metainfo(dict(replaced=problems))
+    return sample
 
 
 def _as_list(sources, name: str) -> list:
@@ -127,8 +211,14 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
-    """Loads a source of images with labels and checks its files; their ids are checked when they are loaded."""
+def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
+    """Loads a source of images with labels; their ids are checked when they are loaded.
+
+    Args:
+        source (BaseDataset): Built.
+        kind (str): What the images are, in errors.
+        check (bool): Whether its files must exist, and headers and ends must tell nothing against them.
+    """
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
         f'{name} names 0 {kind} images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
@@ -142,10 +232,12 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
         raise
     if not len(source):
         raise empty
+    check_loaded_labels(source)
+    if not check:
+        return
     infos = [source.get_data_info(index) for index in range(len(source))]
     backend_args = getattr(source, 'backend_args', None)
     for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):
         paths = [info[key] for info in infos if info.get(key)]
         check_files(paths, what, f'the {kind} list {name}', backend_args)
-    check_label_files(source)
-    check_loaded_labels(source)
+    check_headers(source, kind)

@@ -31,10 +31,10 @@ class SplitDataset(SemiDataset):
         labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
-        lazy_init (bool): As for :class:`SemiDataset`.
+        lazy_init, broken_labeled, broken_unlabeled: As for :class:`SemiDataset`.
 
     Raises:
-        FileNotFoundError: If a data root, list, image or label file does not exist.
+        BrokenData, FileNotFoundError: As :class:`SemiDataset` does.
         ValueError: If a list or folder names no image, or there is no crop size.
     """
 
@@ -46,6 +46,8 @@ class SplitDataset(SemiDataset):
         crop_size: tuple[int, int] | None = None,
         branches: Sequence[str] = ('weak', 'strong'),
         lazy_init: bool = False,
+        broken_labeled: str = 'stop',
+        broken_unlabeled: str = 'skip',
     ) -> None:
         parts = supervised_parts(supervised)
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
@@ -53,7 +55,7 @@ class SplitDataset(SemiDataset):
         sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
         several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
         others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
-        super().__init__(sources, others, lazy_init=lazy_init)
+        super().__init__(sources, others, lazy_init, broken_labeled, broken_unlabeled)
 
 
 def supervised_parts(dataset: dict) -> list[dict]:
@@ -75,6 +77,8 @@ def supervised_parts(dataset: dict) -> list[dict]:
 
 def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
     """The first source that has all images and labels of a list."""
+    if len(configs) == 1:
+        return build_labeled({**configs[0], 'ann_file': ann_file})
     errors = []
     for config in configs:
         try:
@@ -84,8 +88,6 @@ def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
             errors.append(error)
         else:
             return source
-    if len(errors) == 1:
-        raise errors[0]
     reasons = ''.join(f'\n  datasets[{index}]: {error}' for index, error in enumerate(errors))
     raise FileNotFoundError(
         f'None of the {len(configs)} training data sets has all images and labels of {ann_file}; write a list for one '

@@ -21,7 +21,7 @@ IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
 @DATASETS.register_module()
 class UnlabeledDataset(BaseSegDataset):
-    """Images that need no label file: those of a list, or all of a folder and its subfolders.
+    """Images that need no label file: those of a list, or all of a folder and its subfolders but hidden ones.
 
     Labels may exist. They are named if ``data_prefix`` has ``seg_map_path`` and serve the
     statistics of pseudo-labels only; a missing label file is no error.
@@ -76,8 +76,12 @@ class UnlabeledDataset(BaseSegDataset):
         if not lazy_init:
             self.full_init()
 
-    def full_init(self) -> None:
-        """Looks for the images, and checks that listed ones exist."""
+    def full_init(self, check_listed: bool = True) -> None:
+        """Looks for the images.
+
+        Args:
+            check_listed (bool): Whether the images of a list must exist.
+        """
         if self._fully_initialized:
             return
         img_dir = self._img_dir()
@@ -94,7 +98,7 @@ class UnlabeledDataset(BaseSegDataset):
             )
         # The base class takes subsets of these two, whatever the bytes mean.
         self.data_bytes, self.data_address = names.data, names.ends
-        if self.ann_file:
+        if self.ann_file and check_listed:
             check_files(self.image_paths(), 'unlabelled images', self.ann_file, self.backend_args)
         self._fully_initialized = True
         everything = isinstance(self.indices, int) and abs(self.indices) >= len(self)
@@ -155,7 +159,8 @@ class UnlabeledDataset(BaseSegDataset):
 
     def _folder_names(self, folder: str) -> list[str]:
         files = fileio.list_dir_or_file(folder or '.', list_dir=False, recursive=True, backend_args=self.backend_args)
-        images = (name for name in files if _split_suffix(name, self.img_suffix))
+        # Folders that are hidden hold thumbnails and the like; hidden files the engine leaves out itself.
+        images = (name for name in files if _split_suffix(name, self.img_suffix) and '/.' not in f'/{name}')
         return sorted(images, key=lambda name: _split_suffix(name, self.img_suffix) or ())
 
 

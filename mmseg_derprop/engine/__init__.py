@@ -1,6 +1,7 @@
 """Hooks, loops and constructors of semi-supervised training, registered in MMSegmentation's registries."""
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
+from .broken_files_hook import BrokenFilesHook
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
 from .checkpoint_hook import ExactCheckpointHook
 from .log_history_hook import LogHistoryHook
@@ -14,6 +15,7 @@ from .whole_files import CheckpointNotWritten
 
 __all__ = [
     'BFloat16OptimWrapper',
+    'BrokenFilesHook',
     'CheckFitHook',
     'CheckpointMismatch',
     'CheckpointNotWritten',

@@ -11,6 +11,7 @@ from ..datasets import check_leaks
 from ..datasets.semi_dataset import load_labeled
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
+from .broken_files_hook import warn_if_uncounted
 from .check_fit_hook import unwrap
 from .preflight import check_batch
 
@@ -70,6 +71,7 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        warn_if_uncounted(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
             load_labeled(val, 'validation')

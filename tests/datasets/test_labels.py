@@ -10,7 +10,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_derprop.datasets import CheckLabels, LoadUnlabeledAnnotations, SemiDataset, labels
+from mmseg_derprop.datasets import CheckLabels, LoadUnlabeledAnnotations, SemiDataset, examine
 
 CLASSES = dict(classes=('x', 'y', 'z'))
 SIZE = (12, 8)
@@ -155,7 +155,7 @@ def test_ids_are_checked_as_they_are_mapped(root):
 def test_sizes_are_compared_as_loaded(root, monkeypatch):
     """Where headers cannot tell, and before a transform makes sizes equal."""
     save(root / 'labels/0.png', np.zeros((4, 6), np.uint8))
-    monkeypatch.setattr(labels, 'is_local', lambda *args: False)
+    monkeypatch.setattr(examine, 'is_local', lambda *args: False)
     dataset = build(root, load=('LoadImageFromFile', 'LoadAnnotations', 'RandomRescale'))
     with pytest.raises(ValueError, match='labels/0.png.*are 4x6.*image is 8x12'):
         dataset[0]

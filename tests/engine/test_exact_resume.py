@@ -345,7 +345,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(config, uninterrupted, tmp
     }
     whole, _ = uninterrupted('validated', config(options, val=True))
     for iteration in (5, 10):
-        act = {'custom_hooks.3.act': dict(kill_in_validation=iteration)}
+        act = {'custom_hooks.4.act': dict(kill_in_validation=iteration)}
         run = Run(config({**options, **act}, val=True), tmp_path / 'run')
         assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
         assert f'iter_{iteration}.pth' in run.saved()

@@ -19,4 +19,5 @@ custom_hooks = [
     dict(type='PseudoLabelHook', alpha=0.0),
     dict(type='NonFiniteHook', action='stop'),
     dict(type='LogHistoryHook', length=1000),
+    dict(type='BrokenFilesHook', limit=100),
 ]

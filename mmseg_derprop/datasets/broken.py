@@ -1,0 +1,97 @@
+"""Files that cannot be used, and what is wrong with them."""
+
+from __future__ import annotations
+
+import os
+import os.path as osp
+from typing import NamedTuple
+
+from PIL import Image
+
+# Enough to find the end of a JPEG in, unless a camera wrote more behind it; then Pillow decodes the file.
+_TAIL = 4096
+_START_OF_SCAN, _END_OF_IMAGE = b'\xff\xda', b'\xff\xd9'
+_CUT_OFF = 'is cut off before its end: fetch it again, or take it out of the data'
+
+
+class Problem(NamedTuple):
+    """Why a file cannot be used.
+
+    Attributes:
+        path (str): The file.
+        kind (str): What problems are counted by, such as ``'cut off'``.
+        cause (str): What is wrong and the remedy, to be put behind the path.
+        image (str | None): Of labels that do not fit it, the image.
+    """
+
+    path: str
+    kind: str
+    cause: str
+    image: str | None = None
+
+    def __str__(self) -> str:
+        return f'{self.path}, the labels of {self.image}, {self.cause}' if self.image else f'{self.path} {self.cause}'
+
+
+class BrokenData(ValueError):
+    """Files cannot be used.
+
+    Args:
+        what (Problem | str): What is wrong.
+
+    Attributes:
+        problem (Problem | None): The same, unless it was handed over as text.
+    """
+
+    def __init__(self, what: Problem | str) -> None:
+        self.problem = what if isinstance(what, Problem) else None
+        # PyTorch hands on a worker's error as the text of its traceback, which ends with the message.
+        super().__init__(str(what).rpartition(f'{type(self).__name__}: ')[2])
+
+
+def file_problem(path: str) -> Problem | None:
+    """What is wrong with a local image or label file, as far as its header and its end tell.
+
+    That suffices for what decoders pass over: OpenCV 4 returns a baseline JPEG that is cut off with its lower part
+    grey, and no decoder bounds its memory as Pillow does.
+
+    Args:
+        path (str): The file.
+
+    Returns:
+        Problem | None: None also for formats that Pillow does not know.
+    """
+    if not osp.exists(path):
+        return Problem(path, 'missing', 'does not exist')
+    if osp.isfile(path) and not osp.getsize(path):
+        return Problem(path, 'empty', 'is empty: fetch it again, or take it out of the data')
+    try:
+        with Image.open(path) as image:
+            cut_off = image.format in ('JPEG', 'MPO') and not _ends(path) and not _decodes(image)
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        return Problem(
+            path,
+            'too large',
+            f'has more than {limit} pixels, the limit of Pillow: cut it into tiles, or, where memory allows, raise '
+            'PIL.Image.MAX_IMAGE_PIXELS in a module of custom_imports',
+        )
+    except (OSError, ValueError, SyntaxError):
+        return None  # the loader will tell
+    return Problem(path, 'cut off', _CUT_OFF) if cut_off else None
+
+
+def _ends(path: str) -> bool:
+    """Whether a JPEG's last scan is followed by the end marker; neither occurs within a scan."""
+    with open(path, 'rb') as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+        tail = file.read()
+    return tail.rfind(_END_OF_IMAGE) > tail.rfind(_START_OF_SCAN)
+
+
+def _decodes(image: Image.Image) -> bool:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    return True
