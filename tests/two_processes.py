@@ -11,8 +11,8 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-from mmseg_derprop.datasets import SemiSampler
-from mmseg_derprop.engine import NonFiniteHook
+from mmseg_derprop.datasets import BrokenData, Problem, SemiSampler
+from mmseg_derprop.engine import BrokenFilesHook, NonFiniteHook
 from mmseg_derprop.models.checks import decode_heads
 
 WORLD, STEPS = 2, 2
@@ -160,6 +160,25 @@ def meet_a_bad_loss(rank, action):
     return dict(states=states, error=error, skipped=hub.runtime_info.get('non_finite_iters', 0))
 
 
+def meet_broken_files(rank):
+    """Four iterations; each process meets a file, both meet another, and process 1 meets one too many. The counts."""
+    hook, hub = BrokenFilesHook(limit=3), MessageHub.get_instance('broken_files')
+    loader = SimpleNamespace(dataset=SimpleNamespace(skips=True))
+    runner = SimpleNamespace(train_dataloader=loader, message_hub=hub, logger=MMLogger('broken'))
+    hook.before_train(runner)
+    met = ([f'{rank}.jpg'], [], ['both.jpg'], ['one_more.jpg'] if rank else [])
+    counts, error = [], None
+    for iteration, names in enumerate(met):
+        samples = builders.batch(seed=iteration, size=(25, 32))[1]
+        samples['weak'][1].set_metainfo(dict(replaced=[Problem(name, 'empty', 'is empty') for name in names]))
+        try:
+            hook.after_train_iter(runner, iteration, dict(data_samples=samples))
+        except BrokenData as raised:
+            error = str(raised)
+        counts.append((sorted(hub.get_info('broken_files')), hub.get_info('replaced_images')))
+    return dict(counts=counts, error=error)
+
+
 def sampler_shares():
     """Indices that this process takes in three epochs, by batch."""
     sampler = SemiSampler(SimpleNamespace(num_labeled=5, num_unlabeled=12), 2, 3)
@@ -178,5 +197,6 @@ def work(rank, store, out):
         found['odd', preset] = walk_odd_batches(rank, preset, sync_counts)
     for action in ('skip', 'stop'):
         found['bad loss', action] = meet_a_bad_loss(rank, action)
+    found['broken files'] = meet_broken_files(rank)
     torch.save(found, f'{out}.{rank}')
     dist.destroy_process_group()

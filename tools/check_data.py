@@ -47,6 +47,7 @@ class Part(NamedTuple):
     sources: Sequence[BaseDataset]
     consequence: str
     problems: list[Problem]
+    limit: float = float('inf')
 
 
 def parse_args() -> argparse.Namespace:
@@ -97,14 +98,15 @@ def semi_parts(config: Config, train: dict) -> Iterator[Part]:
         )
         return
     hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] == 'BrokenFilesHook']
-    limit = f'up to {hooks[0].get("limit", 100)} different files' if hooks else 'without limit'
+    limit = hooks[0].get('limit', 100) if hooks else float('inf')
     policies = {
-        'stop': 'training stops when it meets it, if not before',
-        'skip': f'training takes other images instead ({limit})',
+        'stop': ('training stops when it meets it, if not before', float('inf')),
+        'skip': (f'training takes other images instead (limit: {limit} files)', limit),
     }
     kinds = ((LABELED, dataset.labeled_sources), (UNLABELED, dataset.unlabeled_sources))
     for (name, sources), policy in zip(kinds, (dataset.broken_labeled, dataset.broken_unlabeled)):
-        yield loaded(name, sources, policies[policy])
+        consequence, limit = policies[policy]
+        yield loaded(name, sources, consequence)._replace(limit=limit)
 
 
 def labeled_part(name: str, dataset: dict, consequence: str) -> Part:
@@ -153,6 +155,9 @@ def read(part: Part, workers: int) -> dict:
             sizes[tuple(map(int, found.size))] += 1
         if found.counts is not None:
             counts += found.counts
+    consequence = part.consequence
+    if len({problem.path for problem in problems}) > part.limit:
+        consequence = f'training stops when it has met more than {part.limit} of them, the limit of BrokenFilesHook'
     ordered = sorted(sizes, key=lambda size: (size[0] * size[1], size))
     classes = (part.sources[0].metainfo.get('classes') if part.sources else None) or ()
     labels = {} if part.name == UNLABELED else dict(zip(classes, (counts / max(counts.sum(), 1)).tolist()))
@@ -163,7 +168,7 @@ def read(part: Part, workers: int) -> dict:
         largest=ordered[-1] if ordered else None,
         class_shares=labels,
         ignored_share=1 - sum(labels.values()) if labels and counts.any() else None,
-        problems=[entry(problem, part.consequence) for problem in dict.fromkeys(problems)],
+        problems=[entry(problem, consequence) for problem in dict.fromkeys(problems)],
     )
 
 
@@ -280,7 +285,7 @@ def main() -> None:
         with open(args.json, 'w') as file:
             json.dump(dict(parts=findings, overlaps=twice, notes=notes), file, indent=2)
     if problems:
-        print(f'\n{len(problems)} problems. Then: ')
+        print(f'\nProblems: {len(problems)}')
         for training, number in Counter(problem['training'] for problem in problems).most_common():
             print(f'{number:>6}  {training}')
         sys.exit(1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-# Enough to find the end of a JPEG in, unless a camera wrote more behind it; then Pillow decodes the file.
+# Enough to find the end of a JPEG in, unless a camera wrote more behind it.
 _TAIL = 4096
 _START_OF_SCAN, _END_OF_IMAGE = b'\xff\xda', b'\xff\xd9'
 _CUT_OFF = 'is cut off before its end: fetch it again, or take it out of the data'
@@ -53,7 +53,7 @@ def file_problem(path: str) -> Problem | None:
     """What is wrong with a local image or label file, as far as its header and its end tell.
 
     That suffices for what decoders pass over: OpenCV 4 returns a baseline JPEG that is cut off with its lower part
-    grey, and no decoder bounds its memory as Pillow does.
+    grey, and only Pillow bounds the memory that an image takes.
 
     Args:
         path (str): The file.
@@ -67,7 +67,7 @@ def file_problem(path: str) -> Problem | None:
         return Problem(path, 'empty', 'is empty: fetch it again, or take it out of the data')
     try:
         with Image.open(path) as image:
-            cut_off = image.format in ('JPEG', 'MPO') and not _ends(path) and not _decodes(image)
+            cut_off = image.format in ('JPEG', 'MPO') and not _ends(path)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         return Problem(
@@ -82,16 +82,17 @@ def file_problem(path: str) -> Problem | None:
 
 
 def _ends(path: str) -> bool:
-    """Whether a JPEG's last scan is followed by the end marker; neither occurs within a scan."""
+    """Whether the scans of a JPEG are followed by its end marker, which cannot occur within them."""
     with open(path, 'rb') as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
         tail = file.read()
-    return tail.rfind(_END_OF_IMAGE) > tail.rfind(_START_OF_SCAN)
-
-
-def _decodes(image: Image.Image) -> bool:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError):
-        return False
-    return True
+        if tail.rfind(_END_OF_IMAGE) > tail.rfind(_START_OF_SCAN):
+            return True
+        file.seek(0)
+        data = file.read()
+    place = 2
+    # The segments before the first scan may hold a thumbnail, with markers of its own.
+    while data[place : place + 1] == b'\xff' and data[place : place + 2] != _START_OF_SCAN:
+        fill = data[place + 1 : place + 2] == b'\xff'
+        place += 1 if fill else 2 + int.from_bytes(data[place + 2 : place + 4], 'big')
+    return data.find(_END_OF_IMAGE, place) >= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os.path as osp
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 
@@ -106,12 +108,15 @@ class SemiDataset(ConcatDataset):
     def __getitem__(self, index: int) -> Any:
         """The sample of a plain or seeded index, or one in place of it."""
         self.full_init()
-        labeled = range(len(self))[index] < self.num_labeled
+        if not isinstance(index, SeededIndex):
+            index = range(len(self))[index]
+        labeled = index < self.num_labeled
         option = 'broken_labeled' if labeled else 'broken_unlabeled'
-        sample = self._sample(index)
+        stop = getattr(self, option) == 'stop'
+        sample = self._sample(index, stop)
         if not isinstance(sample, Problem):
             return sample
-        if getattr(self, option) == 'stop':
+        if stop:
             raise BrokenData(
                 f'{sample}. tools/check_data.py lists all such files; to leave them out of training, and count them, '
                 f"set train_dataloader.dataset.{option}='skip'."
@@ -121,7 +126,7 @@ class SemiDataset(ConcatDataset):
             index = SeededIndex(index, np.random.randint(1 << 31), ())
         kind = range(self.num_labeled) if labeled else range(self.num_labeled, len(self))
         for other in index.others(kind, _TRIES):
-            sample = self._sample(other)
+            sample = self._sample(other, stop)
             if not isinstance(sample, Problem):
                 return _with_replaced(sample, problems)
             problems.append(sample)
@@ -130,27 +135,32 @@ class SemiDataset(ConcatDataset):
             f'{"; ".join(map(str, problems))}. tools/check_data.py lists all such files.'
         )
 
-    def _sample(self, index: int) -> Any:
-        """The sample of an index, or a Problem."""
+    def _sample(self, index: int, stop: bool) -> Any:
+        """The sample of an index, or a Problem of it; errors that are of no file are raised if they shall stop."""
         if not isinstance(index, SeededIndex):
-            return self._load(index)
+            return self._load(index, stop)
         with kept_generators():
             index.seed_generators()
-            return self._load(index)
+            return self._load(index, stop)
 
-    def _load(self, index: int) -> Any:
-        index = range(len(self))[index]
+    def _load(self, index: int, stop: bool) -> Any:
         number = bisect_right(self.cumulative_sizes, index)
         source = self.datasets[number]
-        index -= self.cumulative_sizes[number] - len(source)
-        problems = header_problems(source, source.get_data_info(index))
+        index = int(index) - self.cumulative_sizes[number] + len(source)
+        info = source.get_data_info(index)
+        problems = header_problems(source, info)
         if not problems:
             try:
                 return source[index]
-            except Exception:
+            except Exception as error:
                 problems = examine(source, index).problems
                 if not problems:
-                    raise
+                    # Files are as they should be, but a transform does not take them: too narrow, for instance.
+                    reason = f'cannot be made a sample: {type(error).__name__}: {error}'
+                    problems = [Problem(info.get('img_path', 'an image'), 'fails in a transform', reason)]
+                    if stop:
+                        print_log(str(problems[0]), logger='current', level=logging.ERROR)
+                        raise
         return problems[0]
 
 

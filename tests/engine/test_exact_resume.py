@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import resource
+import shutil
 import signal
 import socket
 import stat
@@ -424,3 +425,33 @@ def test_a_supervised_run_without_workers(uninterrupted, tmp_path, small_segment
     run.end()
     Run(made, run.folder).succeeds()
     assert_same_end(run.folder, whole, 6)
+
+
+@pytest.fixture(scope='module')
+def broken_shapes(shapes, tmp_path_factory):
+    """The embedded data set with two broken images of 12 without labels."""
+    root = tmp_path_factory.mktemp('broken') / 'shapes'
+    shutil.copytree(shapes, root)
+    for name in (root / 'ImageSets/Segmentation/unlabeled.txt').read_text().split()[2:4]:
+        path = root / f'JPEGImages/{name}.jpg'
+        path.write_bytes(path.read_bytes()[:700])
+    return root
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_what_takes_the_place_of_broken_files(config, broken_shapes, uninterrupted, tmp_path, workers):
+    """Killed twice, at other moments with each number of workers: the same images, and the same counts."""
+    options = {'train_dataloader.dataset.unlabeled.data_root': str(broken_shapes)}
+    whole, _ = uninterrupted('broken', config(options))
+    for iteration in (2 + workers, 6 + workers):
+        run = Run(config(options, workers=workers), tmp_path / 'run').wait_for(iteration)
+        assert run.kill(0)
+    Run(config(options, workers=workers), run.folder).succeeds()
+    assert_same_end(run.folder, whole)
+    found, wanted = (read_checkpoint(str(f / f'iter_{ITERATIONS}.pth'))['message_hub'] for f in (run.folder, whole))
+    for key in ('broken_files', 'replaced_images'):
+        assert found['runtime_info'][key] == wanted['runtime_info'][key]
+    assert len(wanted['runtime_info']['broken_files']) == 2 and wanted['runtime_info']['replaced_images'] >= 6
+    sound, _ = uninterrupted('0', config())
+    states = [read_checkpoint(str(f / f'iter_{ITERATIONS}.pth'))['state_dict'] for f in (whole, sound)]
+    assert any(not torch.equal(states[0][name], states[1][name]) for name in states[0])

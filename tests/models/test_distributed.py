@@ -87,6 +87,14 @@ def test_all_processes_stop_where_one_has_a_bad_loss(processes):
     assert all(f'image_1_1_{index}.jpg' in first for index in range(4)) and first.count('.jpg') == 4
 
 
+def test_all_processes_count_the_broken_files_of_any(processes):
+    first, second = (process['broken files'] for process in processes)
+    assert first == second
+    met = ['0.jpg', '1.jpg'], ['0.jpg', '1.jpg', 'both.jpg'], ['0.jpg', '1.jpg', 'both.jpg', 'one_more.jpg']
+    assert first['counts'] == [(met[0], 2), (met[0], 2), (met[1], 4), (met[2], 5)]
+    assert '4 files cannot be used' in first['error'] and 'one_more.jpg is empty' in first['error']
+
+
 def test_the_processes_share_the_images_out(processes):
     (seed, first), (other, second) = (process['sampler'] for process in processes)
     assert seed == other  # drawn by one of them
