@@ -51,11 +51,15 @@ def examine(source: BaseDataset, index: int) -> Examined:
         if any(problem.path == path for problem in problems) or (problems and not reads_labels):
             continue
         try:
-            results = transform(results)
+            loaded = transform(results)
         except BrokenData as error:
             problems.append(error.problem or Problem(path, 'unreadable', str(error)))
         except Exception as error:  # whatever decoders raise
             problems.append(Problem(path, 'unreadable', f'cannot be read: {_reason(error, path)}'))
+        else:
+            if loaded is None:  # what LoadImageFromFile(ignore_empty=True) says
+                problems.append(Problem(path, 'unreadable', 'is given up by the pipeline'))
+            results = loaded or results
     image, labels = results.get('img'), results.get('gt_seg_map')
     if any(problem.path == results.get('seg_map_path') for problem in problems):
         labels = None
@@ -114,4 +118,6 @@ def check_headers(source: BaseDataset, kind: str) -> None:
         of_images = sum(problem.path in images for problem in found)
         counts = [(of_images, f'{kind} images'), (len(found) - of_images, 'label files')]
         shown = ' and '.join(f'{count} of {len(source)} {what}' for count, what in counts if count)
-        raise BrokenData(f'{shown} cannot be used, first: ' + '; '.join(map(str, found[:3])))
+        raise BrokenData(
+            f'{shown} cannot be used, first: {"; ".join(map(str, found[:3]))}. tools/check_data.py lists all.'
+        )

@@ -347,6 +347,14 @@ def test_all_problems_of_a_sample_are_told(root):
     assert kinds == ['empty', 'ids outside the classes']
 
 
+def test_what_a_loader_passes_over_is_told(root):
+    (root / 'images/u0.jpg').write_bytes(b'404 Not Found')
+    lenient = [dict(type='LoadImageFromFile', ignore_empty=True, imdecode_backend='pillow'), *PIPELINE[1:]]
+    source = build(root, dict(pipeline=lenient)).unlabeled_sources[0]
+    (problem,) = examine(source, 0).problems
+    assert problem.kind == 'unreadable' and 'given up' in str(problem)
+
+
 def test_a_folder_with_other_things_in_it(root):
     folder = root / 'photos'
     (folder / 'x.jpg').mkdir(parents=True)

@@ -36,7 +36,7 @@ def test_the_page_leads_to_a_tested_checkpoint(tmp_path, monkeypatch, quick_runs
     (plain,) = blocks('python')
     Path('my_segformer.py').write_text(plain)
     lines = [line for block in blocks('bash') for line in block.replace('\\\n', ' ').splitlines()]
-    assert len(lines) == 6
+    assert len(lines) == 7
     for number, line in enumerate(lines):
         python, script, *arguments = shlex.split(line)
         assert python == 'python' and script.startswith('tools/')
