@@ -21,6 +21,7 @@ from mmseg_derprop.datasets.broken import file_problem
 from mmseg_derprop.datasets.examine import examine
 from mmseg_derprop.randomness import SeededIndex
 
+pytestmark = pytest.mark.usefixtures('quick_runs')
 SIZE = (48, 40)
 LABELED, UNLABELED = 3, 9
 PIPELINE = [
@@ -373,9 +374,13 @@ def test_a_folder_with_other_things_in_it(root):
 def test_an_error_of_a_worker_is_as_readable(root):
     (root / 'images/u2.jpg').write_bytes(b'')
     loader = DataLoader(build(root, broken_unlabeled='stop'), sampler=[5], batch_size=None, num_workers=1)
-    with pytest.raises(BrokenData) as caught:
-        next(iter(loader))
-    assert str(caught.value).startswith(f'{root}/images/u2.jpg is empty') and 'Traceback' not in str(caught.value)
+    iterator = iter(loader)
+    try:
+        next(iterator)
+    except BrokenData as error:
+        message, error.__traceback__ = str(error), None
+    del iterator  # ends the worker, which a traceback would keep until it is collected as garbage
+    assert message.startswith(f'{root}/images/u2.jpg is empty') and 'Traceback' not in message
 
 
 def test_options(root):

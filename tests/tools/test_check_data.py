@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 LISTS = 'ImageSets/Segmentation'
+pytestmark = pytest.mark.usefixtures('quick_runs')
 SEMI, PLAIN = (ROOT / f'configs/{kind}/tiny_shapes.py' for kind in ('derprop', 'supervised'))
 
 
