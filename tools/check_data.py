@@ -168,7 +168,7 @@ def read(part: Part, workers: int) -> dict:
         largest=ordered[-1] if ordered else None,
         class_shares=labels,
         ignored_share=1 - sum(labels.values()) if labels and counts.any() else None,
-        problems=[entry(problem, consequence) for problem in dict.fromkeys(problems)],
+        problems=[entry(problem, consequence, part.name == UNLABELED) for problem in dict.fromkeys(problems)],
     )
 
 
@@ -197,9 +197,11 @@ def one_thread(worker: int) -> None:
     cv2.setNumThreads(0)
 
 
-def entry(problem: Problem, training: str) -> dict:
+def entry(problem: Problem, training: str, unlabeled: bool = False) -> dict:
     """A problem, ready for JSON."""
-    if problem.kind == 'data set' or (problem.kind == 'missing' and training.startswith('training')):
+    # Files that a list of unlabelled images names must exist, whatever follows those that cannot be used.
+    missing = problem.kind == 'missing' and (unlabeled or training.startswith('training stops'))
+    if problem.kind == 'data set' or missing:
         training = 'training stops before its first iteration'
     return dict(problem._asdict(), text=str(problem), training=training)
 

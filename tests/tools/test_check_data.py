@@ -107,8 +107,9 @@ def test_every_problem_in_one_go(check, root, workers):
 def test_what_training_does_follows_from_the_options(check, root):
     for name in names(root, 'unlabeled')[:3]:
         (root / f'JPEGImages/{name}.jpg').write_bytes(b'')
-    (name,) = names(root, 'labeled')[:1]
-    (root / f'SegmentationClass/{name}.png').write_bytes(b'')
+    a, b = names(root, 'labeled')[:2]
+    (root / f'SegmentationClass/{a}.png').write_bytes(b'')
+    (root / f'SegmentationClass/{b}.png').unlink()
     options = ['train_dataloader.dataset.broken_labeled=skip', 'custom_hooks.3.limit=2']
     _, _, found = check(SEMI, '--cfg-options', *options, f'data_root={root}')
     training = {(part, does) for part, _, _, does in problems(found)}
