@@ -40,5 +40,5 @@ def _in_float32(conv: nn.Conv2d, x: Tensor) -> Tensor:
     if not torch.is_autocast_enabled('cpu'):
         return type(conv).forward(conv, x)
     with torch.autocast('cpu', enabled=False):
-        out = type(conv).forward(conv, x.float(memory_format=torch.channels_last))
+        out = type(conv).forward(conv, x.to(torch.float32, memory_format=torch.channels_last))
     return out.to(torch.bfloat16)
