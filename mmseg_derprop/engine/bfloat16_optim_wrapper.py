@@ -31,7 +31,7 @@ class BFloat16OptimWrapper(OptimWrapper):
             model.to(memory_format=torch.channels_last)
             for module in model.modules():
                 if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
-                    module.forward = partial(_in_float32, module)
+                    module.forward = partial(_in_float32, module)  # type: ignore[method-assign]
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield
 
