@@ -167,11 +167,8 @@ def written_out(model, tap, inputs, samples, partner, tau):
         both = inside[:, :, None] & inside[:, None, :]
         wanted = [torch.where(both, a[following], a) for a in wanted]
     affinity_u = reference.mean_over_orders(reference.affinities(q_s, k_s, order), wanted, kept)
-    smooth = (
-        reference.smoothness_loss
-        if model.term_options.smoothness == 'absolute'
-        else reference.published_smoothness_loss
-    )
+    options = model.term_options
+    smooth = reference.smoothness_loss if options.smoothness == 'absolute' else reference.published_smoothness_loss
     soft_target = mixture if options.cutmix_target else p_w
     on_strong = reference.masked_cross_entropy(propagated(q_s, k_s, z_s), new_labels, accepted, valid)
     on_weak = reference.masked_cross_entropy(zhat_w, labels_w, confident_w, valid_w)
