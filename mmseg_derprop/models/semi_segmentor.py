@@ -66,7 +66,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             prediction), ``affinity``, ``aux`` (its auxiliary heads; by default as ``seg``). unsup: ``hard``
             (cross entropy with the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``,
             ``affinity``, ``smooth``.
-        pseudo_labels (dict): ``tau`` and ``momentum`` of :class:`PseudoLabeler`.
+        pseudo_labels (dict): ``tau``, ``momentum`` and ``per_class`` of :class:`PseudoLabeler`.
         labels_from (str): Whose prediction of the weak view becomes pseudo-labels: the ``'student'``'s in training
             mode, or the ``'teacher'``'s in evaluation mode; then the student sees weak views only if a term or a
             region reads them.
@@ -171,7 +171,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
         pseudo_labels = pseudo_labels or {}
-        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
+        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class'))
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 
         self.labels_from = labels_from
