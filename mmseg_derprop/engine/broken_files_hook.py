@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ..datasets import BrokenData, Problem
+from .checkpoint_hook import cpu_group
 
 
 @HOOKS.register_module()
@@ -37,7 +38,7 @@ class BrokenFilesHook(Hook):
         """Makes a group of the processes that waits for no device."""
         self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
         several = self.watches and get_world_size() > 1
-        self.group = torch.distributed.new_group(backend='gloo') if several else None
+        self.group = cpu_group(runner) if several else None
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
