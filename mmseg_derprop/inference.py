@@ -132,25 +132,33 @@ def load_segmentor(
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from None
-    model.dataset_meta = _dataset_meta(config, loaded.get('meta', {}), model.num_classes)
+    meta = loaded.get('meta')
+    model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
     return model.to(device), loaded
 
 
 def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
-    sources: list[dict[str, Any]] = [
-        meta.get('dataset_meta') or {},
+    sources: list[Any] = [
+        meta.get('dataset_meta'),
         dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')),  # MMSegmentation 0.x
         {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
     ]
     numbers = dict(classes=[str(number) for number in range(num_classes)])
-    found = next((source for source in sources if len(source.get('classes') or ()) == num_classes), numbers)
-    classes, palette = list(found['classes']), found.get('palette') or []
-    if len(palette) != num_classes:
+    fitting = (
+        source for source in sources if isinstance(source, dict) and _is_list_of(source.get('classes'), num_classes)
+    )
+    found = next(fitting, numbers)
+    classes, palette = [str(name) for name in found['classes']], found.get('palette')
+    if not _is_list_of(palette, num_classes) or not all(_is_list_of(colour, 3) for colour in palette):
         # A data set without files draws a palette for its classes.
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
-    return dict(classes=classes, palette=[list(colour) for colour in palette])
+    return dict(classes=classes, palette=[[min(max(int(part), 0), 255) for part in colour] for colour in palette])
+
+
+def _is_list_of(value: object, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count
 
 
 class MeanProbabilityTTA(BaseTTAModel):

@@ -77,10 +77,15 @@ def read_base(path: str) -> Config:
     missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.type == 'SemiSegmentor':
+    unfit = [
+        key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not isinstance(config[key], dict)
+    ]
+    if unfit:
+        raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
+    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
     loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
-    if not loop.endswith('IterBasedTrainLoop'):
+    if not str(loop).endswith('IterBasedTrainLoop'):
         raise SystemExit(
             f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
             "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "
@@ -236,7 +241,10 @@ def images_of_a_kind(config: Config) -> int:
 def main() -> None:
     args = parse_args()
     config = read_base(args.base)
-    init_default_scope(config.get('default_scope', 'mmseg'))
+    scope = config.get('default_scope') or 'mmseg'
+    if not isinstance(scope, str):
+        raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
+    init_default_scope(scope)
     data, dataset = build_data(config, args)
     classes = classes_to_set(config, dataset)
     segmentor = resize_padding(config, args, data['crop_size'])

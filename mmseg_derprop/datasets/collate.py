@@ -29,7 +29,7 @@ def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
             groups.
     """
     labeled = [LABELED_BRANCH in item['inputs'] for item in batch]
-    if not labeled[0] or labeled != sorted(labeled, reverse=True):
+    if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):
         order = ''.join('LU'[not is_labeled] for is_labeled in labeled)
         raise ValueError(
             f'a batch holds labelled (L, branch {LABELED_BRANCH!r}) and unlabelled (U) items in '

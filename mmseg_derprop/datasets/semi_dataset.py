@@ -135,6 +135,8 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
     )
     try:
         source.full_init()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{name}, the list of {kind} images, is no UTF-8 text ({error}): save it as UTF-8') from error
     except ValueError as error:
         # How MMEngine fails to serialise an empty list.
         if 'concatenate' in str(error):

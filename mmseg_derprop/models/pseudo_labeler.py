@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..ops import class_maxima, mix, move_threshold, propagate_regions
+from ..options import is_number
 
 
 @dataclass
@@ -88,8 +89,8 @@ class PseudoLabeler(nn.Module):
     def __init__(self, num_classes: int, tau: float = 0.85, momentum: float = 0.999) -> None:
         super().__init__()
         for name, value in dict(tau=tau, momentum=momentum).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f'pseudo_labels.{name} = {value}, but it must lie within 0 .. 1.')
+            if not is_number(value, 0, 1):
+                raise ValueError(f'pseudo_labels.{name} = {value!r}, but it must lie within 0 .. 1.')
         self.num_classes = num_classes
         self.momentum = momentum
         self.new_step = True
