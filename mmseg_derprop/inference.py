@@ -146,10 +146,8 @@ def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
         {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
     ]
     numbers = dict(classes=[str(number) for number in range(num_classes)])
-    fitting = (
-        source for source in sources if isinstance(source, dict) and _is_list_of(source.get('classes'), num_classes)
-    )
-    found = next(fitting, numbers)
+    dicts = (source for source in sources if isinstance(source, dict))
+    found = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
     classes, palette = [str(name) for name in found['classes']], found.get('palette')
     if not _is_list_of(palette, num_classes) or not all(_is_list_of(colour, 3) for colour in palette):
         # A data set without files draws a palette for its classes.

@@ -74,12 +74,11 @@ def read_base(path: str) -> Config:
         config = load_config(path)
     except FileNotFoundError as error:
         raise SystemExit(f'{path}: {error}') from None
-    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not config.get(key)]
+    needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    unfit = [
-        key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not isinstance(config[key], dict)
-    ]
+    unfit = [key for key in needed if not isinstance(config[key], dict)]
     if unfit:
         raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
     if 'method' in config or config.model.get('type') == 'SemiSegmentor':
@@ -245,12 +244,17 @@ def main() -> None:
     if not isinstance(scope, str):
         raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
     init_default_scope(scope)
-    data, dataset = build_data(config, args)
-    classes = classes_to_set(config, dataset)
-    segmentor = resize_padding(config, args, data['crop_size'])
-    model, shapes = build_model(config, classes, data['crop_size'], args.base)
-    index = deepest(shapes)
-    text = config_text(config, args, segmentor, data, classes, shapes, index)
+    try:
+        data, dataset = build_data(config, args)
+        classes = classes_to_set(config, dataset)
+        segmentor = resize_padding(config, args, data['crop_size'])
+        model, shapes = build_model(config, classes, data['crop_size'], args.base)
+        index = deepest(shapes)
+        text = config_text(config, args, segmentor, data, classes, shapes, index)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
+        raise SystemExit(
+            f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
+        ) from error
     try:
         with open(args.out, 'w') as file:
             file.write(text)

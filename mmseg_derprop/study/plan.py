@@ -146,9 +146,7 @@ def load_study(path: str) -> Study:
         _check_keys(method, 'method', f'the method {name}')
         _settings(method, f'methods.{name}.settings')
         if not isinstance(method.get('unlabeled_pipeline', ''), str):
-            raise StudyError(
-                f'unlabeled_pipeline of the method {name} is {method["unlabeled_pipeline"]!r}, but it is a name.'
-            )
+            raise StudyError(f'The method {name} has unlabeled_pipeline {method["unlabeled_pipeline"]!r}: give a name.')
         if 'config' in method:
             method['config'] = absolute(method['config'])
         kind = 'semi' if 'config' in method else 'labeled'

@@ -190,7 +190,9 @@ def test_conversion_of_damaged_files(data):
 
 
 TEXT = (
-    f'model = dict({", ".join(f"{key}={value!r}" for key, value in builders.method().items())})\nx = dict({{1: 2}})\n'
+    'model = dict('
+    + ', '.join(f'{key}={value!r}' for key, value in builders.method().items())
+    + ')\nx = dict({1: 2})\n'
 )
 TOKENS = st.lists(
     st.sampled_from(
