@@ -16,6 +16,13 @@ ANYTHING = (
     | st.lists(st.integers(0, 3) | st.text(max_size=2), max_size=3)
     | st.dictionaries(st.text(max_size=2) | st.integers(0, 3), st.integers(0, 3), max_size=2)
 )
+
+
+def mostly(right):
+    """Anything, one time in five."""
+    return st.integers(0, 4).flatmap(lambda number: right if number else ANYTHING)
+
+
 PLACE = st.floats(0, 1, exclude_max=True)  # in a file, as a share of its length
 EDITS = st.lists(
     st.tuples(st.just('byte'), PLACE, st.integers(0, 255))

@@ -81,6 +81,8 @@ def read_base(path: str) -> Config:
     unfit = [key for key in needed if not isinstance(config[key], dict)]
     if unfit:
         raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
+    if not isinstance(config.get('custom_hooks') or [], list):
+        raise SystemExit(f'{path}: custom_hooks is {config.custom_hooks!r}, but it must be a list')
     if 'method' in config or config.model.get('type') == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
     loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
@@ -209,7 +211,8 @@ def config_text(
     checkpoint = f"dict(type='ExactCheckpointHook'{checkpoint_settings(config)})"
     lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
     if 'custom_hooks' in config:
-        lines.append('custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]')
+        own = '*_base_.custom_hooks, ' if config.custom_hooks else ''
+        lines.append(f'custom_hooks = [{own}*_base_.method_hooks]')
     if len(lines) == MAX_LINES:
         # A base with both kinds of hooks: data set and lists share a line.
         split = lines.index(next(line for line in lines if 'SplitDataset' in line))

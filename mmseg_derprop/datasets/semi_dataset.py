@@ -109,6 +109,8 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     source['lazy_init'] = True
     kind = DATASETS.get(source['type']) if isinstance(source['type'], str) else source['type']
     own_meta = source.get('metainfo') or {}
+    if not isinstance(own_meta, dict):
+        raise ValueError(f'metainfo is {own_meta!r}, allowed is a dict of classes and palette')
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}

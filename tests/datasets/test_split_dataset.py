@@ -5,6 +5,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
@@ -250,6 +251,7 @@ def test_several_unlabelled_sources(plain, shapes, tmp_path):
         (dict(unlabeled=dict(data_prefix=dict(img_path=3))), 'data_prefix.img_path is 3'),
         (dict(unlabeled=dict(img_suffix=None)), 'img_suffix is None'),
         (dict(unlabeled=dict(img_suffix=['.png', 3])), 'img_suffix 1 is 3'),
+        (dict(unlabeled=dict(metainfo=3)), 'metainfo is 3'),
         (dict(unlabeled=dict(indices='a')), "indices is 'a'"),
         (dict(unlabeled=dict(ann_file=3)), 'ann_file is 3'),
         (dict(unlabeled=dict(data_root=3)), 'data_root is 3'),
@@ -264,6 +266,12 @@ def test_a_list_that_is_no_utf_8(plain, tmp_path):
     (tmp_path / 'list.txt').write_bytes(b'caf\xe9\n')
     with pytest.raises(ValueError, match='list.txt, the list of labelled images, is no UTF-8 text'):
         split(plain, labeled=str(tmp_path / 'list.txt'))
+
+
+@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2)), None])
+def test_a_pipeline_without_branches(item):
+    with pytest.raises(ValueError, match='without branches.*MultiBranch'):
+        semi_collate([item])
 
 
 def test_a_batch_of_nothing():
