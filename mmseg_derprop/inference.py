@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from .checkpoint import read_checkpoint, state_dict_of
 from .engine.check_fit_hook import CheckpointMismatch, check_fit
 from .image_files import ImageFile
+from .options import is_number
 
 
 class ImageDataset(Dataset):
@@ -147,16 +148,20 @@ def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
     ]
     numbers = dict(classes=[str(number) for number in range(num_classes)])
     dicts = (source for source in sources if isinstance(source, dict))
-    found = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
+    found: Any = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
     classes, palette = [str(name) for name in found['classes']], found.get('palette')
-    if not _is_list_of(palette, num_classes) or not all(_is_list_of(colour, 3) for colour in palette):
+    if not _is_list_of(palette, num_classes) or not all(map(_is_colour, palette)):
         # A data set without files draws a palette for its classes.
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
-    return dict(classes=classes, palette=[[min(max(int(part), 0), 255) for part in colour] for colour in palette])
+    return dict(classes=classes, palette=[list(colour) for colour in palette])
 
 
 def _is_list_of(value: object, count: int) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == count
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_list_of(value, 3) and all(is_number(part, 0, 255, whole=True) for part in value)
 
 
 class MeanProbabilityTTA(BaseTTAModel):

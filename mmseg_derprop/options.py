@@ -14,8 +14,9 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf, who
         low, high (float): The bounds, which it may be.
         whole (bool): Whether it must be an integer.
     """
-    kind = Integral if whole else Real
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and low <= float(value) <= high
 
 
 def is_range(value: object, low: float, high: float = math.inf) -> bool:

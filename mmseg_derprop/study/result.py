@@ -173,7 +173,8 @@ def _class_scores(path: str, metrics: list[dict]) -> list[dict]:
     if len(tables) < len(metrics) * len(networks):
         return nothing
     read = [_table(table) for table in tables]
-    return [dict(zip(networks, read[i * len(networks) :])) for i in range(len(metrics))]
+    parts = (zip(networks, read[i * len(networks) :]) for i in range(len(metrics)))
+    return [{network: table for network, table in part if table} for part in parts]
 
 
 def _table(text: str) -> dict[str, float | None]:

@@ -269,6 +269,7 @@ def test_a_place_that_cannot_be_written(run, images, tmp_path):
         dict(dataset_meta=dict(classes=6)),
         dict(dataset_meta=dict(classes=list('abcdef'), palette=7)),
         dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 0]] * 6)),
+        dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 300, None]] * 6)),
     ],
 )
 def test_a_checkpoint_with_other_things_for_classes_and_colours(run, images, tmp_path, meta):

@@ -187,9 +187,7 @@ def test_names_of_any_bytes(run, data):
     assert (data / 'out/1/labeled.txt').read_bytes() == b'caf\xe9\n'
 
 
-def test_label_files_that_fail_in_any_way(run, data):
+def test_a_name_that_no_file_can_have(run, data):
     (data / 'all.txt').write_text('a/00\na/\0\na/01\n')
-    path = data / 'labels/a/01.png'
-    path.write_bytes(path.read_bytes()[:33] + b'\xff\xff\xff\xff' + path.read_bytes()[37:])
-    with pytest.raises(SystemExit, match='(?s)2 of 3 label files cannot be used.*a/01.png'):
+    with pytest.raises(SystemExit, match='1 of 3 label files cannot be used.*null byte'):
         run('--list', data / 'all.txt', '--num', '1')
