@@ -240,6 +240,28 @@ def test_any_texts_of_configs(text):
         parse_config(text)
 
 
+@functools.cache
+def exported():
+    """What export_segmentor.py reads of a run: weights, and a config."""
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    data = dict(batch_size=1, dataset=dict(type='ShapesDataset', data_root='x', pipeline=pipeline))
+    run = dict(model=config().model.to_dict(), test_dataloader=data, test_evaluator=dict(type='IoUMetric'))
+    return run | dict(val_dataloader=data, val_evaluator=dict(type='IoUMetric'), test_cfg=dict(type='TestLoop'))
+
+
+@cases(100)
+@given(WRONGS, WRONGS, STATE_EDITS | st.just([]))
+def test_export_of_changed_runs(config_wrongs, wrongs, edits):
+    run = with_wrongs(exported(), config_wrongs)
+    text = '\n'.join(f'{key} = {value!r}' for key, value in run.items())
+    checkpoint = with_wrongs(dict(meta=dict(META, cfg=text.encode(errors='replace').decode(), iter=3)), wrongs)
+    with folder() as place:
+        torch.save(dict(checkpoint, state_dict=changed_state(whole()['state_dict'], edits)), place / 'x.pth')
+        with ends_well('x.pth'):
+            call('model_converters/export_segmentor.py', place / 'x.pth', '--out', place / 'plain')
+            assert (place / 'plain.py').exists() and (place / 'plain.pth').exists()
+
+
 def test_the_whole_checkpoint_is_accepted(tmp_path):
     """Else the targets above would say nothing."""
     torch.save(whole(), tmp_path / 'x.pth')

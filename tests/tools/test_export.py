@@ -307,3 +307,19 @@ def test_onnx_of_another_kind(run, exported, tool, tmp_path):
     with pytest.raises(SystemExit, match='needs no padding'):
         tool('model_converters/export_onnx.py', *exported['stock', 'student'], *out, *padded)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(meta=None), 'carries no config'),
+        (dict(meta=dict(cfg='x = 1')), 'its config is none of a run'),
+        (dict(meta=dict(cfg='model = dict(segmentor=3)')), 'segmentor = 3'),
+        (dict(meta=dict(cfg="model = dict(segmentor=dict(type='EncoderDecoder'))")), 'its config makes no segmentor'),
+        (dict(state_dict={1: torch.ones(1)}), 'no state dict'),
+    ],
+)
+def test_checkpoints_with_parts_of_another_kind(run, tool, tmp_path, changes, words):
+    torch.save(dict(torch.load(run[0], weights_only=False), **changes), tmp_path / 'x.pth')
+    with pytest.raises(SystemExit, match=f'x.pth: .*{words}'):
+        tool('model_converters/export_segmentor.py', tmp_path / 'x.pth')

@@ -374,3 +374,11 @@ def test_a_damaged_line_is_labelled_again(tmp_path):
 def test_wrong_options_of_a_folder(tmp_path, changes):
     with pytest.raises(ValueError, match='within'):
         small_folder(tmp_path, **changes)
+
+
+@pytest.mark.parametrize('name', ['a\nb.png', ' a.png', 'a .png'])
+def test_names_that_no_list_can_hold(run, images, tmp_path, capsys, name):
+    shutil.copy(images / 'deeper/0.png', images / name)
+    with pytest.raises(SystemExit):
+        label(images, run, tmp_path / 'out')
+    assert f'{name!r} cannot stand in images.txt' in capsys.readouterr().err
