@@ -7,7 +7,7 @@ import copy
 import io
 import os
 import os.path as osp
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
@@ -70,7 +70,7 @@ class UnlabeledDataset(BaseSegDataset):
             raise ValueError(f'img_suffix is {img_suffix!r}, allowed is a suffix, or several')
         _check_paths(**{f'img_suffix {number}': suffix for number, suffix in enumerate(suffixes)})
         suffixes = tuple(suffixes)
-        numbers = indices if isinstance(indices, (list, tuple)) else [0 if indices is None else indices]
+        numbers = list(indices) if isinstance(indices, Iterable) else [0 if indices is None else indices]
         if not all(is_number(number, whole=True) for number in numbers):
             raise ValueError(f'indices is {indices!r}, allowed is a number of images, or a list of their indices')
         # Lazy at first, because entries hand on the label map.
