@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.registry import DATA_SAMPLERS, HOOKS, MODELS, TRANSFORMS
+from mutations import mostly
 from own_errors import cases, ends_well
 
 SMALL = st.integers(-3, 9)
@@ -18,7 +19,7 @@ FLAGS = st.booleans()
 
 def options(known):
     """Up to three of some options, each of its own kind or of any."""
-    values = {name: kind | ANYTHING for name, kind in known.items()}
+    values = {name: mostly(kind, ANYTHING) for name, kind in known.items()}
     chosen = st.lists(st.sampled_from(sorted(known)), max_size=3, unique=True)
     return chosen.flatmap(lambda names: st.fixed_dictionaries({name: values[name] for name in names}))
 
@@ -39,11 +40,11 @@ HEAD = dict(
     last_row=FLAGS,
 )
 TERMS = ('seg', 'prop', 'affinity', 'aux', 'hard', 'kl', 'soft', 'fp', 'smooth')
-WEIGHTS = st.dictionaries(choice(*TERMS), ANYTHING, max_size=3) | ANYTHING
+WEIGHTS = mostly(st.dictionaries(choice(*TERMS), mostly(st.floats(0, 2), ANYTHING), max_size=3), ANYTHING)
 MODEL = dict(
     num_classes=SMALL,
     propagation_head=options(HEAD),
-    loss_weight=st.fixed_dictionaries({}, optional=dict(sup=WEIGHTS, unsup=WEIGHTS)),
+    loss_weight=st.fixed_dictionaries(dict(sup=WEIGHTS), optional=dict(unsup=WEIGHTS)),
     pseudo_labels=options(dict(tau=SHARES, momentum=SHARES)),
     labels_from=choice('student', 'teacher'),
     num_strong=choice(1, 2),
