@@ -103,6 +103,9 @@ def test_state_of_another_sampler(state):
         sampler.load_state_dict(state, 3)
     with pytest.raises(ValueError, match='seed is -1'):
         sampler.load_state_dict(dict(sampler.state_dict(), seed=-1), 3)
+    for batch in ('', (1,), (1, None), (1, 1, 1)):
+        with pytest.raises(ValueError, match='none of a SemiSampler'):
+            sampler.load_state_dict(dict(sampler.state_dict(), batch=batch), 3)
     assert sampler.seed == 0
 
 

@@ -188,7 +188,10 @@ class SemiSampler(_Stream):
             ValueError: If it is no such state.
         """
         try:
-            seed, before = state['seed'], (state['processes'], *state['batch'])
+            seed, (labeled, unlabeled) = state['seed'], state['batch']
+            before = state['processes'], labeled, unlabeled
+            if not all(is_number(number, 1, whole=True) for number in before):
+                raise ValueError(f'processes and images of a batch are {before}')
             old, new = Stream(**state['stream']), self.stream
             self._check_seed(seed)
         except (KeyError, TypeError, ValueError) as error:
@@ -199,12 +202,12 @@ class SemiSampler(_Stream):
         self.seed = seed
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
-        before = (*before, old.labeled_images, old.unlabeled_images)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        if before != now:
+        then = (*before, old.labeled_images, old.unlabeled_images)
+        if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             print_log(
-                f'The checkpoint is of {words.format(*before)}; this run has {words.format(*now)}. It goes on at '
+                f'The checkpoint is of {words.format(*then)}; this run has {words.format(*now)}. It goes on at '
                 f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
                 'not end as the old one would have.',
                 logger='current',

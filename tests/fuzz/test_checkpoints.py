@@ -249,7 +249,7 @@ def exported():
     return run | dict(val_dataloader=data, val_evaluator=dict(type='IoUMetric'), test_cfg=dict(type='TestLoop'))
 
 
-@cases(100)
+@cases(60)
 @given(WRONGS, WRONGS, STATE_EDITS | st.just([]))
 def test_export_of_changed_runs(config_wrongs, wrongs, edits):
     run = with_wrongs(exported(), config_wrongs)

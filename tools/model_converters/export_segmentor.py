@@ -182,6 +182,8 @@ def export(args: argparse.Namespace) -> list[Path]:
     state = take_weights(source, args.weights)
     try:
         plain = plain_run(find_config(source, args.config, args.cfg_options))
+        imports, copies = bring_parts(plain)
+        classes = dataset_meta(source, plain)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # parts of another kind
         raise ValueError(f'its config is none of a run: {type(error).__name__}: {error}') from error
     try:
@@ -192,7 +194,6 @@ def export(args: argparse.Namespace) -> list[Path]:
         raise ValueError(f'its config makes no segmentor: {type(error).__name__}: {error}') from error
     except (KeyError, ModuleNotFoundError) as error:
         raise ValueError(f'{error}\nWhat a checkpoint names is not imported: give the config with --config.') from error
-    imports, copies = bring_parts(plain)
     if imports:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text
@@ -212,7 +213,7 @@ def export(args: argparse.Namespace) -> list[Path]:
         iter=source.get('meta', {}).get('iter'),
     )
     versions = dict(mmseg_version=mmseg.__version__, mmseg_derprop_version=mmseg_derprop.__version__)
-    meta = {**dataset_meta(source, plain), **versions, 'cfg': text, 'exported_from': origin}
+    meta = {**classes, **versions, 'cfg': text, 'exported_from': origin}
     write_checkpoint(dict(meta=meta, state_dict=state), str(weights))
     for path, content in files.items():
         write_text(content, path)
