@@ -155,7 +155,7 @@ def dataset_meta(checkpoint: dict, plain: dict) -> dict:
     if not isinstance(meta, dict) or not meta:
         dataset = (plain['test_dataloader'] or {}).get('dataset', {})
         meta = {
-            **getattr(registry.DATASETS.get(dataset.get('type', '')), 'METAINFO', {}),
+            **getattr(registry.DATASETS.get(dataset['type']) if 'type' in dataset else None, 'METAINFO', {}),
             **dataset.get('metainfo', {}),
         }
         if len(meta.get('classes', ())) != plain['model']['decode_head']['num_classes']:
