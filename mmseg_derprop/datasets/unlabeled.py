@@ -173,7 +173,7 @@ class UnlabeledDataset(BaseSegDataset):
 
 def _check_paths(**paths: object) -> None:
     for name, path in paths.items():
-        if not isinstance(path, str):
+        if not isinstance(path, (str, os.PathLike)):
             raise ValueError(f'{name} is {path!r}, allowed is a text')
 
 
