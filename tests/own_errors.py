@@ -40,7 +40,7 @@ ENDS = Counter()  # of all cases of this process, by target and end
 
 def cases(number):
     """Settings of a target that has so many cases in ``make fuzz``; ``make test`` runs one in 100, always the same."""
-    return settings(max_examples=number if settings.get_current_profile_name() == 'fuzz' else max(1, number // 100))
+    return settings(max_examples=max(1, number // 100) if settings.default.derandomize else number)
 
 
 @contextlib.contextmanager
