@@ -39,6 +39,7 @@ def test_numbers():
         (dict(loss_weight=dict(sup=None)), 'loss_weight.sup = None.*dict'),
         (dict(loss_weight=dict(sup=dict(seg=float('inf')))), 'weights must be numbers'),
         (dict(loss_weight=dict(sup={1: 1.0})), 'loss_weight.sup has no 1'),
+        (dict(loss_weight=dict(sup=dict(aux=1.0))), 'no auxiliary head'),
         (dict(pseudo_labels=0.95), 'pseudo_labels = 0.95.*dict'),
         (dict(pseudo_labels=dict(tau='high')), "tau = 'high'"),
         (dict(propagation_head=64), 'propagation_head = 64.*config'),

@@ -183,6 +183,12 @@ class SemiSegmentor(TeacherStudentSegmentor):
         check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
 
         super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
+        only_aux = not any([*self.unsup_weight.values(), *(w for name, w in self.sup_weight.items() if name != 'aux')])
+        if only_aux and not self.student.with_auxiliary_head and len(decode_heads(self.student)) == 1:
+            raise ValueError(
+                f'loss_weight = {loss_weight}: only sup.aux is above 0, but the segmentor has no auxiliary head, so '
+                'nothing would be learned. Give sup.seg a weight.'
+            )
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 

@@ -98,7 +98,7 @@ def test_segmentor(segmentor):
 @given(options(HEAD | dict(in_channels=choice(8))))
 def test_propagation_head(changes):
     whole = dict(type='DerPropHead', num_classes=4, in_channels=8, channels=4, num_regions=3) | changes
-    with ends_well(*changes):
+    with ends_well(*changes, 'max_order'):  # too few classes for it
         head = MODELS.build(whole)
         embedding = head.train()([torch.randn(2, 8, 3, 4)] * 10)
         head.propagate(embedding, torch.randn(2, head.num_classes, 9, 12)).sum().backward()
