@@ -8,7 +8,7 @@ import re
 from contextlib import AbstractContextManager, nullcontext
 from glob import escape, glob
 from typing import Any
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 import numpy as np
 import torch
@@ -53,7 +53,7 @@ def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
     for key in ('model', 'state_dict'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]
-    if not all(isinstance(value, Tensor) for value in checkpoint.values()):
+    if not all(isinstance(name, str) and isinstance(value, Tensor) for name, value in checkpoint.items()):
         raise ValueError('it holds no state dict, neither at its top nor under "model" or "state_dict"')
     return checkpoint
 
@@ -86,9 +86,9 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
     for path in glob(os.path.join(escape(folder), '*.pth')):
         try:
             checkpoint = read_checkpoint(path, mmap=True)
-            meta = checkpoint.get('meta', {})
-            if 'optimizer' in checkpoint and 'iter' in meta:
-                found.append((meta.get('time', ''), meta['iter'], path))
+            meta = checkpoint.get('meta')
+            if 'optimizer' in checkpoint and isinstance(meta, dict) and isinstance(meta.get('iter'), int):
+                found.append((str(meta.get('time', '')), meta['iter'], path))
         except (ValueError, OSError) as error:
             refused[path] = str(error)
     for *_, path in sorted(found, reverse=True):
@@ -102,11 +102,12 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
 
 def check_whole(path: str) -> None:
     """Raises ValueError unless all of a file is as it was written, by its check sums."""
-    try:
-        with ZipFile(path) as file:
-            damaged = file.testzip()
-    except BadZipFile as error:
-        raise ValueError(f'it is cut off, or no PyTorch checkpoint ({error})') from error
+    with open(path, 'rb') as content:
+        try:
+            with ZipFile(content) as file:
+                damaged = file.testzip()
+        except Exception as error:  # a damaged directory of the archive fails in any way
+            raise ValueError(f'it is cut off, or no PyTorch checkpoint ({error})') from error
     if damaged:
         raise ValueError(f'it is damaged in {damaged}')
 

@@ -69,15 +69,21 @@ def parse_config(text: str) -> Config:
     values = {}
     try:
         statements = ast.parse(text).body
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # NUL, surrogates, deep nesting
         raise ValueError(f'the config is no Python: {error}') from error
     for statement in statements:
         match statement:
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                values[name] = _literal(value)
+                try:
+                    values[name] = _literal(value)
+                except (TypeError, RecursionError) as error:  # a list as a key
+                    raise ValueError(f'the config holds {name}, which is no value ({error})') from error
             case _:
                 raise ValueError(f'the config holds {ast.unparse(statement)}, which is no assignment')
-    return Config(values)
+    try:
+        return Config(values)
+    except KeyError as error:  # a name that the engine keeps for itself
+        raise ValueError(f'the config holds a name that it cannot have: {error.args[0]}') from error
 
 
 def _literal(node: ast.expr) -> Any:

@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from .checkpoint import read_checkpoint, state_dict_of
 from .engine.check_fit_hook import CheckpointMismatch, check_fit
 from .image_files import ImageFile
+from .options import is_number
 
 
 class ImageDataset(Dataset):
@@ -132,25 +133,35 @@ def load_segmentor(
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from None
-    model.dataset_meta = _dataset_meta(config, loaded.get('meta', {}), model.num_classes)
+    meta = loaded.get('meta')
+    model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
     return model.to(device), loaded
 
 
 def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
-    sources: list[dict[str, Any]] = [
-        meta.get('dataset_meta') or {},
+    sources: list[Any] = [
+        meta.get('dataset_meta'),
         dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')),  # MMSegmentation 0.x
         {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
     ]
     numbers = dict(classes=[str(number) for number in range(num_classes)])
-    found = next((source for source in sources if len(source.get('classes') or ()) == num_classes), numbers)
-    classes, palette = list(found['classes']), found.get('palette') or []
-    if len(palette) != num_classes:
+    dicts = (source for source in sources if isinstance(source, dict))
+    found: Any = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
+    classes, palette = [str(name) for name in found['classes']], found.get('palette')
+    if not _is_list_of(palette, num_classes) or not all(map(_is_colour, palette)):
         # A data set without files draws a palette for its classes.
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
     return dict(classes=classes, palette=[list(colour) for colour in palette])
+
+
+def _is_list_of(value: object, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_list_of(value, 3) and all(is_number(part, 0, 255, whole=True) for part in value)
 
 
 class MeanProbabilityTTA(BaseTTAModel):

@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .options import is_number
+
 
 class LabelFolder:
     """Writes label maps with a table of what they hold, and knows which images are finished.
@@ -35,7 +37,8 @@ class LabelFolder:
             confidence, and each class's share of all pixels.
 
     Raises:
-        ValueError: If the folder was begun with other settings, or 8 bits do not hold classes and ``ignore``.
+        ValueError: If the folder was begun with other settings or its files are damaged, 8 bits do not hold classes and
+            ``ignore``, or ``threshold`` is out of range.
     """
 
     def __init__(
@@ -47,12 +50,14 @@ class LabelFolder:
         threshold: float,
         ignore: int = 255,
     ) -> None:
-        if not len(classes) <= ignore <= 255:
+        if not len(classes) or not is_number(ignore, len(classes), 255, whole=True):
             raise ValueError(
-                f'Pixels without label shall have the id {ignore}, but the {len(classes)} classes have the ids 0 to '
+                f'Pixels without label shall have the id {ignore!r}, but the {len(classes)} classes have the ids 0 to '
                 f'{len(classes) - 1} and MMSegmentation loads labels of 8 bits: it must lie within {len(classes)} and '
                 '255, so at most 255 classes are possible.'
             )
+        if not is_number(threshold, 0, 1):
+            raise ValueError(f'threshold is {threshold!r}, but it must lie within 0 and 1.')
         self.root, self.threshold, self.ignore = Path(root), threshold, ignore
         colours = np.full((256, 3), 255, np.uint8)
         colours[: len(classes)] = palette
@@ -67,7 +72,13 @@ class LabelFolder:
         path = self.root / 'settings.json'
         settings = json.loads(json.dumps(settings))
         if path.exists():
-            old = json.loads(path.read_text())
+            try:
+                old = dict(json.loads(path.read_bytes()))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise ValueError(
+                    f'{path} is damaged ({error}), so nobody knows how the labels beside it were made: name another '
+                    'folder.'
+                ) from error
             changes = [
                 f'{key} {old.get(key)} (now {settings.get(key)})'
                 for key in {**old, **settings}
@@ -85,7 +96,12 @@ class LabelFolder:
         if not path.exists():
             return {}
         whole = path.read_bytes().rpartition(b'\n')[0].decode(errors='surrogateescape')
-        rows = [row for row in csv.reader(io.StringIO(whole, newline='')) if len(row) == len(header)][1:]
+        try:
+            rows = [*csv.reader(io.StringIO(whole, newline=''))][1:]
+        except csv.Error as error:
+            raise ValueError(f'{path} is damaged ({error}): remove it, and all images are labelled again.') from error
+        # A line that is damaged is no line: its image is labelled again.
+        rows = [row for row in rows if len(row) == len(header) and all(map(_is_share, row[1:]))]
         return {row[0]: row for row in rows if self.label_path(row[0]).exists()}
 
     def label_path(self, name: str) -> Path:
@@ -128,6 +144,13 @@ class LabelFolder:
         names = sorted(osp.splitext(name)[0] for name, row in self.rows.items() if float(row[1]) > 0)
         _replace(self.root / 'images.txt', '\n'.join([*names, '']).encode(errors='surrogateescape'))
         return len(names)
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
 
 
 def _table(rows: Iterable[list[str]]) -> bytes:

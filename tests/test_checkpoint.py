@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer
 
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
+from mmseg_derprop.checkpoint import check_whole, newest_checkpoint, read_checkpoint, state_dict_of, write_checkpoint
 
 
 class Harmful:
@@ -77,3 +77,31 @@ def test_keeps_the_old_file_if_saving_fails(monkeypatch, tmp_path):
     with pytest.raises(OSError, match='disk full'):
         write_checkpoint({}, str(tmp_path / 'out.pth'))
     assert [path.read_text() for path in tmp_path.iterdir()] == ['old']
+
+
+@pytest.mark.parametrize('state', [{1: torch.ones(1)}, {None: torch.ones(1)}, dict(weight=[1.0])])
+def test_no_state_dict(state):
+    with pytest.raises(ValueError, match='no state dict'):
+        state_dict_of(dict(state_dict=state))
+
+
+def test_the_newest_among_damaged_ones(tmp_path):
+    """An archive that lacks its first byte fails with an OSError, for the place that it leads to."""
+    torch.save(dict(state_dict={}, optimizer={}, meta=dict(iter=1, time='1')), tmp_path / 'a.pth')
+    whole = (tmp_path / 'a.pth').read_bytes()
+    torch.save(dict(state_dict={}, optimizer={}, meta=dict(iter=2, time=['2'])), tmp_path / 'b.pth')
+    for name, meta in dict(c=None, d=3, e=dict(iter='9'), f=dict(time='9')).items():
+        torch.save(dict(state_dict={}, optimizer={}, meta=meta), tmp_path / f'{name}.pth')
+    (tmp_path / 'g.pth').write_bytes(whole[1:])
+    found, refused = newest_checkpoint(str(tmp_path))
+    assert found in (str(tmp_path / 'a.pth'), str(tmp_path / 'b.pth'))
+    assert [*refused] == [str(tmp_path / 'g.pth')] and 'cut off' in refused[str(tmp_path / 'g.pth')]
+
+
+def test_an_archive_that_leads_nowhere(tmp_path):
+    torch.save(dict(a=1), tmp_path / 'a.pth')
+    (tmp_path / 'a.pth').write_bytes((tmp_path / 'a.pth').read_bytes()[1:])
+    with pytest.raises(ValueError, match='cut off'):
+        check_whole(str(tmp_path / 'a.pth'))
+    with pytest.raises(FileNotFoundError):
+        check_whole(str(tmp_path / 'b.pth'))

@@ -48,3 +48,20 @@ def test_all_kinds_of_values():
 def test_anything_else_is_refused(text):
     with pytest.raises(ValueError, match='the config (holds|is no Python)'):
         parse_config(text)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'a = 1\0',
+        'a = "\udc80"',
+        'a = {[]: 1}',
+        'a = dict({[]: 1})',
+        'a = {(1, []): 1}',
+        'filename = 1',
+        'a = ' + '-' * 9999,
+    ],
+)
+def test_texts_that_fail_in_any_way(text):
+    with pytest.raises(ValueError, match='the config'):
+        parse_config(text)

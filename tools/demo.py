@@ -49,7 +49,7 @@ def train(config_path: str, work_dir: str, options: dict) -> tuple[Runner, dict[
     config.experiment_name = work_dir.replace('/', '_')
     runner = Runner.from_cfg(config)
     if config.model.type == 'SemiSegmentor':
-        runner.register_hook(PseudoLabelVisualizationHook(interval=runner.max_iters // 2, max_images=4))
+        runner.register_hook(PseudoLabelVisualizationHook(interval=max(1, runner.max_iters // 2), max_images=4))
     runner.train()
     return runner, runner.val()
 

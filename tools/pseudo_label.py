@@ -52,7 +52,10 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     images = check_arguments(parser, args)
     stems: dict[str, str] = {}
     for image in images:
-        other = stems.setdefault(osp.splitext(image.name)[0], image.name)
+        stem = osp.splitext(image.name)[0]
+        if [stem] != stem.strip().splitlines():
+            parser.error(f'{image.name!r} cannot stand in images.txt, which has a name a line: rename it')
+        other = stems.setdefault(stem, image.name)
         if other != image.name:
             parser.error(
                 f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '

@@ -74,13 +74,19 @@ def read_base(path: str) -> Config:
         config = load_config(path)
     except FileNotFoundError as error:
         raise SystemExit(f'{path}: {error}') from None
-    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not config.get(key)]
+    needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.type == 'SemiSegmentor':
+    unfit = [key for key in needed if not isinstance(config[key], dict)]
+    if unfit:
+        raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
+    if not isinstance(config.get('custom_hooks') or [], list):
+        raise SystemExit(f'{path}: custom_hooks is {config.custom_hooks!r}, but it must be a list')
+    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
     loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
-    if not loop.endswith('IterBasedTrainLoop'):
+    if not str(loop).endswith('IterBasedTrainLoop'):
         raise SystemExit(
             f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
             "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "
@@ -205,7 +211,8 @@ def config_text(
     checkpoint = f"dict(type='ExactCheckpointHook'{checkpoint_settings(config)})"
     lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
     if 'custom_hooks' in config:
-        lines.append('custom_hooks = [*_base_.custom_hooks, *_base_.method_hooks]')
+        own = '*_base_.custom_hooks, ' if config.custom_hooks else ''
+        lines.append(f'custom_hooks = [{own}*_base_.method_hooks]')
     if len(lines) == MAX_LINES:
         # A base with both kinds of hooks: data set and lists share a line.
         split = lines.index(next(line for line in lines if 'SplitDataset' in line))
@@ -236,13 +243,21 @@ def images_of_a_kind(config: Config) -> int:
 def main() -> None:
     args = parse_args()
     config = read_base(args.base)
-    init_default_scope(config.get('default_scope', 'mmseg'))
-    data, dataset = build_data(config, args)
-    classes = classes_to_set(config, dataset)
-    segmentor = resize_padding(config, args, data['crop_size'])
-    model, shapes = build_model(config, classes, data['crop_size'], args.base)
-    index = deepest(shapes)
-    text = config_text(config, args, segmentor, data, classes, shapes, index)
+    scope = config.get('default_scope') or 'mmseg'
+    if not isinstance(scope, str):
+        raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
+    init_default_scope(scope)
+    try:
+        data, dataset = build_data(config, args)
+        classes = classes_to_set(config, dataset)
+        segmentor = resize_padding(config, args, data['crop_size'])
+        model, shapes = build_model(config, classes, data['crop_size'], args.base)
+        index = deepest(shapes)
+        text = config_text(config, args, segmentor, data, classes, shapes, index)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
+        raise SystemExit(
+            f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
+        ) from error
     try:
         with open(args.out, 'w') as file:
             file.write(text)

@@ -9,6 +9,22 @@ from mmengine.registry import FUNCTIONS
 LABELED_BRANCH = 'sup'
 
 
+def branches_of(item: dict) -> dict:
+    """Images of an item by branch.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    branches = item.get('inputs') if isinstance(item, dict) else None
+    if not isinstance(branches, dict):
+        has = f'the keys {sorted(map(str, item))}' if isinstance(item, dict) else f'{type(item).__name__}'
+        raise ValueError(
+            f'a pipeline gives {has} without branches in inputs; end it in MultiBranch({LABELED_BRANCH}=[...]) or '
+            'MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs'
+        )
+    return branches
+
+
 @FUNCTIONS.register_module()
 def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
     """Gathers labelled and unlabelled items by branch.
@@ -25,11 +41,11 @@ def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
         dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.
 
     Raises:
-        ValueError: If labelled items do not come first, so that batches do not match the sampler's
-            groups.
+        ValueError: If items have no branches, or labelled ones do not come first, so that batches do not
+            match the sampler's groups.
     """
-    labeled = [LABELED_BRANCH in item['inputs'] for item in batch]
-    if not labeled[0] or labeled != sorted(labeled, reverse=True):
+    labeled = [LABELED_BRANCH in branches_of(item) for item in batch]
+    if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):
         order = ''.join('LU'[not is_labeled] for is_labeled in labeled)
         raise ValueError(
             f'a batch holds labelled (L, branch {LABELED_BRANCH!r}) and unlabelled (U) items in '

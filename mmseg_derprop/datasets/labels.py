@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import TRANSFORMS
 from PIL import ExifTags, Image
 
+from ..options import is_number
 from .broken import BrokenData, Problem
 
 # What MMSegmentation's label maps and paddings mean by "ignored", whatever a data set's ignore_index is.
@@ -35,6 +36,10 @@ class CheckLabels(BaseTransform):
     """
 
     def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORED) -> None:
+        if num_classes is not None and not is_number(num_classes, 1, whole=True):
+            raise ValueError(f'num_classes is {num_classes!r}, allowed is a number of classes, or None; change it')
+        if not is_number(ignore_index, whole=True):
+            raise ValueError(f'ignore_index is {ignore_index!r}, allowed is an integer; change it')
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def transform(self, results: dict) -> dict:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
+from ..options import is_number
+
 # What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image.
 SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'RandomRescale')
 # Not RandomRotFlip, which fills the corners of a turned ignore map with 0: they would count as image.
@@ -52,7 +54,7 @@ def semi_pipelines(
         tuple[list[dict], list[dict]]: Of labelled images (branch ``sup``) and of unlabelled ones.
 
     Raises:
-        ValueError: If there is neither a crop size nor a RandomCrop in the pipeline.
+        ValueError: If there is neither a crop size nor a RandomCrop in the pipeline, or an option is of another type.
     """
     crop_size = crop_size or crop_size_of(pipeline)
     if crop_size is None:
@@ -60,6 +62,11 @@ def semi_pipelines(
         raise ValueError(
             f'The training pipeline ({names}) has no RandomCrop that would tell the crop size: give crop_size=(h, w).'
         )
+    two = isinstance(crop_size, (list, tuple)) and len(crop_size) == 2
+    if not two or not all(is_number(side, 1, whole=True) for side in crop_size):
+        raise ValueError(f'crop_size is {crop_size!r}, allowed are two whole numbers of at least 1, (h, w)')
+    if not isinstance(branches, (list, tuple)) or not all(isinstance(name, str) for name in branches):
+        raise ValueError(f"branches is {branches!r}, allowed is a list of names, such as ('weak', 'strong')")
     loading, rest = _split(pipeline)
     moving = [t for t in rest if transform_name(t) in SCALING + TURNING]
     crops = [t for t in rest if transform_name(t) == 'RandomCrop']

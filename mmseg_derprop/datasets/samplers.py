@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
+from ..options import check_flags, is_number
 from ..randomness import SeededIndex
 from .stream import Stream
 
@@ -23,6 +24,9 @@ class _Stream(Sampler):
     """Endless stream of indices, of which each depends on the seed and its position alone."""
 
     def __init__(self, dataset, seed: int | None, shuffle: bool) -> None:
+        if seed is not None:
+            self._check_seed(seed)
+        check_flags(shuffle=shuffle)
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
@@ -60,6 +64,11 @@ class _Stream(Sampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the position already says which epoch it is."""
+
+    @staticmethod
+    def _check_seed(seed: object) -> None:
+        if not is_number(seed, 0, whole=True):
+            raise ValueError(f'seed is {seed!r}, allowed is an integer of 0 or more, or None for a random one')
 
     def _draw_order(self, seed: int, kind: int, number: int, size: int) -> np.ndarray:
         """The ``number``-th pass over the images of one kind, (size,) int64."""
@@ -106,9 +115,9 @@ class SemiSampler(_Stream):
         shuffle: bool = True,
     ) -> None:
         for name, count in (('num_labeled', num_labeled), ('num_unlabeled', num_unlabeled)):
-            if count < 1:
+            if not is_number(count, 1, whole=True):
                 raise ValueError(
-                    f'{name} is {count}, allowed is 1 or more; for training on labelled images '
+                    f'{name} is {count!r}, allowed is 1 or more; for training on labelled images '
                     'alone use a plain MMSegmentation data set with LabeledSampler or InfiniteSampler'
                 )
             if not hasattr(dataset, name):
@@ -174,17 +183,31 @@ class SemiSampler(_Stream):
         Args:
             state (dict): Of the run's sampler.
             iteration (int): The first one of the resumed run.
+
+        Raises:
+            ValueError: If it is no such state.
         """
-        self.seed = state['seed']
-        old, new = Stream(**state['stream']), self.stream
+        try:
+            seed, (labeled, unlabeled) = state['seed'], state['batch']
+            before = state['processes'], labeled, unlabeled
+            if not all(is_number(number, 1, whole=True) for number in before):
+                raise ValueError(f'processes and images of a batch are {before}')
+            old, new = Stream(**state['stream']), self.stream
+            self._check_seed(seed)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the checkpoint's state of the sampler is {state!r}, which is none of a SemiSampler "
+                f'({type(error).__name__}: {error}): go on from another checkpoint'
+            ) from error
+        self.seed = seed
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
-        before = (state['processes'], *state['batch'], old.labeled_images, old.unlabeled_images)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        if before != now:
+        then = (*before, old.labeled_images, old.unlabeled_images)
+        if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             print_log(
-                f'The checkpoint is of {words.format(*before)}; this run has {words.format(*now)}. It goes on at '
+                f'The checkpoint is of {words.format(*then)}; this run has {words.format(*now)}. It goes on at '
                 f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
                 'not end as the old one would have.',
                 logger='current',
@@ -210,8 +233,8 @@ class LabeledSampler(_Stream):
     """
 
     def __init__(self, dataset, num_labeled: int, seed: int | None = None, shuffle: bool = True) -> None:
-        if num_labeled < 1:
-            raise ValueError(f'num_labeled is {num_labeled}, allowed is 1 or more: the batch_size of the dataloader')
+        if not is_number(num_labeled, 1, whole=True):
+            raise ValueError(f'num_labeled is {num_labeled!r}, allowed is 1 or more: the batch_size of the dataloader')
         if not len(dataset):
             raise ValueError('the data set holds 0 images, at least 1 is needed; check its ann_file and data_prefix')
         super().__init__(dataset, seed, shuffle)

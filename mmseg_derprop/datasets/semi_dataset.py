@@ -203,6 +203,8 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     source['lazy_init'] = True
     kind = DATASETS.get(source['type']) if isinstance(source['type'], str) else source['type']
     own_meta = source.get('metainfo') or {}
+    if not isinstance(own_meta, dict):
+        raise ValueError(f'metainfo is {own_meta!r}, allowed is a dict of classes and palette')
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}
@@ -235,6 +237,8 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
     )
     try:
         source.full_init()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{name}, the list of {kind} images, is no UTF-8 text ({error}): save it as UTF-8') from error
     except ValueError as error:
         # How MMEngine fails to serialise an empty list.
         if 'concatenate' in str(error):

@@ -49,11 +49,15 @@ class SplitDataset(SemiDataset):
         broken_labeled: str = 'stop',
         broken_unlabeled: str = 'skip',
     ) -> None:
+        if not isinstance(labeled, str):
+            raise ValueError(f'labeled is {labeled!r}, allowed is the path of a list')
         parts = supervised_parts(supervised)
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
         configs = [{**part, 'pipeline': pipeline} for part, (pipeline, _) in zip(parts, pipelines)]
         sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
         several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
+        if not isinstance(several, (list, tuple)) or not all(isinstance(one, (str, dict)) for one in several):
+            raise ValueError(f'unlabeled is {unlabeled!r}, allowed are paths and dicts, one or several')
         others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
         super().__init__(sources, others, lazy_init, broken_labeled, broken_unlabeled)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..options import is_number
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -20,6 +22,9 @@ class Stream:
         iteration (int): Where it begins, in iterations; 0 unless the numbers above have changed since.
         labeled (tuple[int, int]): Number of the pass there, and images of it that were drawn before.
         unlabeled (tuple[int, int]): Number of the epoch there, and images of it that were drawn before.
+
+    Raises:
+        ValueError: If one of them is no such number.
     """
 
     labeled_images: int
@@ -29,6 +34,15 @@ class Stream:
     iteration: int = 0
     labeled: tuple[int, int] = (0, 0)
     unlabeled: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for name in ('labeled_images', 'unlabeled_images', 'labeled_step', 'unlabeled_step'):
+            if not is_number(getattr(self, name), 1, whole=True):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed is a whole number of at least 1')
+        for name, pair in dict(iteration=(self.iteration, 0), labeled=self.labeled, unlabeled=self.unlabeled).items():
+            two = isinstance(pair, (list, tuple)) and len(pair) == 2
+            if not two or not all(is_number(number, 0, whole=True) for number in pair):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed are whole numbers of at least 0')
 
     @property
     def iterations_per_epoch(self) -> int:

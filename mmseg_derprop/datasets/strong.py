@@ -9,6 +9,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
+from ..options import is_number, is_range
+
+_REFUSALS = 1000  # boxes that are drawn before one that fits is made
+
 
 def adjust_brightness(img: np.ndarray, factor: float) -> np.ndarray:
     """Blends a BGR image (H, W, 3) uint8 with black; factor 1 changes nothing."""
@@ -78,11 +82,13 @@ class StrongAugment(BaseTransform):
         blur_prob: float = 0.5,
         blur_sigma: tuple[float, float] = (0.1, 2.0),
     ) -> None:
-        if len(jitter) != 4 or any(not 0 <= x <= top for x, top in zip(jitter, (1, 1, 1, 0.5), strict=True)):
-            raise ValueError(f'jitter is {jitter}, allowed are three numbers in [0, 1] and one in [0, 0.5]; lower it')
+        tops = (1, 1, 1, 0.5)
+        four = isinstance(jitter, (list, tuple)) and len(jitter) == len(tops)
+        if not four or not all(is_number(x, 0, top) for x, top in zip(jitter, tops)):
+            raise ValueError(f'jitter is {jitter!r}, allowed are three numbers in [0, 1] and one in [0, 0.5]; lower it')
         _check_probabilities(jitter_prob=jitter_prob, gray_prob=gray_prob, blur_prob=blur_prob)
-        if not 0 < blur_sigma[0] <= blur_sigma[1]:
-            raise ValueError(f'blur_sigma is {blur_sigma}, allowed is 0 < first <= second; change it')
+        if not is_range(blur_sigma, 0) or not blur_sigma[0]:
+            raise ValueError(f'blur_sigma is {blur_sigma!r}, allowed are two numbers, 0 < first <= second; change it')
         self.jitter, self.jitter_prob = jitter, jitter_prob
         self.gray_prob, self.blur_prob, self.blur_sigma = gray_prob, blur_prob, blur_sigma
 
@@ -142,10 +148,10 @@ class RandomCutMixBox(BaseTransform):
         aspect: tuple[float, float] = (0.3, 1 / 0.3),
     ) -> None:
         _check_probabilities(prob=prob)
-        if not 0 < area[0] <= area[1] <= 1:
-            raise ValueError(f'area is {area}, allowed is 0 < first <= second <= 1; change it')
-        if not 0 < aspect[0] <= aspect[1]:
-            raise ValueError(f'aspect is {aspect}, allowed is 0 < first <= second; change it')
+        if not is_range(area, 0, 1) or not area[0]:
+            raise ValueError(f'area is {area!r}, allowed are two numbers, 0 < first <= second <= 1; change it')
+        if not is_range(aspect, 0) or not aspect[0]:
+            raise ValueError(f'aspect is {aspect!r}, allowed are two numbers, 0 < first <= second; change it')
         self.prob, self.area, self.aspect = prob, area, aspect
 
     def transform(self, results: dict) -> dict:
@@ -161,27 +167,40 @@ class RandomCutMixBox(BaseTransform):
             ValueError: If the image is so narrow that a box of the largest area has no allowed
                 aspect.
         """
-        pixels = self.area[1] * height * width
-        if max(self.aspect[0], pixels / width**2) > min(self.aspect[1], height**2 / pixels):
-            raise ValueError(
-                f'a box of {self.area[1]} of an image of {height} x {width} pixels with aspect in '
-                f'{self.aspect} does not fit; lower area, widen aspect or use a squarer crop'
-            )
+        self._fitting(self.area[1] * height * width, height, width)
         pixels = np.random.uniform(*self.area) * height * width
-        while True:
-            aspect = np.random.uniform(*self.aspect)
-            w, h = max(1, int(math.sqrt(pixels / aspect))), max(1, int(math.sqrt(pixels * aspect)))
+        for _ in range(_REFUSALS):
+            w, h = _sides(pixels, np.random.uniform(*self.aspect))
             # A corner anywhere, refused with the aspect if the box sticks out: large boxes come out
             # squarer.
             x, y = int(np.random.randint(width)), int(np.random.randint(height))
             if x + w <= width and y + h <= height:
                 return x, y, x + w, y + h
+        # Hardly any fits, as of boxes that fill the image: one that does, at any of its places.
+        w, h = _sides(pixels, np.random.uniform(*self._fitting(pixels, height, width)))
+        w, h = min(w, width), min(h, height)
+        x, y = int(np.random.randint(width - w + 1)), int(np.random.randint(height - h + 1))
+        return x, y, x + w, y + h
+
+    def _fitting(self, pixels: float, height: int, width: int) -> tuple[float, float]:
+        """Bounds of the aspect of boxes of so many pixels that fit into an image."""
+        low, high = max(self.aspect[0], pixels / width**2), min(self.aspect[1], height**2 / pixels)
+        if low > high:
+            raise ValueError(
+                f'a box of {self.area[1]} of an image of {height} x {width} pixels with aspect in '
+                f'{self.aspect} does not fit; lower area, widen aspect or use a squarer crop'
+            )
+        return low, high
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(prob={self.prob}, area={self.area}, aspect={self.aspect})'
 
 
+def _sides(pixels: float, aspect: float) -> tuple[int, int]:
+    return max(1, int(math.sqrt(pixels / aspect))), max(1, int(math.sqrt(pixels * aspect)))
+
+
 def _check_probabilities(**probabilities: float) -> None:
     for name, value in probabilities.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f'{name} is {value}, allowed is 0 to 1; change it')
+        if not is_number(value, 0, 1):
+            raise ValueError(f'{name} is {value!r}, allowed is 0 to 1; change it')

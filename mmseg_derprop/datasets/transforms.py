@@ -14,6 +14,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
 from mmseg.registry import TRANSFORMS
 
+from ..options import is_number, is_range
 from .labels import CheckLabels
 
 
@@ -61,8 +62,10 @@ class RandomRescale(BaseTransform):
     """
 
     def __init__(self, ratio_range: tuple[float, float] = (0.5, 2.0)) -> None:
-        if not 0 < ratio_range[0] <= ratio_range[1]:
-            raise ValueError(f'ratio_range is {ratio_range}, allowed is 0 < first <= second; change the config')
+        if not is_range(ratio_range, 0) or not ratio_range[0]:
+            raise ValueError(
+                f'ratio_range is {ratio_range!r}, allowed are two numbers, 0 < first <= second; change the config'
+            )
         self.ratio_range = ratio_range
 
     def transform(self, results: dict) -> dict:
@@ -87,13 +90,16 @@ class PadToCrop(BaseTransform):
         seg_pad_val (int): Label of the padding. ``ignore_map`` gets 1.
 
     Raises:
-        ValueError: If ``size`` is not positive.
+        ValueError: If ``size`` is not positive, or a value is none of 8 bits.
     """
 
     def __init__(self, size: int | tuple[int, int], pad_val: int = 0, seg_pad_val: int = 255) -> None:
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f'size is {size}, allowed is a positive integer or (h, w); use the crop size')
+        self.size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
+        if len(self.size) != 2 or not all(is_number(side, 1, whole=True) for side in self.size):
+            raise ValueError(f'size is {size!r}, allowed is a positive integer or (h, w); use the crop size')
+        for name, value in dict(pad_val=pad_val, seg_pad_val=seg_pad_val).items():
+            if not is_number(value, 0, 255, whole=True):
+                raise ValueError(f'{name} is {value!r}, allowed is an integer within 0 .. 255; change it')
         self.pad_val, self.seg_pad_val = pad_val, seg_pad_val
 
     def transform(self, results: dict) -> dict:

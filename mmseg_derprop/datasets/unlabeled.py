@@ -7,12 +7,13 @@ import copy
 import io
 import os
 import os.path as osp
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..options import is_number
 from .files import check_files, check_folder, check_list, is_local
 from .names import Names
 
@@ -44,7 +45,7 @@ class UnlabeledDataset(BaseSegDataset):
 
     Raises:
         FileNotFoundError: If the data root, the folder, the list or a listed image does not exist.
-        ValueError: If the list or folder names no image.
+        ValueError: If the list or folder names no image, or an option is of another type.
     """
 
     _fully_initialized = False
@@ -60,7 +61,18 @@ class UnlabeledDataset(BaseSegDataset):
         lazy_init: bool = False,
         **kwargs,
     ) -> None:
-        suffixes = (img_suffix,) if isinstance(img_suffix, str) else tuple(img_suffix)
+        _check_paths(ann_file=ann_file, seg_map_suffix=seg_map_suffix, data_root=kwargs.get('data_root') or '')
+        if not isinstance(data_prefix, dict):
+            raise ValueError(f'data_prefix is {data_prefix!r}, allowed is a dict of img_path and seg_map_path')
+        _check_paths(**{f'data_prefix.{name}': path for name, path in data_prefix.items() if path is not None})
+        suffixes = (img_suffix,) if isinstance(img_suffix, str) else img_suffix
+        if not isinstance(suffixes, (list, tuple)) or not suffixes:
+            raise ValueError(f'img_suffix is {img_suffix!r}, allowed is a suffix, or several')
+        _check_paths(**{f'img_suffix {number}': suffix for number, suffix in enumerate(suffixes)})
+        suffixes = tuple(suffixes)
+        numbers = list(indices) if isinstance(indices, Iterable) else [0 if indices is None else indices]
+        if not all(is_number(number, whole=True) for number in numbers):
+            raise ValueError(f'indices is {indices!r}, allowed is a number of images, or a list of their indices')
         # Lazy at first, because entries hand on the label map.
         super().__init__(
             ann_file=ann_file,
@@ -162,6 +174,12 @@ class UnlabeledDataset(BaseSegDataset):
         # Folders that are hidden hold thumbnails and the like; hidden files the engine leaves out itself.
         images = (name for name in files if _split_suffix(name, self.img_suffix) and '/.' not in f'/{name}')
         return sorted(images, key=lambda name: _split_suffix(name, self.img_suffix) or ())
+
+
+def _check_paths(**paths: object) -> None:
+    for name, path in paths.items():
+        if not isinstance(path, (str, os.PathLike)):
+            raise ValueError(f'{name} is {path!r}, allowed is a text')
 
 
 def _split_suffix(name: str, suffixes: Sequence[str]) -> tuple[str, str] | None:

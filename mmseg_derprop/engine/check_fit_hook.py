@@ -32,9 +32,14 @@ class CheckFitHook(Hook):
     Args:
         needed (Sequence[str]): Beginnings of names that must be there, ``''`` for all. Auxiliary heads, which nothing
             but training asks, may always be missing.
+
+    Raises:
+        ValueError: If ``needed`` is anything else.
     """
 
     def __init__(self, needed: Sequence[str] = ()) -> None:
+        if not isinstance(needed, (list, tuple)) or not all(isinstance(name, str) for name in needed):
+            raise ValueError(f"needed = {needed!r}, but it must be a list of texts, such as ['student.'].")
         self.needed = tuple(needed)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -13,6 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 from ..datasets import SemiSampler
+from ..options import is_number
 from .batches import Batches
 from .check_fit_hook import unwrap
 from .process_buffers import Buffers, gather_buffers, load_buffers
@@ -41,7 +42,7 @@ class ExactCheckpointHook(CheckpointHook):
         **kwargs: Of CheckpointHook.
 
     Raises:
-        ValueError: If ``by_epoch`` is True.
+        ValueError: If ``by_epoch`` is True, or a number is none.
         TypeError: Before the first iteration, if the loop is not iteration-based.
     """
 
@@ -55,8 +56,11 @@ class ExactCheckpointHook(CheckpointHook):
         backend_args: dict | None = None,
         **kwargs,
     ) -> None:
-        if by_epoch:
-            raise ValueError('by_epoch = True, but ExactCheckpointHook counts iterations: by_epoch=False.')
+        if by_epoch is not False:
+            raise ValueError(f'by_epoch = {by_epoch!r}, but ExactCheckpointHook counts iterations: by_epoch=False.')
+        for name, value in dict(interval=interval, max_keep_ckpts=max_keep_ckpts).items():
+            if not is_number(value, whole=True):
+                raise ValueError(f'{name} = {value!r}, but it must be a whole number, -1 for no limit.')
         if backend_args is None and '://' not in str(kwargs.get('out_dir') or ''):
             backend_args = dict(backend='whole_files')
         # The base class removes before it writes.

@@ -7,6 +7,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
+from ..options import is_number
+
 
 @HOOKS.register_module()
 class LogHistoryHook(Hook):
@@ -27,8 +29,8 @@ class LogHistoryHook(Hook):
     priority = 'LOWEST'
 
     def __init__(self, length: int = 1000) -> None:
-        if length < 1:
-            raise ValueError(f'length = {length}: at least 1 value of each scalar must be kept.')
+        if not is_number(length, 1, whole=True):
+            raise ValueError(f'length = {length!r}: at least 1 value of each scalar must be kept.')
         self.length = length
 
     def after_train_iter(

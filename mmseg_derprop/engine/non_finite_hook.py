@@ -13,6 +13,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
 from ..models.checks import check_choice
+from ..options import is_number
 
 LISTED = 5  # names in a message
 
@@ -44,8 +45,8 @@ class NonFiniteHook(Hook):
 
     def __init__(self, action: str = 'stop', limit: int = 10) -> None:
         check_choice('action', action, ('stop', 'skip'))
-        if limit < 0:
-            raise ValueError(f'limit = {limit}, but the number of iterations that may be skipped is at least 0.')
+        if not is_number(limit, 0, whole=True):
+            raise ValueError(f'limit = {limit!r}, but the number of iterations that may be skipped is at least 0.')
         self.action = action
         self.limit = limit
         self.losses: dict[str, Tensor] = {}

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..datasets import SemiSampler
+from ..datasets.collate import branches_of
 from ..models import SemiSegmentor
 from ..models.checks import decode
 from ..models.data_preprocessor import check_crops
@@ -43,7 +44,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
     dataset = sampler.dataset
     with kept_generators():
         samples = [dataset[0], dataset[dataset.num_labeled]]
-    inputs = {branch: image for sample in samples for branch, image in sample['inputs'].items()}
+    inputs = {branch: image for sample in samples for branch, image in branches_of(sample).items()}
     missing = [branch for branch in model.branches if branch not in inputs]
     if missing:
         raise ValueError(

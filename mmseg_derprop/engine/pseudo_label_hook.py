@@ -11,6 +11,7 @@ from ..datasets import check_leaks
 from ..datasets.semi_dataset import load_labeled
 from ..models import SemiSegmentor
 from ..models.checks import check_choice
+from ..options import is_number
 from .broken_files_hook import warn_if_uncounted
 from .check_fit_hook import unwrap
 from .preflight import check_batch
@@ -50,12 +51,14 @@ class PseudoLabelHook(Hook):
     ) -> None:
         if isinstance(alpha, str):
             check_choice('alpha', alpha, ('linear',))
-        elif not 0 <= alpha <= 1:
-            raise ValueError(f"alpha = {alpha}, but it must lie within 0 .. 1, or be 'linear'.")
+        elif not is_number(alpha, 0, 1):
+            raise ValueError(f"alpha = {alpha!r}, but it must lie within 0 .. 1, or be 'linear'.")
         check_choice('teacher_interval', teacher_interval, ('epoch', 'step'))
-        if not 0 <= teacher_momentum <= 1:
-            raise ValueError(f'teacher_momentum = {teacher_momentum}, but it must lie within 0 .. 1.')
+        if not is_number(teacher_momentum, 0, 1):
+            raise ValueError(f'teacher_momentum = {teacher_momentum!r}, but it must lie within 0 .. 1.')
         check_choice('leaks', leaks, ('error', 'warn', 'ignore'))
+        if not is_number(interval, 1, whole=True):
+            raise ValueError(f'interval = {interval!r}, but it must be a number of iterations, at least 1.')
         self.alpha = alpha
         self.teacher_interval = teacher_interval
         self.teacher_momentum = teacher_momentum

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..draw import count_map, heat, outline, overlay, paint, panel
 from ..models import PseudoLabels
+from ..options import is_number
 from .pseudo_label_hook import semi_segmentor
 
 
@@ -24,11 +25,17 @@ class PseudoLabelVisualizationHook(Hook):
     Args:
         interval (int): Iterations between two pictures.
         max_images (int): Images of the batch that are drawn.
+
+    Raises:
+        ValueError: If one is below 1.
     """
 
     priority = 'LOW'
 
     def __init__(self, interval: int = 500, max_images: int = 2) -> None:
+        for name, value in dict(interval=interval, max_images=max_images).items():
+            if not is_number(value, 1, whole=True):
+                raise ValueError(f'{name} = {value!r}, but it must be a whole number of at least 1.')
         self.interval = interval
         self.max_images = max_images
         self.step: dict | None = None

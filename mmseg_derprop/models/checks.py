@@ -22,7 +22,9 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
 def check_keys(name: str, given: Mapping, allowed: Iterable[str]) -> None:
     """Raises ValueError, with what is allowed, if a mapping has an unknown key."""
     allowed = tuple(allowed)
-    unknown = sorted(set(given) - set(allowed))
+    if not isinstance(given, Mapping):
+        raise ValueError(f'{name} = {given!r}, but it must be a dict of {", ".join(map(repr, allowed))}.')
+    unknown = sorted(set(given) - set(allowed), key=str)
     if unknown:
         raise ValueError(f'{name} has no {", ".join(map(repr, unknown))}; it has {", ".join(map(repr, allowed))}.')
 

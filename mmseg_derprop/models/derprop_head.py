@@ -12,6 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops import NORMALIZATIONS, propagate, region_masks, similarity_rows
+from ..options import check_flags, is_number
 from .checks import check_choice
 
 
@@ -71,12 +72,20 @@ class DerPropHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         check_choice('normalize', normalize, NORMALIZATIONS)
-        if not 0 <= max_order < num_classes:
+        for name, value in dict(num_classes=num_classes, in_channels=in_channels, channels=channels).items():
+            if not is_number(value, 1, whole=True):
+                raise ValueError(f'{name} = {value!r}, but a head needs a whole number of at least 1.')
+        if not is_number(in_index, whole=True):
+            raise ValueError(f'in_index = {in_index!r}, but it must be the number of a feature, -1 for the last.')
+        if not is_number(dropout_ratio, 0, 1):
+            raise ValueError(f'dropout_ratio = {dropout_ratio!r}, but it must lie within 0 .. 1.')
+        check_flags(last_row=last_row)
+        if not is_number(max_order, 0, num_classes - 1, whole=True):
             raise ValueError(
-                f'max_order = {max_order}: {num_classes} classes have derivatives of order 0 to {num_classes - 1}.'
+                f'max_order = {max_order!r}: {num_classes} classes have derivatives of order 0 to {num_classes - 1}.'
             )
-        if num_regions < 0:
-            raise ValueError(f'num_regions = {num_regions}: give 0 for no region propagation, or more.')
+        if not is_number(num_regions, 0, whole=True):
+            raise ValueError(f'num_regions = {num_regions!r}: give 0 for no region propagation, or more.')
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.in_index = in_index

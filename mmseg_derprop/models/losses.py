@@ -12,6 +12,8 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ..options import is_number
+
 
 def labeled_losses(
     head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSample], share: Tensor | float = 1.0
@@ -138,8 +140,10 @@ class OhemCrossEntropyLoss(nn.Module):
         loss_name: str = 'loss_ohem',
     ) -> None:
         super().__init__()
-        if not 0 <= thresh <= 1 or min_kept < 1:
-            raise ValueError(f'thresh = {thresh}, min_kept = {min_kept}: they must be within 0 .. 1 and at least 1.')
+        if not is_number(thresh, 0, 1) or not is_number(min_kept, 1, whole=True):
+            raise ValueError(
+                f'thresh = {thresh!r}, min_kept = {min_kept!r}: they must be within 0 .. 1 and at least 1.'
+            )
         self.thresh = thresh
         self.min_kept = min_kept
         self.loss_weight = loss_weight

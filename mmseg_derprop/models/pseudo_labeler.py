@@ -9,6 +9,7 @@ from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from ..ops import class_maxima, class_sums, mix, move_class_thresholds, move_threshold, propagate_regions
+from ..options import check_flags, is_number
 
 
 @dataclass
@@ -98,14 +99,15 @@ class PseudoLabeler(nn.Module):
     def __init__(self, num_classes: int, tau: float = 0.85, momentum: float = 0.999, per_class: bool = False) -> None:
         super().__init__()
         for name, value in dict(tau=tau, momentum=momentum).items():
-            if not 0 <= value <= 1:
-                raise ValueError(f'pseudo_labels.{name} = {value}, but it must lie within 0 .. 1.')
+            if not is_number(value, 0, 1):
+                raise ValueError(f'pseudo_labels.{name} = {value!r}, but it must lie within 0 .. 1.')
         self.num_classes = num_classes
         self.momentum = momentum
         self.new_step = True
         self.register_buffer('tau', torch.tensor(float(tau)))
         self.register_buffer('tau_before', torch.tensor(float(tau)))
         self.register_buffer('step_maxima', torch.zeros(num_classes))
+        check_flags(**{'pseudo_labels.per_class': per_class})
         self.per_class = per_class
         if per_class:
             self.register_buffer('class_tau', torch.full((num_classes,), float(tau)))

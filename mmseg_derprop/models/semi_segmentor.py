@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -21,6 +21,7 @@ from ..ops import (
     labels_on_grid,
     mix,
 )
+from ..options import check_flags, is_number
 from .checks import check_choice, check_keys, decode, decode_heads
 from .derprop_head import DerPropHead
 from .losses import labeled_losses
@@ -138,19 +139,29 @@ class SemiSegmentor(TeacherStudentSegmentor):
         check_choice('cutmix_partner', cutmix_partner, ('batch', 'second_view'))
         check_choice('cutmix_predictor', cutmix_predictor, ('own', 'teacher', 'student'))
         check_choice('labels_from', labels_from, ('student', 'teacher'))
-        if num_strong not in (1, 2):
-            raise ValueError(f'num_strong = {num_strong}: an unlabelled image has 1 or 2 strong views.')
+        if not is_number(num_strong, 1, 2, whole=True):
+            raise ValueError(f'num_strong = {num_strong!r}: an unlabelled image has 1 or 2 strong views.')
         check_choice('affinity_pairs', affinity_pairs, ('all', 'outside', 'inside'))
         check_choice('label_affinity', label_affinity, ('nearest', 'interpolated'))
         check_choice('smoothness', smoothness, ('absolute', 'softmax'))
+        check_flags(
+            complementary_dropout=complementary_dropout,
+            strong_statistics=strong_statistics,
+            cutmix_target=cutmix_target,
+            label_affinity_grad=label_affinity_grad,
+            sync_counts=sync_counts,
+            channels_last=channels_last,
+        )
+        if not isinstance(compile, (bool, dict)):
+            raise ValueError(f'compile = {compile!r}, but it must be True, False or the options of torch.compile.')
         check_keys('loss_weight', loss_weight, ('sup', 'unsup'))
-        sup = loss_weight.get('sup', {})
+        sup, unsup = loss_weight.get('sup', {}), loss_weight.get('unsup', {})
+        check_keys('loss_weight.sup', sup, SUP_TERMS)
+        check_keys('loss_weight.unsup', unsup, UNSUP_TERMS)
         self.sup_weight: dict[str, float] = {'aux': sup.get('seg', 0.0), **sup}
-        self.unsup_weight: dict[str, float] = dict(loss_weight.get('unsup', {}))
-        check_keys('loss_weight.sup', self.sup_weight, SUP_TERMS)
-        check_keys('loss_weight.unsup', self.unsup_weight, UNSUP_TERMS)
+        self.unsup_weight: dict[str, float] = dict(unsup)
         weights = [*self.sup_weight.values(), *self.unsup_weight.values()]
-        if not all(isinstance(weight, (int, float)) and weight >= 0 for weight in weights) or not any(weights):
+        if not all(is_number(weight, 0) for weight in weights) or not any(weights):
             raise ValueError(f'loss_weight = {loss_weight}: weights must be numbers of at least 0, and one above 0.')
         if cutmix_partner == 'second_view' and cutmix_predictor == 'own':
             raise ValueError(
@@ -165,13 +176,20 @@ class SemiSegmentor(TeacherStudentSegmentor):
                 "affinity_pairs='inside' needs cutmix_partner='batch': the student's affinities of a second view are "
                 "not computed. Use affinity_pairs='outside'."
             )
-        if not 0 <= perturb_ratio < 1:
-            raise ValueError(f'perturb_ratio = {perturb_ratio}, but it must lie within 0 .. 1, 1 excluded.')
+        if not is_number(perturb_ratio, 0, 1) or perturb_ratio == 1:
+            raise ValueError(f'perturb_ratio = {perturb_ratio!r}, but it must lie within 0 .. 1, 1 excluded.')
+
+        pseudo_labels = {} if pseudo_labels is None else pseudo_labels
+        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class'))
 
         super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
+        only_aux = not any([*self.unsup_weight.values(), *(w for name, w in self.sup_weight.items() if name != 'aux')])
+        if only_aux and not self.student.with_auxiliary_head and len(decode_heads(self.student)) == 1:
+            raise ValueError(
+                f'loss_weight = {loss_weight}: only sup.aux is above 0, but the segmentor has no auxiliary head, so '
+                'nothing would be learned. Give sup.seg a weight.'
+            )
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
-        pseudo_labels = pseudo_labels or {}
-        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class'))
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 
         self.labels_from = labels_from
@@ -210,12 +228,14 @@ class SemiSegmentor(TeacherStudentSegmentor):
                     'these terms.'
                 )
             return None
+        if not isinstance(config, Mapping) or 'type' not in config:
+            raise ValueError(f"propagation_head = {config!r}, but it must be a config: dict(type='DerPropHead', ...).")
         config, channels = dict(config), self.feature_channels
         index = config.get('in_index', -1)
-        if not -len(channels) <= index < len(channels):
+        if not is_number(index, -len(channels), len(channels) - 1, whole=True):
             raise ValueError(
-                f'propagation_head.in_index = {index}, but the segmentor gives {len(channels)} features, of {channels} '
-                f'channels: choose 0 to {len(channels) - 1}, or -1 for the last.'
+                f'propagation_head.in_index = {index!r}, but the segmentor gives {len(channels)} features, of '
+                f'{channels} channels: choose 0 to {len(channels) - 1}, or -1 for the last.'
             )
         for key, actual in dict(in_channels=channels[index], num_classes=self.student.out_channels).items():
             given = config.setdefault(key, actual)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ..options import is_number
 from .checks import check_choice, decode_heads, probe
 from .data_preprocessor import SemiDataPreprocessor
 
@@ -147,6 +149,12 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
 def plain_config(segmentor: dict, num_classes: int | None = None, data_preprocessor: dict | None = None) -> dict:
     """The config of the segmentor that student and teacher are, from the arguments of their wrapper."""
+    if not isinstance(segmentor, Mapping) or 'type' not in segmentor:
+        raise ValueError(
+            f"segmentor = {segmentor!r}, but it must be the config of one: dict(type='EncoderDecoder', ...)."
+        )
+    if num_classes is not None and not is_number(num_classes, 2, whole=True):
+        raise ValueError(f'num_classes = {num_classes!r}, but it must be a whole number of at least 2.')
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
         for name in ('decode_head', 'auxiliary_head'):

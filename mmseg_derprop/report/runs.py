@@ -74,13 +74,15 @@ class Run:
         """
         try:
             raw = json.loads(path.read_text())
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f'it is no JSON ({error})') from error
         if not isinstance(raw, dict):
             raise ValueError(f'it holds a {type(raw).__name__}, not the result of a run')
         for key, kind in dict(method=str, split=str, seed=int, scores=list).items():
             if not isinstance(raw.get(key), kind):
                 raise ValueError(f'{key} is {raw.get(key)!r}, but must be of type {kind.__name__}')
+        if not isinstance(raw.get('iterations') or 0, (int, float)):
+            raise ValueError(f'iterations is {raw["iterations"]!r}, but must be a number')
         try:
             label = '+'.join([raw['method'], *(raw.get('options') or {})])
             if raw.get('stage') == 'start':

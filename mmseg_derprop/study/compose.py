@@ -44,6 +44,9 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     bases = [*study.bases, study.data['semi' if semi else 'labeled']]
     bases += [part for part in (stage.get('schedule'), method.get('config')) if part]
     config = copy.deepcopy(_join(tuple(bases), data_root))
+    for key in ('model', 'train_dataloader', 'val_dataloader', 'optim_wrapper', 'train_cfg', 'val_cfg'):
+        if not isinstance(config.get(key), dict):
+            raise StudyError(f'{", ".join(bases)} define no {key}: name a base, data config or schedule that does.')
     _prepare(config)
     _merge(config, study.settings, 'settings')
     data = config.train_dataloader.dataset
@@ -147,7 +150,10 @@ def _pipeline(config: Config, name: str) -> list:
 def _merge(config: Config, settings: dict[str, Any], what: str) -> None:
     for key in settings:
         _check_setting(config, str(key), what)
-    config.merge_from_dict(copy.deepcopy(settings))
+    try:
+        config.merge_from_dict(copy.deepcopy(settings))
+    except (TypeError, KeyError) as error:  # a value of another kind than the config's
+        raise StudyError(f'{what} cannot be merged into the config: {error}') from error
 
 
 def _check_setting(config: Config, key: str, what: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from ..options import is_number
+
 KEYS = {
     'study': {
         'name', 'bases', 'data', 'settings', 'splits', 'seeds', 'start', 'further', 'methods', 'options', 'matrix',
@@ -101,47 +103,68 @@ def load_study(path: str) -> Study:
             raw = yaml.safe_load(file)
     except OSError as error:
         raise StudyError(f'{path} cannot be read: {error.strerror}.') from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date of month 13
         raise StudyError(f'{path} is no YAML: {error}') from None
     _check_keys(raw, 'study', 'the study file')
     for key in ('bases', 'data', 'splits', 'seeds', 'methods'):
         if not raw.get(key):
             raise StudyError(f'The study file has no {key}: docs/study_runner.md shows what it needs.')
 
-    def absolute(name: str) -> str:
+    def absolute(name: object) -> str:
+        if not isinstance(name, str):
+            raise StudyError(f'{name!r} is no path, but bases, data, schedule and config of a study file are.')
         found = osp.normpath(osp.join(osp.dirname(osp.abspath(path)), name))
         if not osp.isfile(found):
             raise StudyError(f'{name} does not exist; paths in a study file count from its folder ({found}).')
         return found
 
     _check_keys(raw['data'], 'data', 'data')
+    name = raw.get('name') or osp.splitext(osp.basename(path))[0]
+    if not isinstance(name, str) or name in ('.', '..') or {'/', '\0'} & set(name):
+        raise StudyError(f'name is {name!r}, but it names a folder.')
     study = Study(
-        name=raw.get('name') or osp.splitext(osp.basename(path))[0],
-        bases=[absolute(base) for base in raw['bases']],
+        name=name,
+        bases=[absolute(base) for base in _list(raw['bases'], 'bases')],
         data={kind: absolute(base) for kind, base in raw['data'].items()},
         splits=raw['splits'],
         seeds=raw['seeds'],
-        methods={name: dict(method or {}) for name, method in _mapping(raw['methods'], 'methods').items()},
-        settings=_mapping(raw.get('settings') or {}, 'settings'),
+        methods={
+            name: {**_mapping(method or {}, f'the method {name}')}
+            for name, method in _mapping(raw['methods'], 'methods').items()
+        },
+        settings=_settings(raw, 'settings'),
         options=_mapping(raw.get('options') or {}, 'options'),
         seconds_per_iteration=_mapping(raw.get('seconds_per_iteration') or {}, 'seconds_per_iteration'),
     )
     for stage in STAGES:
         if stage in raw:
             _check_keys(raw[stage], 'stage', stage)
-            study.stages[stage] = dict(raw[stage])
+            study.stages[stage] = {**raw[stage], 'settings': _settings(raw[stage], f'{stage}.settings')}
             if 'schedule' in raw[stage]:
                 study.stages[stage]['schedule'] = absolute(raw[stage]['schedule'])
     for name, method in study.methods.items():
         _check_keys(method, 'method', f'the method {name}')
+        _settings(method, f'methods.{name}.settings')
+        if not isinstance(method.get('unlabeled_pipeline', ''), str):
+            raise StudyError(f'The method {name} has unlabeled_pipeline {method["unlabeled_pipeline"]!r}: give a name.')
         if 'config' in method:
             method['config'] = absolute(method['config'])
         kind = 'semi' if 'config' in method else 'labeled'
         if kind not in study.data:
             raise StudyError(f'The method {name} needs data.{kind}, a config of data; the study file has none.')
     _check_values(study)
-    study.runs = _runs(study, raw.get('matrix') or [{'methods': list(study.methods)}])
+    study.runs = _runs(study, _list(raw.get('matrix') or [{'methods': list(study.methods)}], 'matrix'))
     return study
+
+
+def _list(value: Any, what: str) -> list:
+    if not isinstance(value, list):
+        raise StudyError(f'{what} is {value!r}, but it must be a list.')
+    return value
+
+
+def _settings(part: dict, what: str) -> dict:
+    return _mapping(part.get('settings') or {}, what)
 
 
 def _mapping(value: Any, what: str) -> dict:
@@ -165,15 +188,17 @@ def _check_values(study: Study) -> None:
                 raise StudyError(f'The {what} {name!r} names a folder: letters, digits, and . - _ inside are allowed.')
     for name, split in study.splits.items():
         _check_keys(split, 'split', f'the split {name}')
+        if not all(isinstance(path, str) for path in split.values()):
+            raise StudyError(f'The split {name} has {split!r}, but lists are named by texts.')
     for name, option in study.options.items():
         _mapping(option, f'the option {name}')
-    if not isinstance(study.seeds, list) or not all(isinstance(seed, int) and seed >= 0 for seed in study.seeds):
+    if not all(is_number(seed, 0, whole=True) for seed in _list(study.seeds, 'seeds')):
         raise StudyError(f'seeds is {study.seeds!r}, but it must be a list of integers from 0 on.')
     for name, seconds in study.seconds_per_iteration.items():
-        if name not in study.methods or not isinstance(seconds, int | float) or not seconds > 0:
+        if name not in study.methods or not is_number(seconds) or seconds <= 0:
             raise StudyError(f'seconds_per_iteration.{name} is {seconds!r}: give known methods positive numbers.')
     method = study.stages.get('start', {}).get('method')
-    if 'start' in study.stages and method not in study.methods:
+    if 'start' in study.stages and method not in list(study.methods):
         raise StudyError(f'start.method is {method!r}, but methods are {", ".join(study.methods)}.')
     if 'method' in study.stages.get('further', {}):
         raise StudyError('further.method has no meaning: the matrix says which methods run.')
@@ -194,7 +219,7 @@ def _runs(study: Study, matrix: list[dict]) -> list[Run]:
             if not isinstance(names, list) or not names:
                 raise StudyError(f'An entry of matrix has {axis} = {names!r}, but it needs a list.')
             for name in names:
-                if name is not None and name not in known:
+                if not (name is None and axis == 'options') and name not in list(known):
                     raise StudyError(f'matrix names {name!r}, but {axis} are {", ".join(map(str, known)) or "none"}.')
         chosen = [axes[axis][0] for axis in ('splits', 'seeds', 'methods', 'options')]
         for split, seed, method, option in itertools.product(*chosen):

@@ -21,6 +21,7 @@ import torch
 import mmseg_derprop
 
 from ..checkpoint import check_whole
+from ..options import is_number
 
 MAX_POINTS = 200
 ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
@@ -41,7 +42,7 @@ def read_log(work_dir: str) -> tuple[list[dict[str, Any]], dict[str, list[list]]
     training: dict[int, dict] = {}
     scores: dict[int, dict] = {}
     for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
-        entries = _entries(path)
+        entries = log_entries(path)
         # A validation that was cut off comes first, of the iterations before.
         first = min((entry['step'] for entry in entries if 'iter' in entry), default=math.inf)
         training = {step: entry for step, entry in training.items() if step < first}
@@ -62,7 +63,7 @@ def read_log(work_dir: str) -> tuple[list[dict[str, Any]], dict[str, list[list]]
 def last_iteration(work_dir: str) -> int:
     """The newest iteration that the newest attempt logged; 0 if there is none."""
     paths = sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json')))
-    return max((entry['step'] for entry in _entries(paths[-1], tail=8192)), default=0) if paths else 0
+    return max((entry['step'] for entry in log_entries(paths[-1], tail=8192)), default=0) if paths else 0
 
 
 def find_checkpoint(work_dir: str) -> tuple[int, str | None]:
@@ -134,8 +135,16 @@ def write_json(path: str, content: dict) -> None:
     os.replace(part, path)
 
 
-def _entries(path: str, tail: int | None = None) -> list[dict]:
-    """Lines of a log that are whole."""
+def log_entries(path: str, tail: int | None = None) -> list[dict[str, Any]]:
+    """Lines of a log that are whole, with what in them is a number.
+
+    Args:
+        path (str): Of a ``scalars.json``.
+        tail (int, optional): Bytes of its end that are read; all by default.
+
+    Returns:
+        list[dict[str, Any]]: Each with an integer ``step``.
+    """
     with open(path, 'rb') as file:
         if tail is not None:
             file.seek(max(0, osp.getsize(path) - tail))
@@ -144,10 +153,10 @@ def _entries(path: str, tail: int | None = None) -> list[dict]:
     for line in lines:
         try:
             entry = json.loads(line)
-        except ValueError:  # cut off by a kill, or by the tail
+        except (ValueError, RecursionError):  # cut off by a kill, or by the tail; or damaged
             continue
-        if isinstance(entry, dict) and 'step' in entry:
-            entries.append(entry)
+        if isinstance(entry, dict) and is_number(entry.get('step'), 0, whole=True):
+            entries.append({key: value for key, value in entry.items() if type(value) in (int, float)})
     return entries
 
 
@@ -159,20 +168,24 @@ def _class_scores(path: str, metrics: list[dict]) -> list[dict]:
     nothing: list[dict] = [{} for _ in metrics]
     if not metrics or not osp.isfile(log):
         return nothing
-    with open(log) as file:
+    with open(log, errors='replace') as file:
         tables = re.findall(r'per class results:\n.*\n((?:[+|].*[+|]\n)+)', file.read())
     if len(tables) < len(metrics) * len(networks):
         return nothing
     read = [_table(table) for table in tables]
-    return [dict(zip(networks, read[i * len(networks) :])) for i in range(len(metrics))]
+    parts = (zip(networks, read[i * len(networks) :]) for i in range(len(metrics)))
+    return [{network: table for network, table in part if table} for part in parts]
 
 
 def _table(text: str) -> dict[str, float | None]:
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.splitlines() if line[0] == '|']
-    if 'IoU' not in rows[0]:
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text.split('\n') if line[:1] == '|']
+    if not rows or 'IoU' not in rows[0]:
         return {}
     column = rows[0].index('IoU')
-    return {row[0]: _number(float(row[column])) for row in rows[1:]}
+    try:
+        return {row[0]: _number(float(row[column])) for row in rows[1:]}
+    except (ValueError, IndexError):  # damaged
+        return {}
 
 
 def _number(value: Any) -> Any:

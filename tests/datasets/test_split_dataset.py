@@ -5,10 +5,12 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
+from mmseg_derprop.datasets import semi_collate
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of, semi_pipelines, transform_name
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 
@@ -229,3 +231,49 @@ def test_several_unlabelled_sources(plain, shapes, tmp_path):
     several = split(plain, unlabeled=[f'{LISTS}/unlabeled.txt', str(folder)])
     assert several.num_unlabeled == one.num_unlabeled + 2 and several.num_labeled == one.num_labeled
     assert set(several[len(several) - 1]['inputs']) == {'weak', 'strong'}
+
+
+# Options and lists of other kinds -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(labeled=3), 'labeled is 3'),
+        (dict(unlabeled=3), 'unlabeled is 3'),
+        (dict(unlabeled=[None]), r'unlabeled is \[None\]'),
+        (dict(crop_size=8), 'crop_size is 8'),
+        (dict(crop_size=(0, 8)), r'crop_size is \(0, 8\)'),
+        (dict(crop_size=(8.5, 8)), 'crop_size'),
+        (dict(branches='weak'), "branches is 'weak'"),
+        (dict(branches=[3]), r'branches is \[3\]'),
+        (dict(unlabeled=dict(data_prefix='images')), "data_prefix is 'images'"),
+        (dict(unlabeled=dict(data_prefix=dict(img_path=3))), 'data_prefix.img_path is 3'),
+        (dict(unlabeled=dict(img_suffix=None)), 'img_suffix is None'),
+        (dict(unlabeled=dict(img_suffix=['.png', 3])), 'img_suffix 1 is 3'),
+        (dict(unlabeled=dict(metainfo=3)), 'metainfo is 3'),
+        (dict(unlabeled=dict(indices='a')), "indices is 'a'"),
+        (dict(unlabeled=dict(ann_file=3)), 'ann_file is 3'),
+        (dict(unlabeled=dict(data_root=3)), 'data_root is 3'),
+    ],
+)
+def test_options_of_another_type(plain, options, words):
+    with pytest.raises(ValueError, match=words):
+        split(plain, **options)
+
+
+def test_a_list_that_is_no_utf_8(plain, tmp_path):
+    (tmp_path / 'list.txt').write_bytes(b'caf\xe9\n')
+    with pytest.raises(ValueError, match='list.txt, the list of labelled images, is no UTF-8 text'):
+        split(plain, labeled=str(tmp_path / 'list.txt'))
+
+
+@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2)), None])
+def test_a_pipeline_without_branches(item):
+    with pytest.raises(ValueError, match='without branches.*MultiBranch'):
+        semi_collate([item])
+
+
+def test_a_batch_of_nothing():
+    with pytest.raises(ValueError, match='a batch holds labelled'):
+        semi_collate([])

@@ -51,6 +51,7 @@ def test_a_paired_difference_sees_through_what_seeds_share():
         (dict(scores=[{'student/mIoU': 50.0}]), 'KeyError'),
         (dict(scores=['50']), 'cannot be read'),
         (dict(scalars=dict(tau=3)), 'cannot be read'),
+        (dict(iterations=dict(a=1)), 'iterations is'),
     ],
 )
 def test_files_that_are_no_results_are_named(tmp_path, changes, reason):
@@ -61,7 +62,7 @@ def test_files_that_are_no_results_are_named(tmp_path, changes, reason):
     assert note.startswith('bad.json is left out') and reason in note
 
 
-@pytest.mark.parametrize(('text', 'reason'), [('{"method":', 'no JSON'), ('[1]', 'a list')])
+@pytest.mark.parametrize(('text', 'reason'), [('{"method":', 'no JSON'), ('[1]', 'a list'), ('[' * 100_000, 'no JSON')])
 def test_other_files_are_named(tmp_path, text, reason):
     folder = study_files.write(tmp_path, study_files.result()) / 'results'
     (folder / 'bad.json').write_text(text)

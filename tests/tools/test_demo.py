@@ -45,7 +45,8 @@ def test_curves_of_a_resumed_run(tmp_path, monkeypatch, capsys):
         lines = [
             line for step, value in start for line in ({'iter': step, 'step': step}, {'student/mIoU': value, 'step': 0})
         ]
-        (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)))
+        damaged = '\n3\n{"iter": 50, "step": 50, "st'
+        (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + damaged)
     curves = script('analysis_tools/plot_curves.py')
     picture = tmp_path / 'curves.png'
     monkeypatch.setattr(sys, 'argv', ['plot_curves.py', f'ours={tmp_path / "run"}', '--out', str(picture)])

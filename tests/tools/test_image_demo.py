@@ -258,3 +258,22 @@ def test_a_place_that_cannot_be_written(run, images, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(SystemExit, match='file'):
         demo(images, run, tmp_path / 'file/out')
+
+
+@pytest.mark.parametrize(
+    'meta',
+    [
+        None,
+        [1],
+        dict(dataset_meta=3),
+        dict(dataset_meta=dict(classes=6)),
+        dict(dataset_meta=dict(classes=list('abcdef'), palette=7)),
+        dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 0]] * 6)),
+        dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 300, None]] * 6)),
+    ],
+)
+def test_a_checkpoint_with_other_things_for_classes_and_colours(run, images, tmp_path, meta):
+    checkpoint = torch.load(run[1], weights_only=False)
+    torch.save(dict(checkpoint, meta=meta), tmp_path / 'other.pth')
+    demo(images / 'a.png', (run[0], tmp_path / 'other.pth'), tmp_path / 'out', '--legend')
+    assert rgb(tmp_path / 'out/a.png').std() > 0

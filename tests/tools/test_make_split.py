@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -167,3 +168,26 @@ def test_missing_sources(run, data):
         run('--list', data / 'nowhere.txt', '--num', '3')
     with pytest.raises(SystemExit, match='--images nowhere is no folder'):
         run('--images', 'nowhere', '--num', '3')
+
+
+def test_lists_and_names_that_are_no_text(run, data):
+    (data / 'all.txt').write_bytes(b'a/00\ncaf\xe9\n')
+    with pytest.raises(SystemExit, match='all.txt is no UTF-8 text'):
+        run('--list', data / 'all.txt', '--num', '1')
+    (data / 'images/a/x\ny.jpg').touch()
+    with pytest.raises(SystemExit, match=r'1 names .*cannot stand in a list'):
+        run('--images', data / 'images', '--num', '1', labels=False)
+
+
+def test_names_of_any_bytes(run, data):
+    """File systems have them; lists carry them as they are."""
+    (data / 'other').mkdir()
+    (data / 'other' / os.fsdecode(b'caf\xe9.jpg')).touch()
+    run('--images', data / 'other', '--num', '1', labels=False)
+    assert (data / 'out/1/labeled.txt').read_bytes() == b'caf\xe9\n'
+
+
+def test_a_name_that_no_file_can_have(run, data):
+    (data / 'all.txt').write_text('a/00\na/\0\na/01\n')
+    with pytest.raises(SystemExit, match='1 of 3 label files cannot be used.*null byte'):
+        run('--list', data / 'all.txt', '--num', '1')

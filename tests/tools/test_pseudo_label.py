@@ -342,3 +342,43 @@ def test_maps_are_a_labelled_source(run, images, tmp_path, semi_config):
     assert semi.num_labeled == 4 + 3
     crops = [semi[index]['data_samples']['sup'].gt_sem_seg.data for index in range(4, 7)]
     assert all(crop.shape == (1, 33, 33) for crop in crops)
+
+
+def small_folder(root, **changes):
+    options = dict(classes=['a', 'b'], palette=[[0, 0, 0], [1, 1, 1]], threshold=0.5) | changes
+    return LabelFolder(root, dict(threshold=0.5), **options)
+
+
+@pytest.mark.parametrize('content', [b'', b'{"thr', b'\xff', b'[1, 2]', b'3'])
+def test_damaged_settings_are_told(tmp_path, content):
+    small_folder(tmp_path)
+    (tmp_path / 'settings.json').write_bytes(content)
+    with pytest.raises(ValueError, match='settings.json is damaged'):
+        small_folder(tmp_path)
+
+
+def test_a_damaged_line_is_labelled_again(tmp_path):
+    folder = small_folder(tmp_path)
+    for name in ('x.png', 'y.png'):
+        folder.add(name, np.zeros((2, 2), int), np.ones((2, 2)))
+    table = tmp_path / 'images.csv'
+    table.write_text(table.read_text().replace('x.png,1', 'x.png,1$'))
+    again = small_folder(tmp_path)
+    assert [*again.rows] == ['y.png'] and again.write_list() == 1
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [dict(threshold='0.5'), dict(threshold=2), dict(ignore='255'), dict(ignore=2.5), dict(classes=[], palette=[])],
+)
+def test_wrong_options_of_a_folder(tmp_path, changes):
+    with pytest.raises(ValueError, match='within'):
+        small_folder(tmp_path, **changes)
+
+
+@pytest.mark.parametrize('name', ['a\nb.png', ' a.png', 'a .png'])
+def test_names_that_no_list_can_hold(run, images, tmp_path, capsys, name):
+    shutil.copy(images / 'deeper/0.png', images / name)
+    with pytest.raises(SystemExit):
+        label(images, run, tmp_path / 'out')
+    assert f'{name!r} cannot stand in images.txt' in capsys.readouterr().err

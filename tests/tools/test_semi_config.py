@@ -121,6 +121,12 @@ def test_a_list_and_a_folder(plain, write, tmp_path, shapes):
     assert Runner.build_dataloader(load_config(str(path)).train_dataloader).dataset.num_unlabeled == 13
 
 
+def test_a_base_that_says_it_has_no_hooks(plain, write):
+    plain['custom_hooks'] = None
+    config = load_config(str(write(plain)[0]))
+    assert [hook.type for hook in config.custom_hooks] == [hook.type for hook in load_config(str(METHOD)).custom_hooks]
+
+
 def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_path):
     plain['custom_hooks'] = [dict(type='EmptyCacheHook')]
     plain['default_hooks']['checkpoint']['save_best'] = ['mIoU', 'aAcc']
@@ -238,6 +244,11 @@ def change(config, name, value):
         ('train_cfg', dict(type='EpochBasedTrainLoop', max_epochs=2), 'counts epochs .*IterBasedTrainLoop'),
         ('train_cfg', dict(by_epoch=True, max_epochs=2), 'counts epochs'),
         ('optim_wrapper', None, 'has no optim_wrapper: give a whole config'),
+        ('model', 'segformer', "model is 'segformer', but it must be a dict"),
+        ('model.type', None, 'segmentor = '),
+        ('default_scope', 3, 'default_scope is 3'),
+        ('custom_hooks', 3, 'custom_hooks is 3'),
+        ('train_dataloader.dataset', 3, 'base.py is no config as'),
         ('model.type', 'SemiSegmentor', 'semi-supervised already'),
         ('model.decode_head', dict(type='Unheard'), 'Unheard'),
         ('model.decode_head.out_channels', 1, 'out_channels = 1'),

@@ -166,6 +166,24 @@ def test_without_a_start_runs_begin_by_themselves(write, content):
         ({'matrix': [{'methods': ['derprop'], 'options': ['beta0']}]}, "names 'beta0', but options are alpha0"),
         ({'matrix': [{'methods': ['derprop'], 'seeds': [7]}]}, 'names 7, but seeds are 0, 1'),
         ({'seconds_per_iteration': {'derprp': 1}}, r'seconds_per_iteration\.derprp'),
+        ({'seconds_per_iteration': {'derprop': math.nan}}, r'seconds_per_iteration\.derprop is nan'),
+        # Values of another kind than the file needs.
+        ({'name': 3}, 'name is 3'),
+        ({'name': 'a/../b'}, 'names a folder'),
+        ({'bases': 'model.py'}, "bases is 'model.py', but it must be a list"),
+        ({'bases': [3]}, '3 is no path'),
+        ({'data': {'labeled': None}}, 'None is no path'),
+        ({'splits': {'all': {'labeled': 3}}}, 'The split all has'),
+        ({'methods': {'a': 3}}, 'the method a is 3, but it must be a mapping'),
+        ({'methods': {'a': {'settings': True}}}, r'methods.a.settings is True'),
+        ({'methods': {'a': {'unlabeled_pipeline': []}}}, r'The method a has unlabeled_pipeline \[\]'),
+        ({'start': {'method': {}}}, r'start.method is \{\}'),
+        ({'start': {'method': 'supervised', 'settings': 3}}, 'start.settings is 3'),
+        ({'start': {'method': 'supervised', 'schedule': 3}}, '3 is no path'),
+        ({'matrix': True}, 'matrix is True, but it must be a list'),
+        ({'matrix': [{'methods': [None]}]}, 'matrix names None'),
+        ({'matrix': [{'methods': [{}]}]}, r'matrix names \{\}'),
+        ({'seeds': 3}, 'seeds is 3'),
     ],
 )
 def test_a_wrong_study_file_is_refused(write, changes, message):
@@ -179,6 +197,10 @@ def test_a_file_that_is_none_is_refused(tmp_path, write):
     (tmp_path / 'broken.yaml').write_text('a: [1')
     with pytest.raises(StudyError, match='no YAML'):
         load_study(str(tmp_path / 'broken.yaml'))
+    for content in (b'name: caf\xe9', b'- ' * 2000, b'seeds: [2001-13-01]'):
+        (tmp_path / 'broken.yaml').write_bytes(content)
+        with pytest.raises(StudyError, match='broken.yaml is no YAML'):
+            load_study(str(tmp_path / 'broken.yaml'))
     with pytest.raises(StudyError, match="has 'nothing' in its name"):
         load_study(write()).select('nothing')
     with pytest.raises(StudyError, match='no regular expression'):
@@ -476,6 +498,19 @@ def test_what_a_later_attempt_did_again_counts_once(tmp_path):
     assert last_iteration(str(tmp_path)) == 4
 
 
+def test_damaged_logs_are_read_as_far_as_they_can_be(tmp_path):
+    whole = {'loss': 1.0, 'iter': 1, 'step': 1}
+    wrong = [{'iter': 2, 'step': '2'}, {'step': [3]}, {'step': None}, 3, {'loss': 'x', 'iter': 4, 'step': 4}]
+    write_log(tmp_path, '20260101_000000', [whole, *wrong, {'mIoU': 5.0, 'aAcc': {}, 'step': 4}])
+    with (tmp_path / '20260101_000000/vis_data/scalars.json').open('ab') as log:
+        log.write(b'\n\xff\xfe\n' + b'[' * 5000)
+    table = 'per class results:\n\n+---+---+\n| Class | IoU |\n| a | 1.\0 |\n| b |\n+---+---+\n'
+    (tmp_path / '20260101_000000/20260101_000000.log').write_bytes(table.encode() + b'\xe9')
+    scores, scalars = read_log(str(tmp_path))
+    assert scores == [{'iteration': 4, 'mIoU': 5.0}] and scalars == {'loss': [[1, 1.0]]}
+    assert last_iteration(str(tmp_path)) == 4
+
+
 def test_long_logs_are_thinned_out_evenly(tmp_path):
     write_log(tmp_path, '20260101_000000', [{'lr': 1.0, 'iter': step, 'step': step} for step in range(1, 5001)])
     points = read_log(str(tmp_path))[1]['lr']
@@ -607,3 +642,15 @@ def test_a_study_killed_in_the_middle_goes_on(tool, write, content, shapes, tmp_
     load_checkpoint(model, config.load_from, map_location='cpu')
     student = model.student.state_dict()
     assert student.keys() == weights.keys() and all(torch.equal(student[key], weights[key]) for key in weights)
+
+
+def test_settings_and_bases_that_do_not_fit(write, content):
+    content['settings'] = {'train_cfg.val_interval': {'every': 3}}
+    study = load_study(write(**SMALL))
+    with pytest.raises(StudyError, match='settings cannot be merged into the config: .*val_interval'):
+        compose(study, study.runs[-1])
+    content['settings'] = {}
+    del content['start'], content['further']['schedule']
+    study = load_study(write(**SMALL))
+    with pytest.raises(StudyError, match='define no optim_wrapper'):
+        compose(study, study.runs[-1])

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import glob
-import json
 import os.path as osp
 
 import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
+
+from mmseg_derprop.study.result import log_entries
 
 
 def read_curves(work_dir: str, metric: str) -> dict[str, dict[int, float]]:
@@ -30,14 +31,13 @@ def read_curves(work_dir: str, metric: str) -> dict[str, dict[int, float]]:
         raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json: give the work dir of a run.')
     curves: dict[str, dict[int, float]] = {}
     for file in files:
-        with open(file) as lines:
-            iteration = 0  # of the last training entry: a validation entry's step may count epochs
-            for entry in map(json.loads, lines):
-                iteration = entry.get('iter', iteration)
-                for key, value in entry.items():
-                    network, _, name = key.rpartition('/')
-                    if name == metric:
-                        curves.setdefault(network, {})[iteration] = float(value)
+        iteration = 0  # of the last training entry: a validation entry's step may count epochs
+        for entry in log_entries(file):
+            iteration = entry.get('iter', iteration)
+            for key, value in entry.items():
+                network, _, name = key.rpartition('/')
+                if name == metric:
+                    curves.setdefault(network, {})[iteration] = value
     return curves
 
 

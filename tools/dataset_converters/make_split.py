@@ -62,14 +62,22 @@ def read_ids(args: argparse.Namespace) -> tuple[list[str], str]:
     """
     if args.list:
         content = args.list.read_bytes()
-        ids = [line.strip() for line in content.decode('utf-8-sig').splitlines() if line.strip()]
+        try:
+            text = content.decode('utf-8-sig')
+        except UnicodeDecodeError as error:
+            raise ValueError(f'{args.list} is no UTF-8 text ({error}): save it as UTF-8') from error
+        ids = [line.strip() for line in text.splitlines() if line.strip()]
         where = str(args.list)
     else:
         if not args.images.is_dir():
             raise ValueError(f'--images {args.images} is no folder')
         files = [name.replace(os.sep, '/') for name in mmengine.scandir(str(args.images), recursive=True)]
         ids = sorted(name.removesuffix(args.img_suffix) for name in files if name.endswith(args.img_suffix))
-        content = as_lines(ids).encode()
+        if unfit := [name for name in ids if [name] != name.strip().splitlines()]:
+            raise ValueError(
+                f'{len(unfit)} names under {args.images} cannot stand in a list, first {unfit[:3]}: rename them'
+            )
+        content = as_lines(ids)
         where = f'{args.images} (its files end in {sorted({Path(name).suffix for name in files})[:8]})'
     if not ids:
         raise ValueError(f'{where} names no image, at least 1 is needed; change --list, --images or --img-suffix')
@@ -105,7 +113,7 @@ def count_pixels(path: str) -> dict[int, int] | str:
     try:
         with Image.open(path) as image:
             labels = np.asarray(image)
-    except OSError as error:
+    except Exception as error:  # each decoder raises its own
         return f'{path}: {error}'
     if labels.ndim != 2:
         return f'{path} has {labels.shape[2]} channels, allowed is 1, which holds class ids'
@@ -131,8 +139,8 @@ def read_labels(args: argparse.Namespace, ids: Sequence[str]) -> tuple[list[int]
     return classes, np.array([[item.get(key, 0) for key in classes] for item in found], np.int64).reshape(len(ids), -1)
 
 
-def as_lines(ids: Sequence[str]) -> str:
-    return ''.join(f'{name}\n' for name in ids)
+def as_lines(ids: Sequence[str]) -> bytes:
+    return ''.join(f'{name}\n' for name in ids).encode(errors='surrogateescape')  # names of files are bytes
 
 
 def describe(classes: list[int], pixels: np.ndarray, chosen: np.ndarray) -> dict:
@@ -143,23 +151,23 @@ def describe(classes: list[int], pixels: np.ndarray, chosen: np.ndarray) -> dict
     return {str(number): dict(zip(keys, map(int, values))) for number, *values in rows}
 
 
-def write_all(files: dict[Path, str], force: bool) -> bool:
+def write_all(files: dict[Path, bytes], force: bool) -> bool:
     """Writes files; returns whether there was anything to write.
 
     Raises:
         FileExistsError: If some exist with other content and ``force`` is not set; then nothing has been written.
     """
-    new = {path: text for path, text in files.items() if not path.exists() or path.read_bytes() != text.encode()}
+    new = {path: content for path, content in files.items() if not path.exists() or path.read_bytes() != content}
     differ = [str(path) for path in new if path.exists()]
     if differ and not force:
         raise FileExistsError(
             f'{len(differ)} files exist and differ from this draw, first {differ[:3]}: choose another --out, or '
             'overwrite them with --force'
         )
-    for path, text in new.items():
+    for path, content in new.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        part.write_bytes(text.encode())
+        part.write_bytes(content)
         os.replace(part, path)
     return bool(new)
 
@@ -180,12 +188,12 @@ def make_split(args: argparse.Namespace) -> None:
         chosen = np.zeros(len(ids), bool)
         chosen[draw] = True
         lists = {kind: as_lines([i for i, c in zip(ids, chosen) if c == (kind == 'labeled')]) for kind in KINDS}
-        files |= {args.out / name / f'{kind}.txt': text for kind, text in lists.items()}
+        files |= {args.out / name / f'{kind}.txt': content for kind, content in lists.items()}
         entry = dict(ratio=name.replace('_', '/')) if args.ratio else {}
         entry |= dict(labeled=size, unlabeled=len(ids) - size)
-        entry |= {f'{kind}_sha256': hashlib.sha256(text.encode()).hexdigest() for kind, text in lists.items()}
+        entry |= {f'{kind}_sha256': hashlib.sha256(content).hexdigest() for kind, content in lists.items()}
         manifest['splits'][name] = entry | dict(classes=describe(classes, pixels, chosen))
-    files[args.out / 'manifest.json'] = json.dumps(manifest, indent=1) + '\n'
+    files[args.out / 'manifest.json'] = f'{json.dumps(manifest, indent=1)}\n'.encode()
     written = write_all(files, args.force)
     for name, draw in zip(sizes, draws):
         absent = [number for number, seen in zip(classes, (pixels[draw] > 0).any(0)) if not seen]

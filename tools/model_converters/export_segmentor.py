@@ -27,7 +27,7 @@ from mmengine.registry import init_default_scope
 from mmseg import registry
 
 import mmseg_derprop
-from mmseg_derprop.checkpoint import read_checkpoint, write_checkpoint
+from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
 from mmseg_derprop.config import load_config, merge_options, parse_config
 from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.models import plain_config
@@ -69,7 +69,7 @@ def take_weights(checkpoint: dict, weights: str) -> dict[str, Any]:
     Raises:
         ValueError: If there are none.
     """
-    state = {name.removeprefix('module.'): value for name, value in checkpoint.get('state_dict', checkpoint).items()}
+    state = {name.removeprefix('module.'): value for name, value in state_dict_of(checkpoint).items()}
     taken = {name.removeprefix(f'{weights}.'): state[name] for name in state if name.startswith(f'{weights}.')}
     if not taken:
         raise ValueError(f'it is of no SemiSegmentor: it holds no {weights}, but {", ".join(list(state)[:3])}, ...')
@@ -152,10 +152,10 @@ def bring_parts(plain: dict) -> tuple[list[str], dict[str, str]]:
 def dataset_meta(checkpoint: dict, plain: dict) -> dict:
     """Classes and palette: the checkpoint's, or those of the data set that the config evaluates on."""
     meta = checkpoint.get('meta', {}).get('dataset_meta')
-    if not meta:
+    if not isinstance(meta, dict) or not meta:
         dataset = (plain['test_dataloader'] or {}).get('dataset', {})
         meta = {
-            **getattr(registry.DATASETS.get(dataset.get('type', '')), 'METAINFO', {}),
+            **getattr(registry.DATASETS.get(dataset['type']) if 'type' in dataset else None, 'METAINFO', {}),
             **dataset.get('metainfo', {}),
         }
         if len(meta.get('classes', ())) != plain['model']['decode_head']['num_classes']:
@@ -178,13 +178,22 @@ def export(args: argparse.Namespace) -> list[Path]:
         OSError: If files cannot be read or written.
     """
     source = read_checkpoint(args.checkpoint)
+    source['meta'] = source['meta'] if isinstance(source.get('meta'), dict) else {}
     state = take_weights(source, args.weights)
-    plain = plain_run(find_config(source, args.config, args.cfg_options))
+    try:
+        plain = plain_run(find_config(source, args.config, args.cfg_options))
+        imports, copies = bring_parts(plain)
+        classes = dataset_meta(source, plain)
+    except (AttributeError, IndexError, KeyError, TypeError) as error:  # parts of another kind
+        raise ValueError(f'its config is none of a run: {type(error).__name__}: {error}') from error
     try:
         check_fit(registry.MODELS.build(plain['model']), state, needed=[''])
+    except CheckpointMismatch:
+        raise
+    except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f'its config makes no segmentor: {type(error).__name__}: {error}') from error
     except (KeyError, ModuleNotFoundError) as error:
         raise ValueError(f'{error}\nWhat a checkpoint names is not imported: give the config with --config.') from error
-    imports, copies = bring_parts(plain)
     if imports:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text
@@ -204,7 +213,7 @@ def export(args: argparse.Namespace) -> list[Path]:
         iter=source.get('meta', {}).get('iter'),
     )
     versions = dict(mmseg_version=mmseg.__version__, mmseg_derprop_version=mmseg_derprop.__version__)
-    meta = {**dataset_meta(source, plain), **versions, 'cfg': text, 'exported_from': origin}
+    meta = {**classes, **versions, 'cfg': text, 'exported_from': origin}
     write_checkpoint(dict(meta=meta, state_dict=state), str(weights))
     for path, content in files.items():
         write_text(content, path)
