@@ -33,6 +33,7 @@ from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
+from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 STEADY = ('memory', 'workers', 'files', 'threads')
 PAGE = os.sysconf('SC_PAGE_SIZE')
@@ -48,6 +49,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--time-limit', type=float, default=5.0, help='growth of processor time, in percent')
     parser.add_argument('--work-dir', default='work_dirs/soak')
     parser.add_argument('--out', help='file for the measurements, a JSON line each')
+    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     args = parser.parse_args()
     if not Path('/proc/self/statm').exists():
@@ -127,7 +129,11 @@ def main() -> None:
     runner = Runner.from_cfg(config)
     soak = SoakHook(args.iterations // args.samples, args.out)
     runner.register_hook(soak)
-    runner.train()
+    try:
+        with checkpoints_as_data(args.trust_checkpoint):
+            runner.train()
+    except CheckpointNotRead as error:
+        raise SystemExit(str(error)) from None
 
     grown = []
     print(f'{"":9}{"before":>10}{"after":>10}{"growth":>9}   (medians of the second and the last quarter)')

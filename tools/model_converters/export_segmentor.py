@@ -31,6 +31,7 @@ from mmseg_derprop.checkpoint import read_checkpoint, write_checkpoint
 from mmseg_derprop.config import load_config, merge_options, parse_config
 from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.models import plain_config
+from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
 
 # What an evaluation reads of a run's config, besides the model, the data and the loops.
 KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')
@@ -219,11 +220,13 @@ def main() -> None:
     parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--force', action='store_true', help='overwrite files')
+    add_trust_option(parser)
     args = parser.parse_args()
     args.out = args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}'
     init_default_scope('mmseg')
     try:
-        paths = export(args)
+        with checkpoints_as_data(args.trust_checkpoint):
+            paths = export(args)
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit its config: {error}') from None
     except ValueError as error:
