@@ -49,3 +49,26 @@ def test_gradients_are_near_those_of_float32():
             out = model(x)
         grads.append(torch.autograd.grad(out.float().square().mean(), model.weight)[0])
     torch.testing.assert_close(*grads, rtol=0.05, atol=0.05 * float(grads[1].abs().max()))
+
+
+def test_depthwise_convolutions_on_a_cpu_compute_in_float32():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 8, 3, stride=2, groups=8), torch.nn.Conv2d(8, 4, 1)
+    )
+    x = torch.randn(2, 3, 9, 9)
+    wrapper = BFloat16OptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.0))
+    inside = []
+    for _ in range(2):
+        with wrapper.optim_context(model):
+            between = model[0](x)
+            between.retain_grad()
+            depthwise = model[1](between)
+            inside.append(model[2](depthwise))
+    assert between.dtype == depthwise.dtype == inside[0].dtype == torch.bfloat16
+    exact = torch.nn.functional.conv2d(between.float(), model[1].weight, model[1].bias, stride=2, groups=8)
+    torch.testing.assert_close(depthwise, exact.bfloat16())
+    torch.testing.assert_close(*inside)
+    inside[1].float().square().mean().backward()
+    assert between.grad.isfinite().all() and model[1].weight.grad.dtype == torch.float32
+    assert model(x).dtype == torch.float32, 'outside of the context nothing changes'
