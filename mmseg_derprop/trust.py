@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ LOADERS: dict[tuple[str, ...], Callable] = {
 }
 # PyTorch's own switches; the first holds even where a program asks torch.load for everything.
 FORCE, FORCE_NOT = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+REFUSED = (
+    'it holds more than data ({}), which can run a program on this machine, and is not read. If you trust where it '
+    'comes from, --trust-checkpoint reads it all the same.'
+)
 _trusted: ContextVar[bool] = ContextVar('trusted', default=False)
 
 
@@ -99,6 +103,8 @@ def load_data(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
         OSError: If the file cannot be read.
         CheckpointNotRead: If it is no PyTorch file, or holds something else.
     """
+    if not _trusted.get() and is_program(path):
+        raise CheckpointNotRead(REFUSED.format('a TorchScript program'))
     try:
         with _engine_types():
             return torch.load(path, map_location=map_location, weights_only=not _trusted.get(), mmap=mmap)
@@ -106,6 +112,15 @@ def load_data(path: str, map_location: Any = 'cpu', mmap: bool = False) -> Any:
         raise
     except Exception as error:  # a file of another kind fails in any way
         raise CheckpointNotRead(_reason(error, path)) from error
+
+
+def is_program(path: str) -> bool:
+    """Whether a file is a TorchScript archive, which PyTorch 2.4 loads as such whatever it is asked for."""
+    try:
+        with ZipFile(path) as file:
+            return any(name.endswith('/constants.pkl') for name in file.namelist())
+    except (BadZipFile, OSError):
+        return False
 
 
 def load_from_local(filename: str, map_location: Any = None) -> Any:
@@ -142,16 +157,11 @@ def _reason(error: Exception, path: str | None = None) -> str:
                 found = torch.serialization.get_unsafe_globals_in_checkpoint(path) or found
         except Exception:  # another kind of file, or an old PyTorch
             pass
-    if not found and 'TorchScript' in text:
-        found = ['a TorchScript program']
     if not found and (path is None or is_zipfile(path)) and isinstance(error, pickle.UnpicklingError):
         found = re.findall(r'WeightsUnpickler error:\s*(.+)', text)[:1] or [text.splitlines()[0]]
     if not found:
         return 'it is cut off, or no PyTorch checkpoint, and is not read'
-    return (
-        f'it holds more than data ({", ".join(sorted(found))}), which can run a program on this machine, and is not '
-        'read. If you trust where it comes from, --trust-checkpoint reads it all the same.'
-    )
+    return REFUSED.format(', '.join(sorted(found)))
 
 
 @contextmanager

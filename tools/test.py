@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch
 from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
@@ -114,7 +115,9 @@ def test(args: argparse.Namespace) -> None:
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]
-    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='CheckFitHook', needed=needed)]
+    checks = [dict(type='CheckFitHook', needed=needed)]
+    checks.append(dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False)))
+    config.custom_hooks = [*(config.get('custom_hooks') or []), *checks]
     if args.mode:
         set_mode(config, args.mode, args.crop_size, args.stride)
     if args.show_dir:
@@ -144,7 +147,7 @@ def main() -> None:
     try:
         with checkpoints_as_data(args.trust_checkpoint):
             test(args)
-    except CheckpointNotRead as error:
+    except (CheckpointNotRead, NameLeaves) as error:
         raise SystemExit(str(error)) from None
 
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
 from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
@@ -91,7 +92,8 @@ def train(args: argparse.Namespace) -> None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     # A resumed run must find all it had; another start takes what fits.
     check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])
-    config.custom_hooks = [*(config.get('custom_hooks') or []), check]
+    names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
+    config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     try:
         runner.train()
@@ -106,7 +108,7 @@ def main() -> None:
     try:
         with checkpoints_as_data(args.trust_checkpoint):
             train(args)
-    except CheckpointNotRead as error:
+    except (CheckpointNotRead, NameLeaves) as error:
         raise SystemExit(str(error)) from None
 
 

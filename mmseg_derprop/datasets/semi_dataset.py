@@ -12,6 +12,7 @@ from mmseg.registry import DATASETS
 from ..randomness import SeededIndex, kept_generators
 from .files import check_files, check_folder, check_list
 from .labels import check_label_files, check_loaded_labels
+from .outside import check_names
 from .unlabeled import UnlabeledDataset
 
 
@@ -31,8 +32,11 @@ class SemiDataset(ConcatDataset):
         unlabeled (dict | BaseDataset | Sequence): One or several unlabelled sources.
         lazy_init (bool): Whether to load and check the sources only when they are needed. Defaults
             to False.
+        allow_outside (bool): Whether lists may name files outside of the data root and of the folders in
+            ``data_prefix``, by absolute paths or by ``..``.
 
     Raises:
+        NameLeaves: If ``allow_outside`` is False and a list does.
         FileNotFoundError: If a data root, a list, an image or a label file of a labelled source
             does not exist.
         ValueError: If there is no labelled or no unlabelled image, if sources define different
@@ -44,11 +48,13 @@ class SemiDataset(ConcatDataset):
         labeled: dict | BaseDataset | Sequence[dict | BaseDataset],
         unlabeled: dict | BaseDataset | Sequence[dict | BaseDataset],
         lazy_init: bool = False,
+        allow_outside: bool = False,
     ) -> None:
+        self.allow_outside = allow_outside
         labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
         self._labeled = [build_labeled(source) for source in labeled]
         meta = self._labeled[0].metainfo
-        self._unlabeled = [_build_unlabeled(source, meta) for source in unlabeled]
+        self._unlabeled = [_build_unlabeled(source, meta, allow_outside) for source in unlabeled]
         sources = [*self._labeled, *self._unlabeled]
         for source in sources:
             _check_classes(meta.get('classes'), source)
@@ -61,7 +67,7 @@ class SemiDataset(ConcatDataset):
         if self._fully_initialized:
             return
         for source in self._labeled:
-            load_labeled(source)
+            load_labeled(source, allow_outside=self.allow_outside)
         super().full_init()
         self.num_labeled = sum(map(len, self._labeled))
         self.num_unlabeled = sum(map(len, self._unlabeled))
@@ -101,7 +107,7 @@ def build_labeled(source: dict | BaseDataset) -> BaseDataset:
     return DATASETS.build(source)
 
 
-def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
+def _build_unlabeled(source: dict | BaseDataset, meta: dict, allow_outside: bool) -> BaseDataset:
     """Builds an unlabelled source without loading it; its classes default to those of ``meta``."""
     if isinstance(source, BaseDataset):
         return source
@@ -109,6 +115,8 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     source['lazy_init'] = True
     kind = DATASETS.get(source['type']) if isinstance(source['type'], str) else source['type']
     own_meta = source.get('metainfo') or {}
+    if kind and issubclass(kind, UnlabeledDataset) and allow_outside:
+        source.setdefault('allow_outside', True)
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}
@@ -127,7 +135,7 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
+def load_labeled(source: BaseDataset, kind: str = 'labelled', allow_outside: bool = False) -> None:
     """Loads a source of images with labels and checks its files; their ids are checked when they are loaded."""
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
@@ -142,6 +150,8 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
         raise
     if not len(source):
         raise empty
+    if not allow_outside:
+        check_names(source)
     infos = [source.get_data_info(index) for index in range(len(source))]
     backend_args = getattr(source, 'backend_args', None)
     for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):

@@ -32,6 +32,7 @@ class SplitDataset(SemiDataset):
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
         lazy_init (bool): As for :class:`SemiDataset`.
+        allow_outside (bool): As for :class:`SemiDataset`.
 
     Raises:
         FileNotFoundError: If a data root, list, image or label file does not exist.
@@ -46,14 +47,18 @@ class SplitDataset(SemiDataset):
         crop_size: tuple[int, int] | None = None,
         branches: Sequence[str] = ('weak', 'strong'),
         lazy_init: bool = False,
+        allow_outside: bool = False,
     ) -> None:
         parts = supervised_parts(supervised)
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
         configs = [{**part, 'pipeline': pipeline} for part, (pipeline, _) in zip(parts, pipelines)]
-        sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
+        if labeled:
+            sources = [_first_with(labeled, configs, allow_outside)]
+        else:
+            sources = [build_labeled(config) for config in configs]
         several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
         others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
-        super().__init__(sources, others, lazy_init=lazy_init)
+        super().__init__(sources, others, lazy_init=lazy_init, allow_outside=allow_outside)
 
 
 def supervised_parts(dataset: dict) -> list[dict]:
@@ -73,13 +78,13 @@ def supervised_parts(dataset: dict) -> list[dict]:
     return [{**part, 'pipeline': [*(part.get('pipeline') or []), *outer]} for part in parts]
 
 
-def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
+def _first_with(ann_file: str, configs: list[dict], allow_outside: bool) -> BaseDataset:
     """The first source that has all images and labels of a list."""
     errors = []
     for config in configs:
         try:
             source = build_labeled({**config, 'ann_file': ann_file})
-            load_labeled(source)
+            load_labeled(source, allow_outside=allow_outside)
         except FileNotFoundError as error:
             errors.append(error)
         else:

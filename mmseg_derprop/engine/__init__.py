@@ -2,6 +2,7 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
+from .check_names_hook import CheckNamesHook
 from .checkpoint_hook import ExactCheckpointHook
 from .log_history_hook import LogHistoryHook
 from .metrics import UnroundedIoUMetric
@@ -15,6 +16,7 @@ from .whole_files import CheckpointNotWritten
 __all__ = [
     'BFloat16OptimWrapper',
     'CheckFitHook',
+    'CheckNamesHook',
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',

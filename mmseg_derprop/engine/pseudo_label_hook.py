@@ -72,7 +72,8 @@ class PseudoLabelHook(Hook):
         check_batch(self.model, runner.train_dataloader)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
-            load_labeled(val, 'validation')
+            allowed = getattr(runner.train_dataloader.dataset, 'allow_outside', False)
+            load_labeled(val, 'validation', allow_outside=allowed)
         if self.leaks != 'ignore':
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
         if runner.iter == 0:
