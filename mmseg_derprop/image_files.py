@@ -11,6 +11,7 @@ import torch
 from mmengine import fileio
 from mmengine.config import DictAction
 
+from .datasets.outside import leaves
 from .datasets.unlabeled import IMAGE_SUFFIXES
 from .trust import add_trust_option
 
@@ -38,6 +39,7 @@ def find_images(source: str) -> list[ImageFile]:
 
     Raises:
         FileNotFoundError: If there is no such file or no image is found.
+        ValueError: If a pattern leads out of its folder: results have the names of images and would lie elsewhere.
     """
     if osp.isfile(source):
         return [ImageFile(source, osp.basename(source))]
@@ -52,6 +54,10 @@ def find_images(source: str) -> list[ImageFile]:
     names = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not names:
         raise FileNotFoundError(f'{source!r} has no image; files that end in {", ".join(IMAGE_SUFFIXES)} are looked at')
+    if outside := [name for name in names if '..' in name and leaves(name, [''])]:
+        raise ValueError(
+            f'{source!r} leads out of the folder {root or "."}, to {outside[0]}: begin it with that folder'
+        )
     return [ImageFile(osp.join(root, name), name) for name in names]
 
 
@@ -86,7 +92,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}')
     try:
         images = find_images(args.images)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     if osp.isdir(args.images):
         inside = osp.relpath(osp.realpath(args.out_dir), osp.realpath(args.images))
