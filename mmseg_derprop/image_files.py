@@ -55,9 +55,7 @@ def find_images(source: str) -> list[ImageFile]:
     if not names:
         raise FileNotFoundError(f'{source!r} has no image; files that end in {", ".join(IMAGE_SUFFIXES)} are looked at')
     if outside := [name for name in names if '..' in name and leaves(name, [''])]:
-        raise ValueError(
-            f'{source!r} leads out of the folder {root or "."}, to {outside[0]}: begin it with that folder'
-        )
+        raise ValueError(f'{source!r} leads out of {root or "."}, to {outside[0]}: begin it with that folder')
     return [ImageFile(osp.join(root, name), name) for name in names]
 
 
