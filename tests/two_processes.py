@@ -1,5 +1,7 @@
 """What each of two processes does for tests/models/test_distributed.py; a spawned process imports it by its name."""
 
+import time
+from itertools import product
 from types import SimpleNamespace
 
 import builders
@@ -13,6 +15,7 @@ from torch import nn
 
 from mmseg_derprop.datasets import SemiSampler
 from mmseg_derprop.engine import NonFiniteHook
+from mmseg_derprop.engine.checkpoint_hook import cpu_group
 from mmseg_derprop.models.checks import decode_heads
 
 WORLD, STEPS = 2, 2
@@ -133,19 +136,25 @@ def walk_odd_batches(rank, preset, sync_counts):
     return dict(seen=seen, calls=calls, parameters=dict(model.named_parameters()), tau=model.pseudo_labeler.tau)
 
 
-def meet_a_bad_loss(rank, action):
-    """Three steps; in the second one, a loss of process 1 is infinite. What moved, how often was skipped, the error."""
+def meet_a_bad(what, rank, action):
+    """Three steps; in the second one, a loss, or a gradient, of process 1 is infinite.
+
+    What moved, how often was skipped, the error.
+    """
     model = builders.build('derprop')
+    first = next(model.student.parameters())
+    first.register_hook(lambda grad: grad * float('inf') if bad and what == 'gradient' else grad)
     wrapped = wrap(model)
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3))
-    hook, hub = NonFiniteHook(action), MessageHub.get_instance(f'bad_loss_{action}')
+    hook, hub = NonFiniteHook(action), MessageHub.get_instance(f'bad_{what}_{action}')
     runner = SimpleNamespace(model=wrapped, optim_wrapper=wrapper, message_hub=hub, logger=MMLogger('bad'), iter=0)
     hook.before_train(runner)
     weight, states = model.unsup_weight['kl'], []
     try:
         for runner.iter in range(3):
             states.append({name: value.clone() for name, value in model.state_dict().items()})
-            model.unsup_weight['kl'] = float('inf') if (rank, runner.iter) == (1, 1) else weight
+            bad = (rank, runner.iter) == (1, 1)
+            model.unsup_weight['kl'] = float('inf') if bad and what == 'loss' else weight
             inputs, samples = builders.batch(seed=10 * rank + runner.iter, size=(25, 32))
             for index, sample in enumerate(samples['sup'] + samples['weak']):
                 sample.set_metainfo(dict(img_path=f'image_{rank}_{runner.iter}_{index}.jpg'))
@@ -158,6 +167,19 @@ def meet_a_bad_loss(rank, action):
         error = str(raised)
     states.append({name: value.clone() for name, value in model.state_dict().items()})
     return dict(states=states, error=error, skipped=hub.runtime_info.get('non_finite_iters', 0))
+
+
+def wait_in_vain(rank):
+    """Seconds that process 0 waits, in the group that checkpoints use, for process 1, which is late; and the error."""
+    group = cpu_group(SimpleNamespace(cfg=dict(env_cfg=dict(dist_cfg=dict(timeout=1)))))
+    start = time.monotonic()
+    try:
+        if rank == 1:
+            time.sleep(3)
+        else:
+            dist.all_reduce(torch.zeros(()), group=group)
+    except RuntimeError as raised:
+        return time.monotonic() - start, str(raised)
 
 
 def sampler_shares():
@@ -176,7 +198,8 @@ def work(rank, store, out):
         found[name] = train(model, wrap(model), name, rank)
     for preset, sync_counts in (('derprop', True), ('derprop_published', False)):
         found['odd', preset] = walk_odd_batches(rank, preset, sync_counts)
-    for action in ('skip', 'stop'):
-        found['bad loss', action] = meet_a_bad_loss(rank, action)
+    for what, action in product(('loss', 'gradient'), ('skip', 'stop')):
+        found['bad', what, action] = meet_a_bad(what, rank, action)
+    found['late'] = wait_in_vain(rank)
     torch.save(found, f'{out}.{rank}')
     dist.destroy_process_group()

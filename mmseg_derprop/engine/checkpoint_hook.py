@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os.path as osp
+from datetime import timedelta
+from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
@@ -12,6 +14,8 @@ from mmseg.registry import HOOKS
 
 from ..datasets import SemiSampler
 from .batches import Batches
+from .check_fit_hook import unwrap
+from .process_buffers import Buffers, gather_buffers, load_buffers
 from .signals import StopSignals
 from .whole_files import remove_unfinished
 
@@ -23,7 +27,8 @@ class ExactCheckpointHook(CheckpointHook):
     - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
     - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one. What is random in an iteration
       follows from the run's seed, rank and iteration; the position in the data is kept in images, so that a run may
-      go on with other numbers of processes and images.
+      go on with other numbers of processes and images. Buffers that differ between processes, such as the running
+      statistics of normalisation that is not synchronised, are kept for each.
     - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
     - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
     - A validation that was cut off is made up for when the run goes on.
@@ -60,6 +65,16 @@ class ExactCheckpointHook(CheckpointHook):
         self.saved: int | None = None  # iterations made, if the newest checkpoint has them all
         self.due = False
         self.between_steps = True
+        self.process_buffers: list[Buffers] = []
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keeps what processes have of their own, until a resumed run begins."""
+        self.process_buffers = checkpoint.get('process_buffers', [])
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds it to a checkpoint that a run can go on from."""
+        if 'optimizer' in checkpoint and any(self.process_buffers):
+            checkpoint['process_buffers'] = self.process_buffers
 
     def before_train(self, runner: Runner) -> None:
         """Goes on where the run was, and listens to signals."""
@@ -71,12 +86,15 @@ class ExactCheckpointHook(CheckpointHook):
             )
         super().before_train(runner)
         self.runner = runner
-        self.group = torch.distributed.new_group(backend='gloo') if get_world_size() > 1 else None
+        self.group = cpu_group(runner) if get_world_size() > 1 else None
         self.remove_outdated()
         if is_main_process() and osp.isdir(self.out_dir):
             remove_unfinished(self.out_dir)
         hub, resumed = runner.message_hub, runner.iter > 0
         self.saved = runner.iter if resumed else None
+        if resumed and len(self.process_buffers) == get_world_size():
+            load_buffers(unwrap(runner.model), self.process_buffers)
+        self.process_buffers = []
         sampler = loop.dataloader.sampler
         if isinstance(sampler, SemiSampler):
             if resumed and 'sampler' in hub.runtime_info:
@@ -146,6 +164,7 @@ class ExactCheckpointHook(CheckpointHook):
         if self.keep > 0:
             kept = hub.runtime_info.get('keep_ckpt_ids', [])
             hub.update_info('keep_ckpt_ids', [*(number for number in kept if number < iteration), iteration])
+        self.process_buffers = gather_buffers(unwrap(runner.model), self.group) or []
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -157,6 +176,7 @@ class ExactCheckpointHook(CheckpointHook):
             backend_args=self.backend_args,
             **self.args,
         )
+        self.process_buffers = []
         self.saved, self.due = iteration, False
         if is_main_process():
             self.file_backend.put_text(self.last_ckpt, osp.join(runner.work_dir, 'last_checkpoint'))
@@ -221,3 +241,11 @@ class ExactCheckpointHook(CheckpointHook):
         self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; go on with --resume')
         self.signals.stop()
         raise SystemExit(128 + number)
+
+
+def cpu_group(runner: Runner) -> torch.distributed.ProcessGroup:
+    """All processes on gloo, with the time-out that the run's own group has."""
+    seconds = runner.cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    timeout = None if seconds is None else timedelta(seconds=seconds)
+    group: Any = torch.distributed.new_group(timeout=timeout, backend='gloo')
+    return group

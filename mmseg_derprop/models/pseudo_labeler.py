@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from ..ops import class_maxima, mix, move_threshold, propagate_regions
+from ..ops import class_maxima, class_sums, mix, move_class_thresholds, move_threshold, propagate_regions
 
 
 @dataclass
@@ -71,11 +71,18 @@ class PseudoLabeler(nn.Module):
     """Keeps the confidence threshold and labels unlabelled images by it.
 
     The threshold moves once per optimiser step: ``new_step`` says whether the next batch begins one, and batches
-    of the same step move it from the same start, by the highest confidences of all of them.
+    of the same step move it from the same start, by the confidences of all of them.
+
+    One threshold for all classes follows their highest confidences (published). With it a class that the network is
+    rarely sure of gives no labels, and its neighbours take its place. A threshold of each class follows the mean
+    confidence of the pixels that are predicted as this class, so that about half of them are labels, as in
+    class-balanced self-training (arXiv 1810.07911); ``tau``, which regions and the log read, is then the mean over the
+    classes.
 
     Args:
         tau (float): Initial threshold, within 0 .. 1.
         momentum (float): Of the threshold; 1 keeps it fixed.
+        per_class (bool): Whether each class has a threshold of its own.
 
     Raises:
         ValueError: If a value is out of range.
@@ -84,8 +91,11 @@ class PseudoLabeler(nn.Module):
     tau: Tensor
     tau_before: Tensor
     step_maxima: Tensor
+    class_tau: Tensor
+    class_tau_before: Tensor
+    step_sums: Tensor
 
-    def __init__(self, num_classes: int, tau: float = 0.85, momentum: float = 0.999) -> None:
+    def __init__(self, num_classes: int, tau: float = 0.85, momentum: float = 0.999, per_class: bool = False) -> None:
         super().__init__()
         for name, value in dict(tau=tau, momentum=momentum).items():
             if not 0 <= value <= 1:
@@ -96,10 +106,25 @@ class PseudoLabeler(nn.Module):
         self.register_buffer('tau', torch.tensor(float(tau)))
         self.register_buffer('tau_before', torch.tensor(float(tau)))
         self.register_buffer('step_maxima', torch.zeros(num_classes))
+        self.per_class = per_class
+        if per_class:
+            self.register_buffer('class_tau', torch.full((num_classes,), float(tau)))
+            self.register_buffer('class_tau_before', self.class_tau.clone())
+            self.register_buffer('step_sums', torch.zeros(2, num_classes))
 
     @torch.no_grad()
     def move_threshold(self, prediction: Prediction, valid: Tensor) -> None:
-        """Moves tau by the highest confidence of each class among the valid pixels of all processes."""
+        """Moves tau by the confidences of each class among the valid pixels of all processes."""
+        if self.per_class:
+            if self.new_step:
+                self.class_tau_before.copy_(self.class_tau)
+                self.step_sums.zero_()
+            sums = class_sums(prediction.confidence, prediction.labels, valid, self.num_classes)
+            all_reduce(sums)
+            self.step_sums += sums
+            self.class_tau.copy_(move_class_thresholds(self.class_tau_before, self.step_sums, self.momentum))
+            self.tau.copy_(self.class_tau.mean())
+            return
         if self.new_step:
             self.tau_before.copy_(self.tau)
             self.step_maxima.zero_()
@@ -129,10 +154,14 @@ class PseudoLabeler(nn.Module):
         mixed = own.mix(partner, inside)
         if move:
             self.move_threshold(own, ~mixed.ignored)
-        confident = (mixed.confidence >= self.tau) & ~mixed.ignored
+        confident = self.is_confident(mixed)
         labels, accepted = mixed.labels, confident
         if regions is not None:
             regions = regions & ~(inside | mixed.ignored).unsqueeze(1)
             labels, accepted = propagate_regions(labels, confident, regions, self.tau, self.num_classes)
-        own_confident = (own.confidence >= self.tau) & ~own.ignored
-        return PseudoLabels(own, own_confident, mixed, confident, labels, accepted, regions)
+        return PseudoLabels(own, self.is_confident(own), mixed, confident, labels, accepted, regions)
+
+    def is_confident(self, prediction: Prediction) -> Tensor:
+        """(N, H, W) bool, where the confidence of a prediction reaches the threshold."""
+        tau = self.class_tau[prediction.labels] if self.per_class else self.tau
+        return (prediction.confidence >= tau) & ~prediction.ignored

@@ -14,30 +14,33 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ..ops import (
-    affinity_consistency_loss,
     box_masks,
     complementary_dropout2d,
     count_box_pairs,
     count_label_pairs,
-    interpolated_label_affinity_loss,
-    label_affinity_loss,
     labels_on_grid,
     mix,
-    smoothness_loss,
 )
 from .checks import check_choice, check_keys, decode, decode_heads
 from .derprop_head import DerPropHead
-from .losses import hard_loss, labeled_losses, soft_losses
+from .losses import labeled_losses
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .shares import Shares
 from .teacher_student import TeacherStudentSegmentor
+from .terms import (
+    PROPAGATION_TERMS,
+    SUP_TERMS,
+    UNSUP_TERMS,
+    StrongView,
+    SupTerms,
+    TermOptions,
+    UnsupTerms,
+    stack_maps,
+    weigh,
+)
 from .view import View
 
 Samples = dict[str, list[SegDataSample]]
-
-SUP_TERMS = ('seg', 'prop', 'affinity', 'aux')
-UNSUP_TERMS = ('hard', 'kl', 'soft', 'fp', 'prop', 'affinity', 'smooth')
-PROPAGATION_TERMS = {'prop', 'affinity', 'smooth'}
 
 
 @MODELS.register_module()
@@ -63,7 +66,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             prediction), ``affinity``, ``aux`` (its auxiliary heads; by default as ``seg``). unsup: ``hard``
             (cross entropy with the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``,
             ``affinity``, ``smooth``.
-        pseudo_labels (dict): ``tau`` and ``momentum`` of :class:`PseudoLabeler`.
+        pseudo_labels (dict): ``tau``, ``momentum`` and ``per_class`` of :class:`PseudoLabeler`.
         labels_from (str): Whose prediction of the weak view becomes pseudo-labels: the ``'student'``'s in training
             mode, or the ``'teacher'``'s in evaluation mode; then the student sees weak views only if a term or a
             region reads them.
@@ -168,7 +171,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
         self.propagation_head: DerPropHead | None = self._build_head(propagation_head)
         pseudo_labels = pseudo_labels or {}
-        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum'))
+        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class'))
         self.pseudo_labeler = PseudoLabeler(self.student.out_channels, **pseudo_labels)
 
         self.labels_from = labels_from
@@ -177,13 +180,12 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.strong_statistics = strong_statistics
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
-        self.cutmix_target = cutmix_target
         self.affinity_pairs = affinity_pairs
-        self.label_affinity = label_affinity
-        self.label_affinity_grad = label_affinity_grad
-        self.smoothness = smoothness
         self.perturb_ratio = perturb_ratio
         self.sync_counts = sync_counts
+        self.term_options = TermOptions(
+            cutmix_target, affinity_pairs, label_affinity, label_affinity_grad, smoothness, self.ignore_index
+        )
 
         if channels_last:
             self.to(memory_format=torch.channels_last)
@@ -278,7 +280,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         shares = self.find_shares(labeled, data_samples['sup'], targets, boxes)
         losses = self.auxiliary_losses(features, stages, data_samples['sup'], shares)
         losses |= self.sup_losses(labeled, data_samples['sup'], shares)
-        losses |= self.unsup_losses(labeled, weak, [*zip(strong, targets, boxes)], shares)
+        losses |= self.unsup_losses(labeled, weak, [*map(StrongView, strong, targets, boxes)], shares)
         self.record(data_samples, targets[0], boxes[0])
         if self.step_observer is not None:
             step = dict(inputs=inputs, partner_images=partner_images[0], inside=boxes[0], target=targets[0])
@@ -406,95 +408,12 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def sup_losses(self, labeled: View, samples: list[SegDataSample], shares: Shares) -> dict[str, Tensor]:
         """Losses of the labelled images."""
+        head = decode_heads(self.student)[-1]
+        return weigh('sup', self.sup_weight, SupTerms(self.term_options, head, labeled, samples, shares))
 
-        def seg(logits: Tensor) -> Tensor:
-            head = decode_heads(self.student)[-1]
-            return torch.stack([*labeled_losses(head, logits, samples, shares.labeled).values()]).sum()
-
-        def affinity() -> Tensor:
-            e, order = labeled.embedding, labeled.head.max_order
-            q, k = (e.q, e.k) if self.label_affinity_grad else (e.q.detach(), e.k.detach())
-            labels = stack_maps(samples, 'gt_sem_seg')
-            if self.label_affinity == 'interpolated':
-                return interpolated_label_affinity_loss(q, k, labels, e.grid, self.ignore_index, order)
-            return shares.label_pairs * label_affinity_loss(q, k, labels, e.grid, self.ignore_index, order)
-
-        terms = {
-            'seg': lambda: seg(labeled.logits),
-            'prop': lambda: seg(labeled.propagated),
-            'affinity': affinity,
-        }
-        return self.weigh('sup', self.sup_weight, terms)
-
-    def unsup_losses(
-        self, labeled: View, weak: View, strong: list[tuple[View, PseudoLabels, Tensor]], shares: Shares
-    ) -> dict[str, Tensor]:
-        """Losses of the unlabelled images; ``smooth`` takes the labelled ones too.
-
-        Args:
-            labeled (View): Of the labelled images.
-            weak (View): Of the weak views, or of no image where nothing reads them.
-            strong (list[tuple[View, PseudoLabels, Tensor]]): Strong views, their targets and boxes (N, H, W).
-            shares (Shares): This process's.
-        """
-        own_target = strong[0][1]  # all have the same of the weak view
-        own = own_target.own
-
-        def mean(term: Callable[[View, PseudoLabels, Tensor], Tensor], factors: list = shares.mixed) -> Tensor:
-            return torch.stack([factor * term(*one) for one, factor in zip(strong, factors)]).mean(0)
-
-        def hard(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
-            return hard_loss(view.logits, target.labels, target.accepted, target.mixed.ignored)
-
-        def soft(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
-            logits = (target.mixed if self.cutmix_target else own).logits
-            masks = (target.confident, target.accepted, target.mixed.ignored)
-            return torch.stack(soft_losses(view.logits, logits, *masks))
-
-        def prop(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
-            return hard_loss(view.propagated, target.labels, target.accepted, target.mixed.ignored)
-
-        def affinity(view: View, target: PseudoLabels, inside: Tensor) -> Tensor:
-            s, w = view.embedding, weak.embedding
-            target_q, target_k = w.q.detach(), w.k.detach()
-            box = None if self.affinity_pairs == 'all' else labels_on_grid(inside, s.grid)
-            if box is not None and self.affinity_pairs == 'inside':
-                target_q, target_k = (t.roll(-1, 0).where(box[:, None], t) for t in (target_q, target_k))
-            return affinity_consistency_loss(
-                s.q, s.k, target_q, target_k, view.head.max_order, box, keep_inside=self.affinity_pairs == 'inside'
-            )
-
-        def on_weak(logits: Tensor) -> Tensor:
-            return shares.own * hard_loss(logits, own.labels, own_target.own_confident, own.ignored)
-
-        def smooth() -> Tensor:
-            x, w = labeled.embedding, weak.embedding
-            first = self.smoothness_of(torch.cat([x.q, w.q]), torch.cat([x.k, w.k]))
-            views = [one[0].embedding for one in strong]
-            return first + torch.stack([self.smoothness_of(view.q, view.k) for view in views]).mean(0)
-
-        terms: dict[str, Callable[[], Tensor]] = {
-            'hard': lambda: mean(hard),
-            'fp': lambda: on_weak(weak.perturbed),
-            'prop': lambda: (mean(prop) + on_weak(weak.propagated)) / 2,
-            'affinity': lambda: mean(affinity, shares.box_pairs),
-            'smooth': smooth,
-        }
-        if self.unsup_weight.get('kl') or self.unsup_weight.get('soft'):
-            kl, cross_entropy = mean(soft)
-            terms |= {'kl': lambda: kl, 'soft': lambda: cross_entropy}
-        return self.weigh('unsup', self.unsup_weight, terms)
-
-    def smoothness_of(self, q: Tensor, k: Tensor) -> Tensor:
-        """Size of the second derivative of vectors (N, K, L), in the way that ``smoothness`` names."""
-        if self.smoothness == 'softmax':
-            return q.new_tensor(1 / q.shape[-1], dtype=torch.float32)  # the mean over L positions of what sums to 1
-        return smoothness_loss(q, k)
-
-    @staticmethod
-    def weigh(group: str, weights: dict, terms: dict[str, Callable[[], Tensor]]) -> dict[str, Tensor]:
-        """The terms that have a weight, each under its key of the log."""
-        return {f'{group}.loss_{name}': weights[name] * term() for name, term in terms.items() if weights.get(name)}
+    def unsup_losses(self, labeled: View, weak: View, strong: list[StrongView], shares: Shares) -> dict[str, Tensor]:
+        """Losses of the unlabelled images; ``smooth`` takes the labelled ones too."""
+        return weigh('unsup', self.unsup_weight, UnsupTerms(self.term_options, labeled, weak, strong, shares))
 
     @torch.no_grad()
     def record(self, data_samples: Samples, target: PseudoLabels, inside: Tensor) -> None:
@@ -531,11 +450,6 @@ def kept_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for part, momentum in momenta.items():
             part.momentum = momentum
-
-
-def stack_maps(samples: list[SegDataSample], field: str) -> Tensor:
-    """(N, H, W) of a field of samples, each (1, H, W)."""
-    return torch.stack([getattr(sample, field).data[0] for sample in samples])
 
 
 def stack_boxes(samples: list[SegDataSample], device: torch.device) -> Tensor:

@@ -13,13 +13,14 @@ from .cutmix import box_masks, mix
 from .dropout import complementary_dropout2d
 from .regions import propagate_regions, region_masks
 from .similarity import NORMALIZATIONS, derivative, propagate, similarity_metric, similarity_rows
-from .threshold import class_maxima, move_threshold
+from .threshold import class_maxima, class_sums, move_class_thresholds, move_threshold
 
 __all__ = [
     'NORMALIZATIONS',
     'affinity_consistency_loss',
     'box_masks',
     'class_maxima',
+    'class_sums',
     'complementary_dropout2d',
     'count_box_pairs',
     'count_label_pairs',
@@ -28,6 +29,7 @@ __all__ = [
     'label_affinity_loss',
     'labels_on_grid',
     'mix',
+    'move_class_thresholds',
     'move_threshold',
     'propagate',
     'propagate_regions',

@@ -4,6 +4,8 @@ from itertools import islice
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import DataLoader
 
@@ -51,6 +53,37 @@ def test_each_pass_covers_everything_once(monkeypatch, world, counts):
         drawn = unlabeled[epoch * length : (epoch + 1) * length]
         assert sorted(drawn[:U]) == list(range(L, L + U))
         assert drawn[U:] == (drawn[:U] * length)[: length - U]
+
+
+PROCESSES = st.fixed_dictionaries(
+    dict(world=st.integers(1, 8), num_labeled=st.integers(1, 5), num_unlabeled=st.integers(1, 5))
+)
+
+
+@settings(max_examples=60)
+@given(st.tuples(st.integers(1, 12), st.integers(1, 25)), PROCESSES, st.integers(0, 20), PROCESSES)
+def test_shares_are_disjoint_and_cover_everything(sizes, first, iterations, second):
+    """For any numbers of images and processes, also if the latter change on the way: in each pass each image once."""
+    drawn, state = [], None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmseg_derprop.datasets.samplers.print_log', lambda *args, **kwargs: None)
+        for numbers in (first, second):
+            for rank in range(numbers['world']):
+                sampler = make(patch, rank, sizes=sizes, **numbers)
+                if numbers is second:
+                    sampler.load_state_dict(state, iterations)
+                    last = 2 * sampler.iterations_per_epoch + sizes[0] + 1
+                drawn += islice(sampler, (iterations if numbers is first else last) * sampler.batch_size)
+            state = sampler.state_dict()
+    for images in (range(sizes[0]), range(sizes[0], sum(sizes))):
+        passes = {}
+        for index in drawn:
+            number, again = index.draw
+            if index in images and not again:  # not what fills the last groups of an epoch
+                passes.setdefault(number, []).append(int(index))
+        *whole, last = (passes[number] for number in sorted(passes))
+        assert whole and all(sorted(one) == list(images) for one in whole)
+        assert len(set(last)) == len(last)
 
 
 def test_orders_differ_by_pass_kind_and_seed(monkeypatch):

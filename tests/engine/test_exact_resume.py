@@ -1,184 +1,24 @@
 """Runs that are killed, stopped, or have no room, and go on as if nothing had been. KILLS says how often."""
 
-import copy
 import itertools
-import multiprocessing
 import os
 import random
 import resource
 import signal
-import socket
 import stat
-import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
-from mmengine.config import ConfigDict
-from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from mmseg.registry import HOOKS
+from interrupted import ITERATIONS, Group, Run, assert_same_end
 
 from mmseg_derprop.checkpoint import check_whole, newest_checkpoint, read_checkpoint
 from mmseg_derprop.config import load_config
 from mmseg_derprop.engine import whole_files
 
 ROOT = Path(__file__).resolve().parents[2]
-ITERATIONS = 10
 KILLS = int(os.environ.get('KILLS', 20))
 SEED = int(os.environ.get('KILLS_SEED', 0))
-_names = itertools.count()
-
-
-@HOOKS.register_module()
-class Touch(Hook):
-    """Tells the other process how far this one is, and acts when told to."""
-
-    def __init__(self, act=None):
-        self.act = act or {}
-
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        Path(runner.work_dir, 'reached').write_text(str(batch_idx))
-
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if self.act.get('kill_in_validation') == runner.iter:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Run:
-    """A run in a forked process, which has imported everything; it goes on from what its folder holds."""
-
-    def __init__(self, config, folder, prepare=lambda: None):
-        self.folder = Path(folder)
-        config = copy.deepcopy(config)
-        config.work_dir = str(folder)
-        config.experiment_name = config.visualizer.name = f'exact_{next(_names)}'
-        self.log = Path(f'{folder}.log')
-        (self.folder / 'reached').unlink(missing_ok=True)
-        self.process = multiprocessing.get_context('fork').Process(target=self._train, args=(config, prepare))
-        self.process.start()
-
-    def _train(self, config, prepare):
-        os.setsid()
-        with open(self.log, 'w') as file:
-            os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, 'w', buffering=1) for number in (1, 2))
-        path, _ = newest_checkpoint(config.work_dir)
-        if path:
-            config.resume, config.load_from = True, path
-        prepare()
-        Runner.from_cfg(config).train()
-
-    def end(self):
-        """Its exit status."""
-        self.process.join(120)
-        return self.process.exitcode
-
-    def succeeds(self):
-        assert self.end() == 0, self.log.read_text()[-3000:]
-        return self
-
-    def wait_for(self, iteration):
-        """Until it is in an iteration."""
-        path, end = self.folder / 'reached', time.monotonic() + 60
-        while not (path.exists() and int(path.read_text() or -1) >= iteration):
-            assert self.process.is_alive() and time.monotonic() < end, self.log.read_text()[-3000:]
-            time.sleep(0.005)
-        return self
-
-    def begins(self):
-        """Until it trains, or has ended."""
-        while self.process.is_alive() and not (self.folder / 'reached').exists():
-            time.sleep(0.005)
-
-    def kill(self, after):
-        """Kills it after seconds, unless it ends before; returns whether."""
-        self.process.join(after)
-        killed = self.process.exitcode is None
-        if killed:
-            os.kill(self.process.pid, signal.SIGKILL)
-        self.process.join()  # with a limit it would wait for the workers too, which notice within 5 seconds
-        return killed
-
-    def left(self):
-        """Its processes that are still there."""
-        found = []
-        for path in Path('/proc').glob('[0-9]*/stat'):
-            try:
-                state, _, group = path.read_text().rsplit(')', 1)[1].split()[:3]
-            except OSError:
-                continue
-            if int(group) == self.process.pid and state != 'Z':
-                found.append(path.parent.name)
-        return found
-
-    def saved(self):
-        return sorted(path.name for path in self.folder.glob('*.pth'))
-
-
-def assert_same(found, wanted, name=''):
-    """Bit for bit, through dicts and lists."""
-    if isinstance(wanted, torch.Tensor):
-        assert torch.equal(found, wanted), name
-    elif isinstance(wanted, dict):
-        assert found.keys() == wanted.keys(), name
-        for key in wanted:
-            assert_same(found[key], wanted[key], f'{name}.{key}')
-    elif isinstance(wanted, (list, tuple)):
-        assert len(found) == len(wanted), name
-        for index, pair in enumerate(zip(found, wanted)):
-            assert_same(*pair, f'{name}[{index}]')
-    else:
-        assert found == wanted, name
-
-
-def assert_same_end(folder, other, iteration=ITERATIONS):
-    found, wanted = (read_checkpoint(str(f / f'iter_{iteration}.pth')) for f in (folder, other))
-    for key in ('state_dict', 'optimizer', 'param_schedulers'):
-        assert_same(found[key], wanted[key], key)
-    for key in ('pseudo_label_epoch', 'teacher_steps', 'best_score'):
-        assert_same(*(c['message_hub']['runtime_info'].get(key) for c in (found, wanted)), key)
-
-
-@pytest.fixture
-def config(semi_config):
-    """Makes configs of short runs that save after each iteration."""
-
-    def make(options=None, workers=0, val=False, **kwargs):
-        checkpoint = ConfigDict(type='ExactCheckpointHook', interval=1, max_keep_ckpts=1)
-        made = semi_config(
-            {
-                'train_cfg.max_iters': ITERATIONS,
-                'train_dataloader.num_workers': workers,
-                'train_dataloader.persistent_workers': workers > 0,
-            },
-            **kwargs,
-        )
-        made.default_hooks.checkpoint = checkpoint
-        made.custom_hooks.append(ConfigDict(type='Touch'))
-        made.merge_from_dict(options or {})
-        if not val:
-            made.val_dataloader = made.val_cfg = made.val_evaluator = None
-        made.test_dataloader = made.test_cfg = made.test_evaluator = None
-        return made
-
-    return make
-
-
-@pytest.fixture(scope='module')
-def uninterrupted(tmp_path_factory):
-    """Folder, and seconds, of a run that nothing happened to; made once for each key."""
-    made = {}
-
-    def run(key, config):
-        if key not in made:
-            folder, start = tmp_path_factory.mktemp('whole') / key, time.monotonic()
-            Run(config, folder).succeeds()
-            made[key] = folder, time.monotonic() - start
-        return made[key]
-
-    return run
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -373,25 +213,9 @@ def test_other_numbers_of_images_are_told(config, tmp_path):
 
 def test_several_processes_stop_together(config, tmp_path):
     """When one of them gets the signal; one process with twice the images goes on."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-
-    def join(rank):
-        def prepare():
-            os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=port, WORLD_SIZE='2', RANK=str(rank), LOCAL_RANK='0')
-            torch.distributed.init_process_group('gloo')
-
-        return prepare
-
     half = {f'train_dataloader.{key}': n for key, n in (('batch_size', 4), ('sampler.num_labeled', 2))}
     half |= {'train_dataloader.sampler.num_unlabeled': 2, 'train_cfg.max_iters': 1000}
-    options = {**half, 'launcher': 'pytorch', 'default_hooks.checkpoint.interval': -1}
-    options['model_wrapper_cfg'] = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    runs = []
-    for rank in range(2):
-        runs.append(Run(config(options), tmp_path / 'run', join(rank)))
-
+    runs = Group(config({**half, 'default_hooks.checkpoint.interval': -1}), tmp_path / 'run').runs
     runs[0].wait_for(3)
     os.kill(runs[1].process.pid, signal.SIGTERM)
     assert [run.end() for run in runs] == [128 + signal.SIGTERM] * 2, runs[0].log.read_text()[-3000:]

@@ -1,4 +1,4 @@
-"""Losses that are no numbers: what is said, what stops, what is skipped, what stays."""
+"""Losses and gradients that are no numbers: what is said, what stops, what is skipped, what stays."""
 
 import copy
 import logging
@@ -20,23 +20,27 @@ METHOD = dict(type='PseudoLabelHook', alpha='linear', teacher_interval='step', t
 
 @HOOKS.register_module(force=True)
 class Poison(Hook):
-    """Makes a term infinite, or what the backbone gives NaN, in some iterations; keeps the state before each."""
+    """Makes a term infinite, or what the backbone gives, or a gradient, NaN, in some iterations.
+
+    It keeps the state before each.
+    """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, at, what='term'):
         self.at, self.what = at, what
-        self.states = []
+        self.states, self.batches = [], []
 
     def before_train(self, runner):
         self.model = runner.model
         self.weight = self.model.sup_weight['seg']
         first = next(m for m in self.model.student.backbone.modules() if isinstance(m, torch.nn.Conv2d))
         first.register_forward_hook(lambda _, __, out: out * torch.nan if self.now and self.what == 'image' else out)
+        first.weight.register_hook(lambda grad: grad * torch.nan if self.now and self.what == 'gradient' else grad)
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         self.now = batch_idx in self.at
-        self.batch = data_batch
+        self.batches.append(data_batch)
         self.model.sup_weight['seg'] = float('inf') if self.now and self.what == 'term' else self.weight
         self.keep(runner)
 
@@ -73,7 +77,7 @@ def all_finite(state):
     return all(value.isfinite().all() for value in state.values())
 
 
-@pytest.mark.parametrize('what', ['term', 'image'])
+@pytest.mark.parametrize('what', ['term', 'image', 'gradient'])
 def test_stop_names_terms_and_images_and_saves_nothing(what, poisoned, tmp_path):
     checkpoints = dict(type='CheckpointHook', by_epoch=False, interval=1)
     runner, poison = poisoned([1], what, {'default_hooks.checkpoint': checkpoints})
@@ -81,17 +85,20 @@ def test_stop_names_terms_and_images_and_saves_nothing(what, poisoned, tmp_path)
         runner.train()
     message = str(caught.value)
     assert 'Iteration 2' in message and "action='skip'" in message
-    paths = image_paths(poison.batch)
+    paths = image_paths(poison.batches[-1])
     assert len(paths) == 8 and all(path in message for path in paths)
     if what == 'term':
         assert 'sup.loss_seg = inf' in message and message.count('loss_') == 1
-    else:
+    elif what == 'image':
         assert 'sup.loss_seg = nan' in message and 'sup.loss_prop = nan' in message
+    else:
+        assert 'gradients that are not finite. All losses are. Gradients of 1 of' in message
+        assert 'parameters: student.backbone.conv1.weight; images: ' in message
     assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == ['iter_1.pth']
     assert all_finite(runner.model.teacher.state_dict())
 
 
-@pytest.mark.parametrize('what', ['term', 'image'])
+@pytest.mark.parametrize('what', ['term', 'image', 'gradient'])
 def test_a_skipped_step_leaves_everything_as_it_was(what, poisoned, caplog):
     runner, poison = poisoned([1], what, action='skip')
     with caplog.at_level(logging.WARNING):
@@ -109,21 +116,32 @@ def test_a_skipped_step_leaves_everything_as_it_was(what, poisoned, caplog):
 NAMES = ['student.backbone.conv1.weight', 'student.backbone.bn1.running_mean', 'pseudo_labeler.tau']
 
 
-def test_the_limit(poisoned):
-    runner, poison = poisoned([0, 2], action='skip', limit=1)
+@pytest.mark.parametrize('what', ['term', 'gradient'])
+def test_the_limit(what, poisoned):
+    runner, poison = poisoned([0, 2], what, action='skip', limit=1)
     with pytest.raises(FloatingPointError, match='Iteration 3.*2 iterations.*limit of NonFiniteHook is 1'):
         runner.train()
 
 
+@pytest.mark.parametrize('what', ['term', 'gradient'])
 @pytest.mark.parametrize('at', [0, 1])
-def test_an_accumulated_step_is_skipped_whole(at, poisoned):
+def test_an_accumulated_step_is_skipped_whole(at, what, poisoned):
     options = {'optim_wrapper.accumulative_counts': 2}
-    runner, poison = poisoned([at], options=options, action='skip')
+    runner, poison = poisoned([at], what, options=options, action='skip')
     runner.train()
+    assert runner.message_hub.runtime_info['non_finite_iters'] == 1
     weights = [state['student.backbone.conv1.weight'] for state, _ in poison.states]
     assert torch.equal(weights[0], weights[1])
     assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[2], weights[4])
     assert all_finite(poison.states[-1][0])
+
+
+def test_a_bad_gradient_may_be_of_any_batch_of_its_step(poisoned):
+    runner, poison = poisoned([2], 'gradient', {'optim_wrapper.accumulative_counts': 2})
+    with pytest.raises(FloatingPointError, match='Iteration 4 has gradients') as caught:
+        runner.train()
+    paths = [image_paths(batch) for batch in poison.batches]
+    assert str(caught.value).partition('; images: ')[2].startswith(', '.join(paths[2] + paths[3]))
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
@@ -148,9 +166,11 @@ class ScaledOptimWrapper(OptimWrapper):
         self.scaler.update()
 
 
+@pytest.mark.parametrize('fused', [False, True])
 @pytest.mark.parametrize('poison_at,hook', [([], {}), ([3], dict(action='skip'))], ids=['overflow', 'and a bad loss'])
-def test_float16_overflow_recovers(poison_at, hook, poisoned):
+def test_float16_overflow_recovers(poison_at, hook, fused, poisoned):
     options = {'optim_wrapper.type': 'ScaledOptimWrapper', 'train_cfg.max_iters': 6}
+    options['optim_wrapper.optimizer.fused'] = fused
     runner, poison = poisoned(poison_at, options=options, **hook)
     runner.train()
     weights = [state['student.backbone.conv1.weight'] for state, _ in poison.states]
@@ -158,6 +178,7 @@ def test_float16_overflow_recovers(poison_at, hook, poisoned):
     assert not moved[0] and moved[4] and not any(moved[at] for at in poison_at)
     assert runner.optim_wrapper.scaler.get_scale() <= 2.0**22
     assert all_finite(poison.states[-1][0])
+    assert runner.message_hub.runtime_info.get('non_finite_iters', 0) == len(poison_at)
 
 
 class Reads(TorchDispatchMode):
@@ -180,6 +201,21 @@ def test_judging_losses_waits_for_nothing():
     assert not hook.bad
     hook.watch(module, (), torch.tensor(torch.nan))  # logits are not its concern
     assert not hook.bad
+
+
+@pytest.mark.parametrize('value', [1.0, torch.inf, -torch.inf, torch.nan])
+@pytest.mark.parametrize('action, waits', [('stop', 0), ('skip', 1)])
+def test_judging_gradients_waits_only_to_skip(action, waits, value):
+    hook, model = NonFiniteHook(action), torch.nn.Linear(3, 2)
+    optimizer = torch.optim.SGD([*model.parameters(), torch.nn.Parameter(torch.zeros(0)), torch.nn.Parameter()], lr=1)
+    for parameter in optimizer.param_groups[0]['params'][:3]:
+        parameter.grad = torch.ones_like(parameter)
+    model.weight.grad[1, 2] = value
+    with Reads() as reads:
+        hook.before_step(optimizer)
+    assert reads.count == waits
+    assert hook.found() == ('' if value == 1.0 else 'gradients')
+    assert (model.bias.grad is None) == (action == 'skip' and value != 1.0)
 
 
 def test_images_of_a_labelled_batch():

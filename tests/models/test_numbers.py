@@ -39,10 +39,10 @@ def test_everything_is_ignored(preset):
 
 @pytest.mark.parametrize('momentum', [0.0, 1.0])
 @pytest.mark.parametrize('tau', [0.0, 1.0])
-@pytest.mark.parametrize('preset', PRESETS[:2])
+@pytest.mark.parametrize('preset', PRESETS)
 def test_the_ends_of_the_threshold(preset, tau, momentum):
     model = builders.build(preset, pseudo_labels=dict(tau=tau, momentum=momentum))
-    inputs, samples = builders.batch()
+    inputs, samples = builders.batch(num_strong=2)
     finite_step(model, inputs, samples)
     if momentum == 1.0:
         assert model.pseudo_labeler.tau == tau

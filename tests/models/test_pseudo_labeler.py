@@ -7,6 +7,7 @@ import reference
 import torch
 
 from mmseg_derprop.models import Prediction, PseudoLabeler
+from mmseg_derprop.ops import class_sums
 
 K = 4
 
@@ -152,6 +153,62 @@ def test_threshold_of_all_processes(monkeypatch):
     labeler = PseudoLabeler(K, tau=0.8, momentum=0.0)
     labeler.move_threshold(own, ~own.ignored)
     torch.testing.assert_close(labeler.tau, torch.tensor((0.5 + 0.9 + 0.2) / 3))
+
+
+# --- A threshold of each class -----------------------------------------------------------------------------------
+
+
+def test_class_thresholds_by_hand():
+    """Class 0 has the mean 0.6, class 2 that of its only valid pixel; the others are absent."""
+    own = flat([0.5, 0.7, 0.7, 0.9, 0.99], [0, 0, 2, 2, 3], ignored=(3, 4))
+    labeler = PseudoLabeler(K, tau=0.8, momentum=0.9, per_class=True)
+    labeler.move_threshold(own, ~own.ignored)
+    expected = torch.tensor([0.9 * 0.8 + 0.1 * 0.6, 0.8, 0.9 * 0.8 + 0.1 * 0.7, 0.8])
+    torch.testing.assert_close(labeler.class_tau, expected)
+    torch.testing.assert_close(labeler.tau, expected.mean())
+
+
+def test_each_pixel_is_judged_by_the_threshold_of_its_class():
+    own = flat([0.5, 0.7, 0.9, 0.95, 0.3], [1, 1, 3, 3, 0])
+    labeler = PseudoLabeler(K, tau=0.7, momentum=0.0, per_class=True)
+    target = labeler(own, own, torch.zeros(1, 1, 5, dtype=torch.bool))
+    assert target.confident.tolist() == target.own_confident.tolist() == [[[False, True, False, True, True]]]
+
+
+def test_a_class_that_is_never_sure_gives_labels_too():
+    """With one threshold the timid class gives none."""
+    own = prediction(images=8, scale=1.0, share_ignored=0.0)
+    own = replace(own, confidence=torch.where(own.labels == 2, own.confidence * 0.5, own.confidence * 0.1 + 0.9))
+    shares = []
+    for per_class in (False, True):
+        labeler = PseudoLabeler(K, tau=0.85, momentum=0.0, per_class=per_class)
+        labeler.move_threshold(own, ~own.ignored)
+        timid = labeler.is_confident(own)[own.labels == 2]
+        shares.append(timid.float().mean())
+    assert shares[0] == 0 and 0.3 < shares[1] < 0.7
+
+
+def test_class_thresholds_of_a_step_and_of_processes(monkeypatch):
+    """Batches of a step, and processes, count as one batch of all their pixels; a resumed step goes on."""
+    own = prediction(images=6)
+    parts = [Prediction(*(value[first : first + 2] for value in vars(own).values())) for first in (0, 2, 4)]
+    whole, several, processes = (PseudoLabeler(K, 0.6, 0.5, per_class=True) for _ in range(3))
+    whole.move_threshold(own, ~own.ignored)
+    for index, part in enumerate(parts):
+        several.new_step = index == 0
+        several.move_threshold(part, ~part.ignored)
+        resumed = PseudoLabeler(K, 0.9, 0.5, per_class=True)
+        resumed.load_state_dict(several.state_dict())
+        several = resumed
+    torch.testing.assert_close(several.class_tau, whole.class_tau)
+
+    def all_reduce(sums):
+        for part in parts[1:]:
+            sums += class_sums(part.confidence, part.labels, ~part.ignored, K)
+
+    monkeypatch.setattr('mmseg_derprop.models.pseudo_labeler.all_reduce', all_reduce)
+    processes.move_threshold(parts[0], ~parts[0].ignored)
+    torch.testing.assert_close(processes.class_tau, whole.class_tau)
 
 
 @pytest.mark.parametrize('bad', [dict(tau=-0.1), dict(tau=1.1), dict(momentum=-0.1), dict(momentum=2)], ids=str)

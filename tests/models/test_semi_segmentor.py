@@ -15,7 +15,7 @@ from mmseg_derprop.models.checks import decode_heads
 
 TERMS = {'sup': ('seg', 'prop', 'affinity'), 'unsup': ('kl', 'soft', 'fp', 'prop', 'affinity', 'smooth')}
 KEYS = {f'{group}.loss_{term}' for group, terms in TERMS.items() for term in terms}
-MODULE = 'mmseg_derprop.models.semi_segmentor'
+MODULE = 'mmseg_derprop.models.terms'
 PSEUDO_LABELS = dict(tau=0.5, momentum=0.9)
 
 
@@ -155,7 +155,7 @@ def written_out(model, tap, inputs, samples, partner, tau):
     new_labels, accepted = reference.propagate_regions(labels, confident, regions, tau, z.shape[1])
 
     truth = maps(samples['sup'], 'gt_sem_seg')
-    if model.label_affinity == 'nearest':
+    if model.term_options.label_affinity == 'nearest':
         affinity_x = reference.label_affinity_loss(q_x, k_x, truth, grid, max_order=order)
     else:
         affinity_x = reference.interpolated_label_affinity_loss(q_x, k_x, truth, grid, order)
@@ -167,8 +167,9 @@ def written_out(model, tap, inputs, samples, partner, tau):
         both = inside[:, :, None] & inside[:, None, :]
         wanted = [torch.where(both, a[following], a) for a in wanted]
     affinity_u = reference.mean_over_orders(reference.affinities(q_s, k_s, order), wanted, kept)
-    smooth = reference.smoothness_loss if model.smoothness == 'absolute' else reference.published_smoothness_loss
-    soft_target = mixture if model.cutmix_target else p_w
+    options = model.term_options
+    smooth = reference.smoothness_loss if options.smoothness == 'absolute' else reference.published_smoothness_loss
+    soft_target = mixture if options.cutmix_target else p_w
     on_strong = reference.masked_cross_entropy(propagated(q_s, k_s, z_s), new_labels, accepted, valid)
     on_weak = reference.masked_cross_entropy(zhat_w, labels_w, confident_w, valid_w)
     sup = {

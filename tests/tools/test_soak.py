@@ -45,6 +45,7 @@ def soak(shapes, tmp_path, monkeypatch):
             if (tmp_path / 'out.jsonl').exists():
                 run.samples = [json.loads(line) for line in (tmp_path / 'out.jsonl').read_text().splitlines()]
 
+    run.module = module
     return run
 
 
@@ -56,6 +57,8 @@ def test_a_short_run_is_steady(soak, tmp_path, capsys):
     last = soak.samples[-1]
     assert last['memory'] > 100 and last['workers'] > 100 and last['files'] > 10 and last['threads'] >= 3
     assert last['cpu_ms'] > 0 and 0 < last['wall_ms'] < 10_000
+    assert all(sample['relative'] == sample['cpu_ms'] / sample['yardstick'] for sample in soak.samples)
+    assert len({sample['yardstick'] for sample in soak.samples}) > 6  # measured, each time
     assert 'growth' in capsys.readouterr().out
 
 
@@ -69,6 +72,29 @@ def test_a_leak_is_found(soak, tmp_path):
     finally:
         for file in Leak.files:
             file.close()
+
+
+def test_only_what_the_machine_does_not_explain_is_a_drift(soak, capsys):
+    def slowed(cpu, yardstick):
+        held = dict.fromkeys(('memory', 'workers', 'files', 'threads'), 10)
+        factors = [1 + quarter / 10 for quarter in range(4) for _ in range(5)]
+        for factor in factors:
+            times = cpu(factor), yardstick(factor)
+            yield dict(held, wall_ms=40, cpu_ms=times[0], yardstick=times[1], relative=times[0] / times[1])
+
+    judge, limits = soak.module.judge, {'memory': 1.0, 'relative': 5.0}
+    assert judge([*slowed(lambda f: 20 * f, lambda f: 4 * f)], limits) == []
+    drift = judge([*slowed(lambda f: 20 * f, lambda f: 4)], limits)
+    assert drift == ['relative grew by 18.18 %, the limit is 5.0 %']
+    assert 'cpu_ms        22.00     26.00   18.18%' in capsys.readouterr().out
+
+
+def test_the_yardstick_ends_with_the_run(soak):
+    yardstick = soak.module.Yardstick()
+    assert yardstick.measure() > 0
+    yardstick.pipe.close()  # as if this process were killed
+    yardstick.process.join(20)
+    assert yardstick.process.exitcode == 0
 
 
 def test_bad_arguments(soak, capsys):

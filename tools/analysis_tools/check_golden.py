@@ -29,6 +29,7 @@ from mmseg_derprop.config import load_config
 from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
 from mmseg_derprop.models.losses import hard_loss
 from mmseg_derprop.models.shares import Shares
+from mmseg_derprop.models.terms import StrongView, smoothness
 from mmseg_derprop.ops import propagate_regions, similarity_rows
 from mmseg_derprop.ops.affinity import affinity_factors
 
@@ -161,7 +162,7 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     samples = [SegDataSample(gt_sem_seg=PixelData(data=labels[None])) for labels in labels_x]
     shares = Shares.equal(num_strong=1)
     losses = model.sup_losses(labeled, samples, shares)
-    losses |= model.unsup_losses(labeled, weak, [(strong, target, inside)], shares)
+    losses |= model.unsup_losses(labeled, weak, [StrongView(strong, target, inside)], shares)
     ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
     slack = tie_slack(strong.embedding, weak.embedding, model.unsup_weight['affinity'], ties)
     total = sum(losses.values())
@@ -198,8 +199,8 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
         'affinity_x': label_affinity,
         'loss_u_corr_s1': hard_loss(strong.propagated, target.labels, target.accepted, target.mixed.ignored),
         'loss_u_corr_w': hard_loss(weak.propagated, own.labels, target.own_confident, own.ignored),
-        'loss_norm': model.smoothness_of(embedding.q, embedding.k),
-        'loss_norm_u_s1': model.smoothness_of(strong.embedding.q, strong.embedding.k),
+        'loss_norm': smoothness(embedding.q, embedding.k, 'softmax'),
+        'loss_norm_u_s1': smoothness(strong.embedding.q, strong.embedding.k, 'softmax'),
         'loss': total,
     }
     for name, term in terms.items():
