@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
-import re
-from contextlib import AbstractContextManager, nullcontext
 from glob import escape, glob
-from typing import Any
 from zipfile import ZipFile
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
+
+from .trust import CheckpointNotRead, load_data
 
 
 def read_checkpoint(path: str, mmap: bool = False) -> dict:
@@ -28,19 +24,11 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is no checkpoint, or holds more than tensors, numbers, texts and the engine's histories.
+        CheckpointNotRead: If it is no checkpoint, or holds more than data.
     """
-    try:
-        with _engine_types():
-            checkpoint = torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-    except OSError:
-        raise
-    except Exception as error:  # a file of another kind fails in any way
-        refused = re.search(r'(?<=GLOBAL )\S+', str(error))  # torch's own message advises to run it
-        reason = f'it holds more than weights ({refused[0]})' if refused else 'it is cut off, or no PyTorch checkpoint'
-        raise ValueError(f'{reason}, and is not read') from error
+    checkpoint = load_data(path, mmap=mmap)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'it holds a {type(checkpoint).__name__}, but a checkpoint is a dict')
+        raise CheckpointNotRead(f'it holds a {type(checkpoint).__name__}, but a checkpoint is a dict')
     return checkpoint
 
 
@@ -110,30 +98,3 @@ def check_whole(path: str) -> None:
             raise ValueError(f'it is cut off, or no PyTorch checkpoint ({error})') from error
     if damaged:
         raise ValueError(f'it is damaged in {damaged}')
-
-
-def _engine_types() -> AbstractContextManager:
-    """Lets torch.load read what MMEngine saves beside the weights: histories of scalars, NumPy's arrays and numbers."""
-    functions: dict[str, Any] = {'builtins.getattr': _method_of_history}
-    numpy_functions: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]]
-    for function in numpy_functions:
-        for core in ('core', '_core'):  # its name before and since NumPy 2
-            functions[f'numpy.{core}.multiarray.{function.__name__}'] = function
-    dtypes = {type(np.dtype(name)) for name in ('bool', 'int32', 'int64', 'uint32', 'float32', 'float64')}
-    if torch.__version__ < '2.6':  # cannot be told other names than a function's own
-        functions['builtins.getattr'] = getattr
-        allowed: list = list(set(functions.values()))
-    else:
-        allowed = [(function, name) for name, function in functions.items()]
-    allowed += [HistoryBuffer, np.ndarray, np.dtype, *dtypes]
-    if torch.__version__ < '2.5':  # has no context for it
-        torch.serialization.add_safe_globals(allowed)
-        return nullcontext()
-    return torch.serialization.safe_globals(allowed)
-
-
-def _method_of_history(owner: object, name: str) -> object:
-    """A history names its statistics' methods; nothing else may be looked up."""
-    if owner is not HistoryBuffer:
-        raise pickle.UnpicklingError(f'attribute {name} of {owner!r}')
-    return getattr(owner, name)

@@ -11,7 +11,9 @@ import torch
 from mmengine import fileio
 from mmengine.config import DictAction
 
+from .datasets.outside import leaves
 from .datasets.unlabeled import IMAGE_SUFFIXES
+from .trust import add_trust_option
 
 
 class ImageFile(NamedTuple):
@@ -37,6 +39,7 @@ def find_images(source: str) -> list[ImageFile]:
 
     Raises:
         FileNotFoundError: If there is no such file or no image is found.
+        ValueError: If a pattern leads out of its folder: results have the names of images and would lie elsewhere.
     """
     if osp.isfile(source):
         return [ImageFile(source, osp.basename(source))]
@@ -51,6 +54,8 @@ def find_images(source: str) -> list[ImageFile]:
     names = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not names:
         raise FileNotFoundError(f'{source!r} has no image; files that end in {", ".join(IMAGE_SUFFIXES)} are looked at')
+    if outside := [name for name in names if '..' in name and leaves(name, [''])]:
+        raise ValueError(f'{source!r} leads out of {root or "."}, to {outside[0]}: begin it with that folder')
     return [ImageFile(osp.join(root, name), name) for name in names]
 
 
@@ -63,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size that are predicted together')
     parser.add_argument('--workers', type=int, default=2, help='processes that load images (default: %(default)s)')
+    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
 
 
@@ -84,7 +90,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}')
     try:
         images = find_images(args.images)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     if osp.isdir(args.images):
         inside = osp.relpath(osp.realpath(args.out_dir), osp.realpath(args.images))

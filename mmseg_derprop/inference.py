@@ -26,6 +26,7 @@ from .checkpoint import read_checkpoint, state_dict_of
 from .engine.check_fit_hook import CheckpointMismatch, check_fit
 from .image_files import ImageFile
 from .options import is_number
+from .trust import CheckpointNotRead
 
 
 class ImageDataset(Dataset):
@@ -124,13 +125,15 @@ def load_segmentor(
         config.model.setdefault('data_preprocessor', config.data_preprocessor)
     model = init_model(config, device='cpu')
     needed = [f'{model.predict_on}.'] if hasattr(model, 'predict_on') else ['']
+    remote = '://' in checkpoint
     try:
-        remote = '://' in checkpoint
         loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu') if remote else read_checkpoint(checkpoint)
         # The engine would only warn of what does not fit, and go on with random weights.
         check_fit(model, state_dict_of(loaded), needed)
     except CheckpointMismatch as error:
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
+    except CheckpointNotRead as error:  # the loader of remote ones names them
+        raise CheckpointNotRead(str(error) if remote else f'{checkpoint}: {error}') from None
     except ValueError as error:
         raise ValueError(f'{checkpoint}: {error}') from None
     meta = loaded.get('meta')

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from .datasets.outside import leaves
 from .options import is_number
 
 
@@ -105,7 +106,15 @@ class LabelFolder:
         return {row[0]: row for row in rows if self.label_path(row[0]).exists()}
 
     def label_path(self, name: str) -> Path:
-        """Where the label map of an image lies."""
+        """Where the label map of an image lies.
+
+        Raises:
+            ValueError: If the name leads out of the folder.
+        """
+        if leaves(osp.join(self.root, name), [str(self.root)]):
+            raise ValueError(
+                f'{name} leads out of {self.root}: label maps have the names of images, within one folder.'
+            )
         return self.root / 'labels' / f'{osp.splitext(name)[0]}.png'
 
     def add(self, name: str, labels: np.ndarray, confidence: np.ndarray, keep_confidence: bool = False) -> None:

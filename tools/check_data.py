@@ -71,6 +71,7 @@ def parse_args() -> argparse.Namespace:
 def parts_of(config: Config) -> Iterator[Part]:
     """All data of a config, built and with their lists read."""
     plain = 'a run of plain MMSegmentation stops at it, or takes it as it is'
+    outside = bool(config.get('allow_outside', False))
     train = (config.get('train_dataloader') or {}).get('dataset')
     semi = False
     if train is not None:
@@ -79,13 +80,14 @@ def parts_of(config: Config) -> Iterator[Part]:
     if semi:
         yield from semi_parts(config, train)
     elif train is not None:
-        yield labeled_part(LABELED, train, plain)
+        yield labeled_part(LABELED, train, plain, outside)
     val = (config.get('val_dataloader') or {}).get('dataset')
     if val is not None:
-        yield labeled_part(VALIDATION, val, 'training stops, at the latest when it validates' if semi else plain)
+        consequence = 'training stops, at the latest when it validates' if semi else plain
+        yield labeled_part(VALIDATION, val, consequence, outside or (semi and train.get('allow_outside', False)))
     test = (config.get('test_dataloader') or {}).get('dataset')
     if test is not None and test != val:
-        yield labeled_part(TEST, test, 'a test stops at it, or takes it as it is')
+        yield labeled_part(TEST, test, 'a test stops at it, or takes it as it is', outside)
 
 
 def semi_parts(config: Config, train: dict) -> Iterator[Part]:
@@ -106,18 +108,18 @@ def semi_parts(config: Config, train: dict) -> Iterator[Part]:
     kinds = ((LABELED, dataset.labeled_sources), (UNLABELED, dataset.unlabeled_sources))
     for (name, sources), policy in zip(kinds, (dataset.broken_labeled, dataset.broken_unlabeled)):
         consequence, limit = policies[policy]
-        yield loaded(name, sources, consequence)._replace(limit=limit)
+        yield loaded(name, sources, consequence, dataset.allow_outside)._replace(limit=limit)
 
 
-def labeled_part(name: str, dataset: dict, consequence: str) -> Part:
+def labeled_part(name: str, dataset: dict, consequence: str, outside: bool) -> Part:
     """Images with labels, of one data set or of those inside wrappers."""
     try:
-        return loaded(name, [build_labeled(part) for part in supervised_parts(dataset)], consequence)
+        return loaded(name, [build_labeled(part) for part in supervised_parts(dataset)], consequence, outside)
     except (OSError, ValueError, TypeError, KeyError) as error:
         return Part(name, [], consequence, [Problem(f'{name} data', 'data set', f'cannot be built: {error}')])
 
 
-def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
+def loaded(name: str, sources: Sequence[BaseDataset], consequence: str, outside: bool) -> Part:
     """Reads the lists of sources."""
     good, problems = [], []
     for source in sources:
@@ -125,7 +127,7 @@ def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
             if isinstance(source, UnlabeledDataset):
                 source.full_init(check_listed=False)
             else:
-                load_labeled(source, name, check=False)
+                load_labeled(source, name, check=False, allow_outside=outside)
         except (OSError, ValueError) as error:
             problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
         else:

@@ -25,6 +25,7 @@ from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import write_shapes
 from mmseg_derprop.draw import paint, panel
 from mmseg_derprop.engine import PseudoLabelVisualizationHook
+from mmseg_derprop.trust import checkpoints_as_data
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
 BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
@@ -98,7 +99,8 @@ def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
 
 def main() -> None:
     args = parse_args()
-    scores = [run_seed(osp.join(args.work_dir, f'seed_{s}'), s, dict(args.cfg_options or {})) for s in args.seeds]
+    with checkpoints_as_data():
+        scores = [run_seed(osp.join(args.work_dir, f'seed_{s}'), s, dict(args.cfg_options or {})) for s in args.seeds]
     with open(osp.join(args.work_dir, 'scores.json'), 'w') as file:
         json.dump(dict(zip(map(str, args.seeds), scores)), file, indent=1)
     print(f'\n{NUM_LABELED} labelled and {NUM_UNLABELED} unlabelled images; mIoU on {NUM_VAL} others:\n')

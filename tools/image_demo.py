@@ -1,7 +1,8 @@
 """Draws what a checkpoint sees in images.
 
     python tools/image_demo.py IMAGES CONFIG CHECKPOINT [--out-dir DIR] [--opacity 0.5] [--legend] [--side-by-side]
-        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--cfg-options ...]
+        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--trust-checkpoint]
+        [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. The pictures have the names of the images, subfolders included.
 Configs and checkpoints of plain MMSegmentation work as well.
@@ -22,6 +23,7 @@ from mmseg_derprop.config import load_config
 from mmseg_derprop.draw import legend, overlay, paint
 from mmseg_derprop.image_files import ImageFile, add_arguments, check_arguments
 from mmseg_derprop.inference import ImageDataset, inference_pipeline, load_segmentor, predict
+from mmseg_derprop.trust import checkpoints_as_data
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
@@ -59,7 +61,8 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         dataset = ImageDataset(images, inference_pipeline(config))
-        model, _ = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
+        with checkpoints_as_data(args.trust_checkpoint):
+            model, _ = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         os.makedirs(args.out_dir, exist_ok=True)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error

@@ -2,7 +2,7 @@
 
     python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --tau-from-checkpoint]
         [--ignore 255] [--confidence] [--tta] [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N]
-        [--workers N] [--cfg-options ...]
+        [--workers N] [--trust-checkpoint] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. DIR gets labels/ (8-bit PNG of class ids at the image's own size, with
 palette, --ignore where the confidence is below the threshold), images.csv (a line an image: share of labelled pixels,
@@ -34,6 +34,7 @@ from mmseg_derprop.inference import (
     predict,
 )
 from mmseg_derprop.label_folder import LabelFolder
+from mmseg_derprop.trust import checkpoints_as_data
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
@@ -61,6 +62,9 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
                 f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '
                 '--out-dir for each, or rename one'
             )
+    for image in images:
+        if [image.name] != image.name.strip().splitlines():
+            parser.error(f'{image.path!r} begins or ends with a blank or breaks a line: no list can name it, rename it')
     return args, images
 
 
@@ -110,7 +114,8 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         pipeline = inference_pipeline(config, args.tta)
-        model, loaded = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
+        with checkpoints_as_data(args.trust_checkpoint):
+            model, loaded = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         if args.tta and model.out_channels == 1:
             raise ValueError('--tta needs an output channel for each class; this network has a single one')
         if args.tau_from_checkpoint:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -280,8 +281,8 @@ def main() -> None:
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')
-    print(f'  python {osp.join(tools, "analysis_tools", "browse_dataset.py")} {args.out}')
-    print(f'  python {osp.join(tools, "train.py")} {args.out}')
+    for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
+        print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
 """Evaluates a checkpoint.
 
 python tools/test.py CONFIG CHECKPOINT [--predict-on teacher|student|both] [--mode whole|slide] [--crop-size H W]
-    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR] [--cfg-options key=value ...]
-    [--launcher pytorch]
+    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR] [--trust-checkpoint]
+    [--cfg-options key=value ...] [--launcher pytorch]
 
 The config's model is a SemiSegmentor or any plain segmentor. Prints a table of the classes of each network.
 """
@@ -13,14 +13,15 @@ import argparse
 import json
 import os
 import os.path as osp
-import pickle
 
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
+from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch
+from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,6 +37,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>)')
+    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -104,8 +106,8 @@ def write_tables(runner: Runner, networks: list[str], path: str) -> None:
         json.dump(tables, file, indent=1, allow_nan=False)
 
 
-def main() -> None:
-    args = parse_args()
+def test(args: argparse.Namespace) -> None:
+    """Evaluates as asked for."""
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
@@ -113,7 +115,9 @@ def main() -> None:
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]
-    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='CheckFitHook', needed=needed)]
+    checks = [dict(type='CheckFitHook', needed=needed)]
+    checks.append(dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False)))
+    config.custom_hooks = [*(config.get('custom_hooks') or []), *checks]
     if args.mode:
         set_mode(config, args.mode, args.crop_size, args.stride)
     if args.show_dir:
@@ -132,12 +136,19 @@ def main() -> None:
     runner = Runner.from_cfg(config)
     try:
         runner.test()
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise SystemExit(f'{args.checkpoint} is cut off, or no PyTorch checkpoint ({error})') from None
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit the model of {args.config}. {error}') from None
     if args.json and runner.rank == 0:
         write_tables(runner, networks, args.json)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        with checkpoints_as_data(args.trust_checkpoint):
+            test(args)
+    except (CheckpointNotRead, NameLeaves) as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == '__main__':

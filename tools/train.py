@@ -1,7 +1,7 @@
 """Trains a config.
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
-    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+    [--trust-checkpoint] [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
 from mmseg_derprop.config import load_config
-from mmseg_derprop.datasets import BrokenData
+from mmseg_derprop.datasets import BrokenData, NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
+from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +43,7 @@ def parse_args() -> argparse.Namespace:
         choices=('float16', 'bfloat16'),
         help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
     )
+    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
@@ -69,8 +71,8 @@ def find_checkpoint(work_dir: str) -> str | None:
     return path
 
 
-def main() -> None:
-    args = parse_args()
+def train(args: argparse.Namespace) -> None:
+    """Trains as asked for."""
     config = load_config(args.config, args.cfg_options)
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
@@ -90,7 +92,8 @@ def main() -> None:
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     # A resumed run must find all it had; another start takes what fits.
     check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])
-    config.custom_hooks = [*(config.get('custom_hooks') or []), check]
+    names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
+    config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     try:
         runner.train()
@@ -100,6 +103,15 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     except CheckpointMismatch as error:
         raise SystemExit(f'{config.load_from} does not fit the model of {args.config}. {error}') from None
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        with checkpoints_as_data(args.trust_checkpoint):
+            train(args)
+    except (CheckpointNotRead, NameLeaves) as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from .collate import semi_collate
 from .files import check_files, check_folder
 from .labels import CheckLabels
 from .leaks import check_leaks
+from .outside import NameLeaves
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
@@ -27,6 +28,7 @@ __all__ = [
     'LabeledSampler',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
+    'NameLeaves',
     'PackSemiInputs',
     'PadToCrop',
     'Problem',

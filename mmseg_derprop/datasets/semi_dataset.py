@@ -15,11 +15,13 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 
+from ..options import check_flags
 from ..randomness import SeededIndex, kept_generators
 from .broken import BrokenData, Problem
 from .examine import check_headers, examine, header_problems
 from .files import check_files, check_folder, check_list
 from .labels import check_loaded_labels
+from .outside import check_names
 from .unlabeled import UnlabeledDataset
 
 # Other images that are tried in place of one that cannot be used.
@@ -48,12 +50,15 @@ class SemiDataset(ConcatDataset):
             to False.
         broken_labeled (str): What follows a labelled image that cannot be used: ``'stop'`` or ``'skip'``.
         broken_unlabeled (str): The same of an unlabelled one.
+        allow_outside (bool): Whether lists may name files outside of the data root and of the folders in
+            ``data_prefix``, by absolute paths or by ``..``.
 
     Attributes:
         labeled_sources, unlabeled_sources (list[BaseDataset]): What it was built from.
         num_labeled, num_unlabeled (int): Images of each kind, once it is loaded.
 
     Raises:
+        NameLeaves: If ``allow_outside`` is False and a list names such a file.
         FileNotFoundError: If a data root or a list does not exist, or, unless ``broken_labeled`` is ``'skip'``, an
             image or a label file of a labelled source.
         BrokenData: Unless ``broken_labeled`` is ``'skip'``, if the headers or ends of labelled images or their label
@@ -70,15 +75,18 @@ class SemiDataset(ConcatDataset):
         lazy_init: bool = False,
         broken_labeled: str = 'stop',
         broken_unlabeled: str = 'skip',
+        allow_outside: bool = False,
     ) -> None:
         for name, policy in (('broken_labeled', broken_labeled), ('broken_unlabeled', broken_unlabeled)):
             if policy not in ('stop', 'skip'):
                 raise ValueError(f"{name} is {policy!r}, allowed is 'stop' or 'skip'")
+        check_flags(allow_outside=allow_outside)
         self.broken_labeled, self.broken_unlabeled = broken_labeled, broken_unlabeled
+        self.allow_outside = allow_outside
         labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
         self.labeled_sources = [build_labeled(source) for source in labeled]
         meta = self.labeled_sources[0].metainfo
-        self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
+        self.unlabeled_sources = [_build_unlabeled(source, meta, allow_outside) for source in unlabeled]
         sources = [*self.labeled_sources, *self.unlabeled_sources]
         for source in sources:
             _check_classes(meta.get('classes'), source)
@@ -91,7 +99,7 @@ class SemiDataset(ConcatDataset):
         if self._fully_initialized:
             return
         for source in self.labeled_sources:
-            load_labeled(source, check=self.broken_labeled == 'stop')
+            load_labeled(source, check=self.broken_labeled == 'stop', allow_outside=self.allow_outside)
         super().full_init()
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
@@ -195,7 +203,7 @@ def build_labeled(source: dict | BaseDataset) -> BaseDataset:
     return DATASETS.build(source)
 
 
-def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
+def _build_unlabeled(source: dict | BaseDataset, meta: dict, allow_outside: bool) -> BaseDataset:
     """Builds an unlabelled source without loading it; its classes default to those of ``meta``."""
     if isinstance(source, BaseDataset):
         return source
@@ -205,6 +213,8 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     own_meta = source.get('metainfo') or {}
     if not isinstance(own_meta, dict):
         raise ValueError(f'metainfo is {own_meta!r}, allowed is a dict of classes and palette')
+    if kind and issubclass(kind, UnlabeledDataset) and allow_outside:
+        source.setdefault('allow_outside', True)
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}
@@ -223,13 +233,14 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
         )
 
 
-def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
+def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True, allow_outside: bool = False) -> None:
     """Loads a source of images with labels; their ids are checked when they are loaded.
 
     Args:
         source (BaseDataset): Built.
         kind (str): What the images are, in errors.
         check (bool): Whether its files must exist, and headers and ends must tell nothing against them.
+        allow_outside (bool): Whether its names may leave its folders.
     """
     name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
     empty = ValueError(
@@ -246,6 +257,8 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
         raise
     if not len(source):
         raise empty
+    if not allow_outside:
+        check_names(source)
     check_loaded_labels(source)
     if not check:
         return

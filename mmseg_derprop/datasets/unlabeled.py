@@ -16,6 +16,7 @@ from mmseg.registry import DATASETS
 from ..options import is_number
 from .files import check_files, check_folder, check_list, is_local
 from .names import Names
+from .outside import leaves, own_folders, refuse
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
@@ -41,10 +42,13 @@ class UnlabeledDataset(BaseSegDataset):
         indices (int | Sequence[int], optional): The first (or, negative, the last) so many, or
             these.
         lazy_init (bool): Whether to look for images only when they are needed. Defaults to False.
+        allow_outside (bool): Whether the list may name files outside of the data root and of the folders in
+            ``data_prefix``, by absolute paths or by ``..``.
         **kwargs: Passed to ``BaseSegDataset``.
 
     Raises:
         FileNotFoundError: If the data root, the folder, the list or a listed image does not exist.
+        NameLeaves: If ``allow_outside`` is False and the list names a file outside.
         ValueError: If the list or folder names no image, or an option is of another type.
     """
 
@@ -59,6 +63,7 @@ class UnlabeledDataset(BaseSegDataset):
         label_map: dict | None = None,
         indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
+        allow_outside: bool = False,
         **kwargs,
     ) -> None:
         _check_paths(ann_file=ann_file, seg_map_suffix=seg_map_suffix, data_root=kwargs.get('data_root') or '')
@@ -83,6 +88,7 @@ class UnlabeledDataset(BaseSegDataset):
             **{**kwargs, 'serialize_data': True},
         )
         self.indices = indices
+        self.allow_outside = allow_outside
         if label_map is not None:
             self.label_map = label_map
         if not lazy_init:
@@ -164,8 +170,14 @@ class UnlabeledDataset(BaseSegDataset):
         check_list(self.ann_file, 'unlabelled images', self.backend_args)
         content = fileio.get(self.ann_file, backend_args=self.backend_args)
         suffixes = self._known_suffixes()
-        for line in io.BytesIO(content.removeprefix(codecs.BOM_UTF8)):
+        folders = own_folders(self)
+        prefixes = [self._img_dir(), self.data_prefix.get('seg_map_path') or self._img_dir()]
+        for number, line in enumerate(io.BytesIO(content.removeprefix(codecs.BOM_UTF8)), 1):
             name = os.fsdecode(line.strip())
+            # There may be millions, and only such names can lead elsewhere.
+            suspect = not self.allow_outside and ('..' in name or '://' in name or osp.isabs(name))
+            if suspect and any(leaves(osp.join(prefix, name), folders) for prefix in prefixes):
+                refuse(f'{self.ann_file}, line {number}', name, folders)
             if name:
                 yield name if _split_suffix(name, suffixes) else name + self.img_suffix[0]
 

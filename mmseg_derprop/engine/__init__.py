@@ -3,6 +3,7 @@
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .broken_files_hook import BrokenFilesHook
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
+from .check_names_hook import CheckNamesHook
 from .checkpoint_hook import ExactCheckpointHook
 from .log_history_hook import LogHistoryHook
 from .metrics import UnroundedIoUMetric
@@ -17,6 +18,7 @@ __all__ = [
     'BFloat16OptimWrapper',
     'BrokenFilesHook',
     'CheckFitHook',
+    'CheckNamesHook',
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',

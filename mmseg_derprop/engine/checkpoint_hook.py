@@ -195,8 +195,10 @@ class ExactCheckpointHook(CheckpointHook):
             names = map(self.filename_tmpl.format, kept[: -self.keep])
             outdated += [self.file_backend.join_path(self.out_dir, name) for name in names]
             hub.update_info('keep_ckpt_ids', kept[-self.keep :])
-        for path in outdated if is_main_process() else ():
-            if self.file_backend.isfile(path):
+        for path in map(str, outdated if is_main_process() else ()):
+            # The checkpoint from which the run goes on tells these names, so they may be anything.
+            inside = osp.abspath(osp.dirname(path)) == osp.abspath(self.out_dir)
+            if inside and path.endswith(osp.splitext(self.filename_tmpl)[1]) and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
     def best_paths(self) -> dict[str | None, str | None]:

@@ -37,6 +37,7 @@ STYLE = {
     'lines.linewidth': 1.4,
     'lines.markersize': 3.2,
     'legend.frameon': False,
+    'text.parse_math': False,  # names are no formulas
     'svg.hashsalt': 'report',  # element names in SVG are random without it
 }
 INTERVALS = 50

@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmengine.runner import load_checkpoint
 from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
 
+from ..checkpoint import read_checkpoint, state_dict_of
 from ..config import load_config
 from ..draw import heat, outline, paint
 from ..engine.visualization_hook import draw_pseudo_labels
@@ -88,7 +88,7 @@ def load_run(run: Run, options: dict | None = None) -> tuple[BaseSegmentor, Conf
         settings.pop('compile', None)
         settings.setdefault('data_preprocessor', config.get('data_preprocessor'))
         model = revert_sync_batchnorm(MODELS.build(settings))
-        load_checkpoint(model, str(checkpoint), map_location='cpu', strict=True)
+        model.load_state_dict(state_dict_of(read_checkpoint(str(checkpoint))))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error).splitlines() or [''])[0]
         raise PanelError(f'{checkpoint.name} does not load with {configs[-1].name} ({reason})') from error

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..datasets.outside import leaves
+
 METRIC = 'mIoU'
 
 
@@ -132,13 +134,17 @@ class Run:
         return max(self.curves[network].values())
 
     def place(self, key: str) -> Path | None:
-        """Where ``work_dir`` or ``checkpoint`` lies, if it still does; in the file relative to the study's folder."""
+        """Where ``work_dir`` or ``checkpoint`` lies, if it still does; in the file relative to the study's folder.
+
+        A place outside of that folder is none: the config in it is a program.
+        """
         given = self.raw.get(key)
         if not isinstance(given, str) or not given:
             return None
         folder = self.path.resolve().parent
-        candidates = [folder.parent / given, folder / given] if folder.name == 'results' else [folder / given]
-        return next((path for path in candidates if path.exists()), None)
+        folders = [folder.parent, folder] if folder.name == 'results' else [folder]
+        inside = [place / given for place in folders if not leaves(str(place / given), [str(place)])]
+        return next((path for path in inside if path.exists()), None)
 
 
 def _is_number(value: Any) -> bool:

@@ -180,6 +180,8 @@ def _check_keys(value: Any, kind: str, what: str) -> None:
 
 
 def _check_values(study: Study) -> None:
+    if not isinstance(study.name, str) or not re.fullmatch(r'[^/\\\0]+', study.name) or study.name in ('.', '..'):
+        raise StudyError(f'name is {study.name!r}, but it names a folder in work_dirs: it cannot be a path.')
     for what, names in (('method', study.methods), ('option', study.options), ('split', study.splits)):
         for name in _mapping(names, f'{what}s'):
             if not isinstance(name, str):

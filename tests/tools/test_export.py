@@ -246,7 +246,7 @@ def test_what_a_checkpoint_carries_is_not_run(run, tool, tmp_path, monkeypatch):
         refused(tool, 'the config holds', 'x.pth')
     checkpoint['meta']['cfg'] = Path
     torch.save(checkpoint, 'x.pth')
-    refused(tool, 'more than weights', 'x.pth')
+    refused(tool, 'more than data', 'x.pth')
     assert [path.name for path in tmp_path.iterdir()] == ['x.pth']
 
 

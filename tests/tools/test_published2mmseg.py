@@ -219,8 +219,8 @@ def test_a_plain_stem_is_another_network(convert):
     [
         ([1, 2], 'it holds a list'),
         (dict(a=1), 'no state dict'),
-        (dict(model=Path('x')), r'more than weights \(pathlib'),
-        (dict(model=dict(a=torch.nn.ReLU())), r'more than weights \(torch.nn'),
+        (dict(model=Path('x')), r'more than data \(pathlib'),
+        (dict(model=dict(a=torch.nn.ReLU())), r'more than data \(torch.nn'),
     ],
 )
 def test_refuses_what_is_no_state_dict(convert, content, message):

@@ -24,6 +24,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of
 from mmseg_derprop.config import load_config
 from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
 from mmseg_derprop.models.losses import hard_loss
@@ -219,7 +220,10 @@ def check_network(inputs: dict[str, Tensor], table: Comparison, weights: str, co
     model = MODELS.build(load_config(config, options).model)
     if not isinstance(model, SemiSegmentor) or model.propagation_head is None:
         raise SystemExit(f'The model of {config} is no SemiSegmentor with a propagation_head.')
-    state = torch.load(weights, map_location='cpu', weights_only=True)['state_dict']
+    try:
+        state = state_dict_of(read_checkpoint(weights))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'{weights}: {error}') from None
     no_weights = {name: value for name, value in model.state_dict().items() if name.startswith('pseudo_labeler.')}
     try:
         model.load_state_dict(no_weights | state)

@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='path of the picture')
     parser.add_argument('--metric', default='mIoU')
     args = parser.parse_args()
+    plt.rcParams['text.parse_math'] = False  # names are no formulas
     figure, axes = plt.subplots(figsize=(7, 4))
     print(f'| run | last {args.metric} | best {args.metric} | at iteration |\n|---|---|---|---|')
     for run in args.runs:

@@ -24,6 +24,7 @@ from mmengine.config import DictAction
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.report import figures, page, panels, runs
+from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,6 +43,7 @@ def parse_args() -> argparse.Namespace:
         metavar=('X', 'Y'),
         help='whose similarity map is drawn (default: one inside of an object near the centre of each image)',
     )
+    add_trust_option(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the configs for the pictures'
     )
@@ -86,7 +88,8 @@ def main() -> None:
     for number, setting in enumerate(settings, 1):
         pictures = figures.charts(setting, looks, args.out, number)
         if args.images:
-            pictures += panels_of(setting, number, args, notes)
+            with checkpoints_as_data(args.trust_checkpoint):
+                pictures += panels_of(setting, number, args, notes)
         sections.append(page.Section(setting, pictures))
     studies = sorted({setting.study for setting in settings if setting.study})
     title = 'Study ' + ', '.join(studies) if studies else 'Study'

@@ -40,6 +40,7 @@ from torch import nn
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
+from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 STEADY = ('memory', 'workers', 'files', 'threads')
 TIMES = ('cpu_ms', 'wall_ms', 'yardstick', 'relative')
@@ -56,6 +57,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--time-limit', type=float, default=5.0, help='growth of the relative time, in percent')
     parser.add_argument('--work-dir', default='work_dirs/soak')
     parser.add_argument('--out', help='file for the measurements, a JSON line each')
+    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     args = parser.parse_args()
     if not Path('/proc/self/statm').exists():
@@ -193,7 +195,10 @@ def main() -> None:
         runner = Runner.from_cfg(config)
         soak = SoakHook(args.iterations // args.samples, yardstick, args.out)
         runner.register_hook(soak)
-        runner.train()
+        with checkpoints_as_data(args.trust_checkpoint):
+            runner.train()
+    except CheckpointNotRead as error:
+        raise SystemExit(str(error)) from None
     finally:
         yardstick.process.terminate()
     grown = judge(soak.samples, dict.fromkeys(STEADY, args.limit) | {'relative': args.time_limit})

@@ -29,6 +29,7 @@ import numpy as np
 from PIL import Image
 
 from mmseg_derprop import __version__
+from mmseg_derprop.datasets.outside import leaves
 from mmseg_derprop.datasets.splits import draw_splits
 
 KINDS = ('labeled', 'unlabeled')
@@ -41,6 +42,9 @@ def parse_args() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     source.add_argument('--images', type=Path, help='folder of the images, with its subfolders')
     parser.add_argument('--img-suffix', default='.jpg', help='suffix of the images; what is before it is the id')
     parser.add_argument('--labels', type=Path, help='folder of the label files')
+    parser.add_argument(
+        '--allow-outside', action='store_true', help='ids may lead out of the folder of the label files'
+    )
     parser.add_argument('--seg-map-suffix', default='.png', help='suffix of the label files')
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument('--ratio', '--ratios', nargs='+', help='labelled share of the images, such as 1/8')
@@ -128,6 +132,13 @@ def read_labels(args: argparse.Namespace, ids: Sequence[str]) -> tuple[list[int]
         ValueError: If label files are missing or cannot be read; names how many and the first three.
     """
     paths = [str(args.labels / f'{name}{args.seg_map_suffix}') for name in ids]
+    outside = [name for name, path in zip(ids, paths) if leaves(path, [str(args.labels)])]
+    if outside and not args.allow_outside:
+        lines = [line.strip() for line in args.list.read_text('utf-8-sig').splitlines()]
+        raise ValueError(
+            f'{args.list}, line {lines.index(outside[0]) + 1}: {outside[0]!r} leads out of {args.labels}, which names '
+            'in lists must not. Mend the list; or, if it shall name files elsewhere, give --allow-outside.'
+        )
     track: partial = partial(mmengine.track_progress, file=sys.stderr)
     if args.nproc > 1:
         track = partial(mmengine.track_parallel_progress, nproc=args.nproc, chunksize=8, file=sys.stderr)

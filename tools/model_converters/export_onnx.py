@@ -35,6 +35,7 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of
 from mmseg_derprop.config import load_config
 from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
+from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
 
 OPSET = 18
 TIE = 1e-5  # of the largest logit
@@ -151,6 +152,7 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the image')
     parser.add_argument('--dynamic', action='store_true', help='any size and number of images')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+    add_trust_option(parser)
     args = parser.parse_args()
     try:
         import onnx  # noqa: F401
@@ -162,7 +164,8 @@ def main() -> None:
     unfinished = f'{args.out}.{os.getpid()}.tmp'
     sizes = [(1, *args.size)] + ([(2, args.size[0] + 32, 2 * args.size[1])] if args.dynamic else [])
     try:
-        predictor, classes = load_predictor(args)
+        with checkpoints_as_data(args.trust_checkpoint):
+            predictor, classes = load_predictor(args)
         os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
         write(predictor, classes, args, unfinished)
         for batch, *size in sizes:

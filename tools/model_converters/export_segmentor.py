@@ -12,7 +12,9 @@ checkpoint carries, unless --config names one; a checkpoint of published2mmseg.p
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import importlib
 import inspect
 import os
 import re
@@ -23,7 +25,7 @@ from typing import Any
 
 import mmseg
 from mmengine.config import Config, DictAction
-from mmengine.registry import init_default_scope
+from mmengine.registry import FUNCTIONS, Registry, init_default_scope
 from mmseg import registry
 
 import mmseg_derprop
@@ -31,9 +33,14 @@ from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_check
 from mmseg_derprop.config import load_config, merge_options, parse_config
 from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.models import plain_config
+from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
 
 # What an evaluation reads of a run's config, besides the model, the data and the loops.
 KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')
+READ = ('model', 'data_preprocessor', 'test_pipeline') + tuple(
+    f'{stage}_{part}' for stage in ('val', 'test') for part in ('dataloader', 'evaluator')
+)
+SCOPES = ('mmseg', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 IMPORTED = ('torch', 'mmcv', 'mmengine', 'mmseg')  # by MMSegmentation itself
 REGISTRIES = (registry.MODELS, registry.DATASETS, registry.TRANSFORMS, registry.METRICS, registry.VISUALIZERS)
 BESIDE = """import sys
@@ -46,7 +53,7 @@ def find_config(checkpoint: dict, path: str | None, options: dict | None) -> Con
     """The config of the run, from a file or from the checkpoint.
 
     Raises:
-        ValueError: If there is none, or its model is no SemiSegmentor.
+        ValueError: If there is none, its model is no SemiSegmentor, or a checkpoint's names what nobody registered.
     """
     text = checkpoint.get('meta', {}).get('cfg')
     if path is not None:
@@ -55,12 +62,51 @@ def find_config(checkpoint: dict, path: str | None, options: dict | None) -> Con
         config = merge_options(parse_config(text), options, 'its config')
     else:
         raise ValueError('it carries no config: name the one of its run with --config.')
+    if path is None:
+        check_types(config.to_dict())
     if 'segmentor' not in config.model:
         raise ValueError(
             f'its config is of a plain {config.model.get("type")}, which needs no export; --config must name that of a '
             'semi-supervised run.'
         )
     return config
+
+
+def check_types(config: dict) -> None:
+    """Checks that a config of others names nothing but the registered classes of models and data.
+
+    The engine would import, and call with arguments of the config, any function of any module.
+
+    Raises:
+        ValueError: If it names something else.
+    """
+    read = {key: value for key, value in config.items() if key in (*KEPT, *READ)}
+    for name in sorted({str(name) for name in types_in(read)} - {'None'}):
+        if not is_registered(name):
+            raise ValueError(
+                f'its config names {name!r}, which is no registered class of models or data: read the config that the '
+                'checkpoint carries, and give one that you trust with --config.'
+            )
+
+
+def is_registered(name: str) -> bool:
+    """Whether a type is a class, or a function made for configs, in a registry of the packages of models and data."""
+    scope, _, key = name.rpartition('.')
+    if scope and scope not in SCOPES:
+        return False
+    if scope:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f'{scope}.registry')  # adds its registries to the tree
+    own = [part for part in vars(registry).values() if isinstance(part, Registry)]
+    for part in [*own, FUNCTIONS]:
+        tree = [part] if part.parent is None else [part, part.parent, *part.parent.children.values()]
+        for node in tree if scope else tree[:2]:
+            if scope and node.scope != scope:
+                continue
+            node.import_from_location()
+            if inspect.isclass(node.module_dict.get(key)) or (node is FUNCTIONS and key in node.module_dict):
+                return True
+    return False
 
 
 def take_weights(checkpoint: dict, weights: str) -> dict[str, Any]:
@@ -197,10 +243,12 @@ def export(args: argparse.Namespace) -> list[Path]:
     if imports:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text
+    if args.config is None:
+        parse_config(text)  # the engine writes keys without escaping them
 
     out = Path(args.out)
     files = {out.with_name(f'{name}.py'): copy for name, copy in copies.items()}
-    title = f'# {args.weights.title()} of {Path(args.checkpoint).name}, a plain MMSegmentation model.\n'
+    title = f'# {args.weights.title()} of {ascii(Path(args.checkpoint).name)[1:-1]}, a plain MMSegmentation model.\n'
     files[out.with_name(f'{out.name}.py')] = title + (BESIDE if copies else '') + text
     weights = out.with_name(f'{out.name}.pth')
     existing = [p for p in (*files, weights) if p.exists() and (p == weights or p.read_text() != files[p])]
@@ -228,11 +276,13 @@ def main() -> None:
     parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--force', action='store_true', help='overwrite files')
+    add_trust_option(parser)
     args = parser.parse_args()
     args.out = args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}'
     init_default_scope('mmseg')
     try:
-        paths = export(args)
+        with checkpoints_as_data(args.trust_checkpoint):
+            paths = export(args)
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit its config: {error}') from None
     except ValueError as error:
