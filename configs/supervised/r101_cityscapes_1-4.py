@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r101.py',
     '../_base_/datasets/cityscapes.py',
     '../_base_/schedules/cityscapes_240e_sup.py',
-    '../_base_/default_runtime.py',
+    '../_base_/supervised_runtime.py',
 ]
 epoch_length = 279  # as its twin's
 model = dict(

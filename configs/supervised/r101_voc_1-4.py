@@ -4,7 +4,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_r101.py',
     '../_base_/datasets/voc12.py',
     '../_base_/schedules/voc12_80e_sup.py',
-    '../_base_/default_runtime.py',
+    '../_base_/supervised_runtime.py',
 ]
 epoch_length = 639  # as its twin's
 model = dict(data_preprocessor=dict(size=_base_.crop_size))

@@ -115,7 +115,7 @@ def test_all_other_parts_exist(path):
         for place, part in parts(loader.to_dict()):
             if 'pipeline' in place:
                 assert part.get('type') is None or TRANSFORMS.get(part['type']), place
-    for hook in config.get('custom_hooks', []):
+    for hook in config.custom_hooks:
         HOOKS.build(dict(hook))
     assert (
         LOOPS.get(config.val_cfg.type) and LOOPS.get(config.train_cfg.type) and METRICS.get(config.val_evaluator.type)
@@ -127,6 +127,12 @@ def test_all_other_parts_exist(path):
     best = config.default_hooks.checkpoint.get('save_best') or []
     for key in [best] if isinstance(best, str) else best:
         assert ('/' in key) == (config.val_cfg.type == 'TeacherStudentValLoop')
+
+
+@every_config
+def test_numbers_are_watched_and_the_log_is_bounded(path):
+    hooks = [hook.type for hook in read(path).custom_hooks]
+    assert hooks.count('NonFiniteHook') == hooks.count('LogHistoryHook') == 1
 
 
 @every_config

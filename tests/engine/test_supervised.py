@@ -1,0 +1,113 @@
+"""The hooks of configs/supervised at work on a plain segmentor of MMSegmentation."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmseg_derprop.checkpoint import read_checkpoint
+from mmseg_derprop.config import load_config
+from mmseg_derprop.engine.non_finite_hook import image_paths
+
+CONFIG = Path(__file__).resolve().parents[2] / 'configs/supervised/tiny_shapes.py'
+_runs = itertools.count()
+
+
+@pytest.fixture
+def make_plain_runner(shapes, small_segmentor, tmp_path, quick_runs):
+    """Makes a run of five iterations of the shipped config, smaller, with the hooks that it has."""
+
+    def make(options=None):
+        config = load_config(str(CONFIG), {'data_root': str(shapes)})
+        config.model = small_segmentor
+        config.model.data_preprocessor.size = config.crop_size
+        name = f'supervised_{next(_runs)}'
+        config.merge_from_dict(
+            {
+                'work_dir': str(tmp_path / name),
+                'experiment_name': name,
+                'visualizer.name': name,
+                'log_level': 'WARNING',
+                'train_cfg.max_iters': 5,
+                'train_dataloader': dict(batch_size=2, num_workers=0, persistent_workers=False),
+                'default_hooks.checkpoint': dict(interval=1, max_keep_ckpts=-1),
+                **(options or {}),
+            }
+        )
+        config.val_dataloader = config.val_cfg = config.val_evaluator = None
+        config.test_dataloader = config.test_cfg = config.test_evaluator = None
+        return Runner.from_cfg(config)
+
+    return make
+
+
+class Spoil(Hook):
+    """Makes what the first layer gives, or its gradient, NaN in the second iteration, and keeps the states."""
+
+    priority = 'VERY_HIGH'
+
+    def __init__(self, what):
+        self.what, self.now, self.states = what, False, []
+
+    def before_train(self, runner):
+        first = runner.model.backbone.conv1
+        first.register_forward_hook(lambda _, __, out: out * torch.nan if self.now and self.what == 'losses' else out)
+        first.weight.register_hook(lambda grad: grad * torch.nan if self.now and self.what == 'gradients' else grad)
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        self.now = batch_idx == 1
+        if self.now:
+            self.images = image_paths(data_batch)
+        self.keep(runner)
+
+    def after_train(self, runner):
+        self.keep(runner)
+
+    def keep(self, runner):
+        self.states.append({key: value.clone() for key, value in runner.model.state_dict().items()})
+
+
+@pytest.mark.parametrize('what', ['losses', 'gradients'])
+def test_a_run_stops_and_says_why(what, make_plain_runner):
+    runner = make_plain_runner()
+    runner.register_hook(spoil := Spoil(what))
+    with pytest.raises(FloatingPointError, match=f'Iteration 2 has {what} that are not finite') as caught:
+        runner.train()
+    message = str(caught.value)
+    assert ('decode.loss_ce = nan' if what == 'losses' else 'Gradients of 1 of') in message
+    assert what == 'losses' or 'parameters: backbone.conv1.weight' in message
+    assert len(spoil.images) == 2 and all(path in message for path in spoil.images)
+    assert [path.name for path in Path(runner.work_dir).glob('*.pth')] == ['iter_1.pth']
+
+
+@pytest.mark.parametrize('what', ['losses', 'gradients'])
+def test_a_step_is_skipped_by_option(what, make_plain_runner):
+    runner = make_plain_runner({'custom_hooks.0.action': 'skip'})
+    runner.register_hook(spoil := Spoil(what))
+    runner.train()
+    _, before, after, later, *_ = spoil.states
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert not torch.equal(after['backbone.conv1.weight'], later['backbone.conv1.weight'])
+    assert all(value.isfinite().all() for value in spoil.states[-1].values())
+    assert runner.message_hub.runtime_info['non_finite_iters'] == 1
+
+
+def test_old_values_of_the_log_are_in_no_checkpoint(make_plain_runner):
+    runner = make_plain_runner({'custom_hooks.1.length': 2})
+    runner.train()
+    saved = read_checkpoint(str(Path(runner.work_dir) / 'iter_5.pth'))['message_hub']['log_scalars']
+    assert {'train/loss', 'train/decode.loss_ce'} <= set(saved)
+    assert all(len(history.data[0]) <= 3 for history in saved.values())  # cut after iterations 2 and 4
+
+
+def test_what_is_learned_does_not_depend_on_them(make_plain_runner):
+    states = []
+    for options in ({}, {'custom_hooks': []}):
+        runner = make_plain_runner(options)
+        runner.train()
+        assert any(type(hook).__name__ == 'NonFiniteHook' for hook in runner.hooks) == (not options)
+        states.append(runner.model.state_dict())
+    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
