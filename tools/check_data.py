@@ -114,7 +114,7 @@ def semi_parts(config: Config, train: dict) -> Iterator[Part]:
 def labeled_part(name: str, dataset: dict, consequence: str, outside: bool) -> Part:
     """Images with labels, of one data set or of those inside wrappers."""
     try:
-        return loaded(name, [build_labeled(part) for part in supervised_parts(dataset)], consequence, outside)
+        return loaded(name, [build_labeled(part, name) for part in supervised_parts(dataset)], consequence, outside)
     except (OSError, ValueError, TypeError, KeyError) as error:
         return Part(name, [], consequence, [Problem(f'{name} data', 'data set', f'cannot be built: {error}')])
 

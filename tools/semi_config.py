@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import shlex
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,10 +21,12 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
+from torch.utils.data import ConcatDataset
 
 from mmseg_derprop.config import load_config
-from mmseg_derprop.datasets import SplitDataset
+from mmseg_derprop.datasets import SplitDataset, check_leaks
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
+from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
@@ -117,6 +120,24 @@ def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDat
         return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
     except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
         raise SystemExit(f'{args.base}: {error}') from None
+
+
+def warning_of_leaks(config: Config, dataset: SplitDataset) -> str:
+    """What keeps training from looking for validation images among the training images, or what it will find."""
+    loader = config.get('val_dataloader')
+    if not (loader and config.get('val_cfg')):
+        return ''
+    try:
+        sources = [build_labeled(part, 'validation') for part in supervised_parts(loader['dataset'])]
+        for source in sources:
+            load_labeled(source, 'validation', check=False)
+    except (OSError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return f'The validation data cannot be used, nor compared with the training data: {error}'
+    try:
+        check_leaks(dataset, ConcatDataset(sources))
+    except ValueError as error:
+        return f'Training will stop before its first iteration. {error}'
+    return ''
 
 
 def relative(path: str, root: str | None) -> str:
@@ -213,7 +234,7 @@ def config_text(
     lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
     if 'custom_hooks' in config:
         own = '*_base_.custom_hooks, ' if config.custom_hooks else ''
-        lines.append(f'custom_hooks = [{own}*_base_.method_hooks]')
+        lines.append(f'custom_hooks = [{own}*{method_hooks(config)}]')
     if len(lines) == MAX_LINES:
         # A base with both kinds of hooks: data set and lists share a line.
         split = lines.index(next(line for line in lines if 'SplitDataset' in line))
@@ -224,6 +245,13 @@ def config_text(
     if len(first) > MAX_WIDTH and len(lines) + 2 <= MAX_LINES:
         first = f"_base_ = __import__('mmseg_derprop') and [{base!r},\n{' ' * 42}{method!r}]"
     return '\n'.join([first, *lines]) + '\n'
+
+
+def method_hooks(config: Config) -> str:
+    """What names the method's hooks, without those that the base has and that would work twice."""
+    own = [hook.get('type') for hook in config.custom_hooks or [] if isinstance(hook, dict)]
+    twice = tuple(hook.type for hook in load_config(METHOD).custom_hooks if hook.type in own)
+    return f'(h for h in _base_.method_hooks if h.type not in {twice})' if twice else '_base_.method_hooks'
 
 
 def checkpoint_settings(config: Config) -> str:
@@ -255,6 +283,7 @@ def main() -> None:
         model, shapes = build_model(config, classes, data['crop_size'], args.base)
         index = deepest(shapes)
         text = config_text(config, args, segmentor, data, classes, shapes, index)
+        warning = warning_of_leaks(config, dataset)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
         raise SystemExit(
             f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
@@ -283,6 +312,8 @@ def main() -> None:
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')
     for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
         print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
+    if warning:
+        print(f'WARNING: {warning}', file=sys.stderr)
 
 
 if __name__ == '__main__':

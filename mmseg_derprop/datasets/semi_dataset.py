@@ -188,16 +188,21 @@ def _as_list(sources, name: str) -> list:
     return sources
 
 
-def build_labeled(source: dict | BaseDataset) -> BaseDataset:
-    """Builds a labelled source without loading it, once its folders and list are known to exist."""
+def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDataset:
+    """Builds a source of images with labels without loading it, once its folders and list are known to exist.
+
+    Args:
+        source (dict | BaseDataset): A config, or what is built already.
+        kind (str): What the images are, in errors.
+    """
     if isinstance(source, BaseDataset):
         return source
     backend_args, root = source.get('backend_args'), source.get('data_root') or ''
-    check_folder(root, 'data_root of the labelled images', backend_args)
+    check_folder(root, f'data_root of the {kind} images', backend_args)
     ann_file = source.get('ann_file') or ''
     # Some data sets accept a folder here.
     if ann_file and not osp.isdir(osp.join(root, ann_file)):
-        check_list(osp.join(root, ann_file), 'labelled images', backend_args)
+        check_list(osp.join(root, ann_file), f'{kind} images', backend_args)
     source = copy.deepcopy(source)
     source['lazy_init'] = True
     return DATASETS.build(source)

@@ -1,6 +1,8 @@
 """tools/semi_config.py: what it writes for a base trains; what cannot work it says."""
 
+import contextlib
 import copy
+import io
 import itertools
 import re
 import shutil
@@ -145,6 +147,21 @@ def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_pa
     assert list((tmp_path / 'work').glob('best_teacher_aAcc_iter_2.pth'))
 
 
+def test_no_hook_of_the_method_works_twice(write, tmp_path, shapes):
+    """A shipped supervised config has some of them; its settings hold."""
+    base = tmp_path / 'base.py'
+    base.write_text(
+        f'_base_ = {str(ROOT / "configs/supervised/tiny_shapes.py")!r}\n'
+        "custom_hooks = [dict(hook, action='skip') if 'action' in hook else hook for hook in _base_.custom_hooks]\n"
+        f'train_dataloader = dict(dataset=dict(data_root={str(shapes)!r}))\n'
+        f'val_dataloader = dict(dataset=dict(data_root={str(shapes)!r}))\n'
+    )
+    hooks = load_config(str(write(base)[0])).custom_hooks
+    wanted = [hook.type for hook in load_config(str(METHOD)).custom_hooks]
+    assert sorted(hook.type for hook in hooks) == sorted(wanted)
+    assert [hook.action for hook in hooks if hook.type == 'NonFiniteHook'] == ['skip']
+
+
 def test_layer_decay(plain, write, tmp_path):
     plain['model']['backbone'] = dict(
         type='BEiT',
@@ -217,6 +234,63 @@ def test_a_config_is_named_by_its_package(write, tmp_path):
     with pytest.raises(SystemExit, match=r'(?s)mmseg::hrnet/.*data/cityscapes.*no folder'):
         write('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py')
     assert not (tmp_path / 'semi.py').exists()
+
+
+# Warnings ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def warned(write):
+    """Runs the tool on a base and unlabelled images; returns the path of its config and what it warned of."""
+
+    def run(base, unlabeled=None):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            path, _ = write(base, '--force', unlabeled=unlabeled)
+        return path, said.getvalue()
+
+    return run
+
+
+def ids(shapes, name):
+    return (shapes / LISTS / name).read_text().split()
+
+
+def test_leaks_are_told_as_training_tells_them(plain, warned, tmp_path, shapes):
+    (tmp_path / 'val.txt').write_text('\n'.join([ids(shapes, 'labeled.txt')[0], *ids(shapes, 'val.txt')[:2]]))
+    plain['val_dataloader']['dataset']['ann_file'] = str(tmp_path / 'val.txt')
+    path, said = warned(plain, shapes / 'JPEGImages')
+    counts = 'Of 3 validation images 1 are among the labelled images and 3 are among the unlabelled images'
+    assert f'WARNING: Training will stop before its first iteration. {counts}' in said
+    with pytest.raises(ValueError) as error:
+        train(path, tmp_path / 'work')
+    assert str(error.value) in said
+    # Without validation training does not look.
+    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
+        del plain[key]
+    assert 'WARNING' not in warned(plain, shapes / 'JPEGImages')[1]
+
+
+def test_no_leak_no_warning(plain, warned, shapes):
+    del plain['train_dataloader']['dataset']['ann_file']  # --labeled takes its place
+    plain['val_dataloader']['dataset'] = dict(type='RepeatDataset', times=2, dataset=plain['val_dataloader']['dataset'])
+    assert 'WARNING' not in warned(plain)[1]
+    assert 'Of 6 validation images 6 are among the unlabelled' in warned(plain, shapes / 'JPEGImages')[1]
+
+
+@pytest.mark.parametrize(
+    'name, value, message',
+    [
+        ('ann_file', 'none.txt', r"list of validation images is '\S+none.txt'"),
+        ('data_root', '/nowhere', "data_root of the validation images is '/nowhere'"),
+        ('type', 'Unheard', 'Unheard'),
+    ],
+)
+def test_validation_data_that_are_not_there(plain, warned, name, value, message):
+    """They may still come; the config is written."""
+    plain['val_dataloader']['dataset'][name] = value
+    path, said = warned(plain)
+    assert 'WARNING: The validation data cannot be used, nor compared with the training data' in said
+    assert re.search(message, said) and path.exists()
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
