@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
     '../_base_/datasets/camvid_half.py',
     '../_base_/schedules/camvid_2k.py',
-    '../_base_/default_runtime.py',
+    '../_base_/supervised_runtime.py',
 ]
 # As on Cityscapes; with plain cross entropy signs, poles and people are learnt late.
 ohem = dict(type='OhemCrossEntropyLoss', thresh=0.7, min_kept=10000)
