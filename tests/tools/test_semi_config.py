@@ -322,6 +322,7 @@ def change(config, name, value):
         ('model.type', None, 'segmentor = '),
         ('default_scope', 3, 'default_scope is 3'),
         ('custom_hooks', 3, 'custom_hooks is 3'),
+        ('val_cfg', True, 'val_cfg is True, but it must be a dict'),
         ('train_dataloader.dataset', 3, 'base.py is no config as'),
         ('model.type', 'SemiSegmentor', 'semi-supervised already'),
         ('model.decode_head', dict(type='Unheard'), 'Unheard'),
