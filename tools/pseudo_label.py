@@ -54,7 +54,7 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     stems: dict[str, str] = {}
     for image in images:
         stem = osp.splitext(image.name)[0]
-        if [stem] != stem.strip().splitlines():
+        if [stem] != stem.strip().splitlines() or [image.name] != image.name.strip().splitlines():
             parser.error(f'{image.name!r} cannot stand in images.txt, which has a name a line: rename it')
         other = stems.setdefault(stem, image.name)
         if other != image.name:
@@ -62,9 +62,6 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
                 f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '
                 '--out-dir for each, or rename one'
             )
-    for image in images:
-        if [image.name] != image.name.strip().splitlines():
-            parser.error(f'{image.path!r} begins or ends with a blank or breaks a line: no list can name it, rename it')
     return args, images
 
 
