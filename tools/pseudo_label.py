@@ -62,9 +62,6 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
                 f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '
                 '--out-dir for each, or rename one'
             )
-    for image in images:
-        if [image.name] != image.name.strip().splitlines():
-            parser.error(f'{image.path!r} begins or ends with a blank or breaks a line: no list can name it, rename it')
     return args, images
 
 

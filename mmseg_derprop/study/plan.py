@@ -120,8 +120,8 @@ def load_study(path: str) -> Study:
 
     _check_keys(raw['data'], 'data', 'data')
     name = raw.get('name') or osp.splitext(osp.basename(path))[0]
-    if not isinstance(name, str) or name in ('.', '..') or {'/', '\0'} & set(name):
-        raise StudyError(f'name is {name!r}, but it names a folder.')
+    if not isinstance(name, str) or name in ('.', '..') or {*'/\\\0'} & set(name):
+        raise StudyError(f'name is {name!r}, but it names a folder in work_dirs: it cannot be a path.')
     study = Study(
         name=name,
         bases=[absolute(base) for base in _list(raw['bases'], 'bases')],
@@ -180,8 +180,6 @@ def _check_keys(value: Any, kind: str, what: str) -> None:
 
 
 def _check_values(study: Study) -> None:
-    if not isinstance(study.name, str) or not re.fullmatch(r'[^/\\\0]+', study.name) or study.name in ('.', '..'):
-        raise StudyError(f'name is {study.name!r}, but it names a folder in work_dirs: it cannot be a path.')
     for what, names in (('method', study.methods), ('option', study.options), ('split', study.splits)):
         for name in _mapping(names, f'{what}s'):
             if not isinstance(name, str):

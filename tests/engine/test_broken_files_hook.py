@@ -1,6 +1,7 @@
 """What is left out of training is counted, named and bounded."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,22 @@ def test_the_log_counts_and_names(make_runner, broken, capsys):
     assert lines[-1]['broken_files'] == 2 and lines[-1]['replaced_images'] == info['replaced_images']
     counts = [line.get('replaced_images', 0) for line in lines]
     assert len(counts) == 7 and counts == sorted(counts)
+
+
+def test_a_name_of_any_bytes_is_logged(make_runner, shapes, tmp_path, capsys):
+    folder = tmp_path / 'images'
+    shutil.copytree(shapes / 'JPEGImages', folder)
+    Path(os.fsdecode(os.fsencode(folder) + b'/x\xff.jpg')).touch()
+    more = {'ann_file': '', 'data_prefix': dict(img_path=str(folder))}
+    runner = make_runner(
+        {f'train_dataloader.dataset.unlabeled.{key}': value for key, value in more.items()}
+        | {'custom_hooks.0.leaks': 'ignore'}
+    )
+    runner.train()
+    said = capsys.readouterr()
+    assert r'x\udcff.jpg is empty' in said.out and 'Logging error' not in said.err
+    (log,) = Path(runner.work_dir).rglob('*.log')
+    assert r'x\udcff.jpg is empty' in log.read_text()
 
 
 def test_nothing_broken_nothing_logged(make_runner):
