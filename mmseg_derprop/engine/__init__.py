@@ -5,6 +5,7 @@ from .broken_files_hook import BrokenFilesHook
 from .check_fit_hook import CheckFitHook, CheckpointMismatch
 from .check_names_hook import CheckNamesHook
 from .checkpoint_hook import ExactCheckpointHook
+from .freeze_norm_hook import FreezeNormHook
 from .log_history_hook import LogHistoryHook
 from .metrics import UnroundedIoUMetric
 from .non_finite_hook import NonFiniteHook
@@ -22,6 +23,7 @@ __all__ = [
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',
+    'FreezeNormHook',
     'LogHistoryHook',
     'NonFiniteHook',
     'PseudoLabelHook',

@@ -377,10 +377,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
         """Logits (N, K, H, W) of student or teacher in evaluation mode."""
-        training = segmentor.training
-        segmentor.eval()
-        logits = decode(segmentor, segmentor.extract_feat(images))[-1]
-        segmentor.train(training)
+        with evaluating(segmentor):
+            logits = decode(segmentor, segmentor.extract_feat(images))[-1]
         return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
 
     def find_regions(self, weak: View) -> Tensor | None:
@@ -470,6 +468,18 @@ def kept_statistics(module: nn.Module) -> Iterator[None]:
     finally:
         for part, momentum in momenta.items():
             part.momentum = momentum
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """While it lasts, a module is in evaluation mode; afterwards each of its parts is in that which it was in."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
 
 
 def stack_boxes(samples: list[SegDataSample], device: torch.device) -> Tensor:
