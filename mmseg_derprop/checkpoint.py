@@ -97,8 +97,8 @@ def check_run(path: str) -> None:
     lacking = [part for part in ('meta', 'message_hub') if not isinstance(checkpoint.get(part), dict)]
     if lacking or not isinstance(checkpoint['meta'].get('iter'), int):
         raise CheckpointNotRead(
-            f'{path} holds weights, but not what a run goes on from ({", ".join(lacking) or "the iteration"}): to begin '
-            'a run with them, give --cfg-options load_from=... instead of --resume'
+            f'{path} holds weights, but not what a run goes on from ({", ".join(lacking) or "the iteration"}): to '
+            'begin a run with them, give --cfg-options load_from=... instead of --resume'
         )
 
 
