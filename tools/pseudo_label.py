@@ -54,7 +54,7 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     stems: dict[str, str] = {}
     for image in images:
         stem = osp.splitext(image.name)[0]
-        if [stem] != stem.strip().splitlines():
+        if [stem] != stem.strip().splitlines() or [image.name] != image.name.strip().splitlines():
             parser.error(f'{image.name!r} cannot stand in images.txt, which has a name a line: rename it')
         other = stems.setdefault(stem, image.name)
         if other != image.name:

@@ -120,7 +120,7 @@ def load_study(path: str) -> Study:
 
     _check_keys(raw['data'], 'data', 'data')
     name = raw.get('name') or osp.splitext(osp.basename(path))[0]
-    if not isinstance(name, str) or name in ('.', '..') or {*'/\\\0'} & set(name):
+    if not isinstance(name, str) or name in ('.', '..') or set('/\\\0') & set(name):
         raise StudyError(f'name is {name!r}, but it names a folder in work_dirs: it cannot be a path.')
     study = Study(
         name=name,

@@ -326,10 +326,7 @@ def test_onnx_of_another_kind(run, exported, tool, tmp_path):
         (dict(meta=dict(cfg='x = 1')), 'its config is none of a run'),
         (dict(meta=dict(cfg='model = dict(segmentor=3)')), 'segmentor = 3'),
         (dict(meta=dict(cfg="model = dict(segmentor=dict(type='EncoderDecoder'))")), 'its config'),
-        (
-            dict(meta=dict(cfg='model = dict(segmentor=dict(type=False))')),
-            'its config is none of a run',
-        ),
+        (dict(meta=dict(cfg='model = dict(segmentor=dict(type=False))')), "its config names 'False'"),
         (dict(state_dict={1: torch.ones(1)}), 'no state dict'),
     ],
 )
