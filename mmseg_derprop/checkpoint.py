@@ -88,6 +88,20 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
     return None, refused
 
 
+def check_run(path: str) -> None:
+    """Raises CheckpointNotRead unless a file is a checkpoint of a run, which the run can go on from."""
+    try:
+        checkpoint = read_checkpoint(path, mmap=True)
+    except CheckpointNotRead as error:
+        raise CheckpointNotRead(f'{path}: {error}') from error
+    lacking = [part for part in ('meta', 'message_hub') if not isinstance(checkpoint.get(part), dict)]
+    if lacking or not isinstance(checkpoint['meta'].get('iter'), int):
+        raise CheckpointNotRead(
+            f'{path} holds weights, but not what a run goes on from ({", ".join(lacking) or "the iteration"}): to '
+            'begin a run with them, give --cfg-options load_from=... instead of --resume'
+        )
+
+
 def check_whole(path: str) -> None:
     """Raises ValueError unless all of a file is as it was written, by its check sums."""
     with open(path, 'rb') as content:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from .checkpoint import read_checkpoint, state_dict_of
+from .datasets.broken import file_problem
 from .engine.check_fit_hook import CheckpointMismatch, check_fit
 from .image_files import ImageFile
 from .options import is_number
@@ -50,6 +51,8 @@ class ImageDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         image = self.images[index]
+        if problem := file_problem(image.path):  # as in training: some decoders make up what is cut off
+            return dict(image=image, error=problem.cause)
         try:
             data = self.pipeline(dict(img_path=image.path))
             return (

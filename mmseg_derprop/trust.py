@@ -129,18 +129,26 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     if not osp.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
     try:
-        return load_data(path, map_location)
+        return _without_program(load_data(path, map_location))
     except CheckpointNotRead as error:
         raise CheckpointNotRead(f'{filename}: {error}') from error
 
 
+def _without_program(checkpoint: Any) -> Any:
+    """Takes out the text that MMEngine's ``resume`` runs as a config, and that it writes nowhere itself."""
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict) and not _trusted.get():
+        meta.pop('config', None)
+    return checkpoint
+
+
 def _naming(loader: Callable) -> Callable:
-    """A loader whose refusals name the file."""
+    """A loader whose refusals name the file, and that leaves no program to run."""
 
     @functools.wraps(loader)
     def load(filename: str, *args: Any, **kwargs: Any) -> Any:
         try:
-            return loader(filename, *args, **kwargs)
+            return _without_program(loader(filename, *args, **kwargs))
         except pickle.UnpicklingError as error:
             raise CheckpointNotRead(f'{filename}: {_reason(error)}') from error
 

@@ -108,7 +108,10 @@ def write_tables(runner: Runner, networks: list[str], path: str) -> None:
 
 def test(args: argparse.Namespace) -> None:
     """Evaluates as asked for."""
-    config = load_config(args.config, args.cfg_options)
+    try:
+        config = load_config(args.config, args.cfg_options)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f'{args.config}: {error}') from None
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get('work_dir') or osp.join('work_dirs', name)

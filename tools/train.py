@@ -19,7 +19,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.checkpoint import check_whole, newest_checkpoint
+from mmseg_derprop.checkpoint import check_run, check_whole, newest_checkpoint
 from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import BrokenData, NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
@@ -73,7 +73,10 @@ def find_checkpoint(work_dir: str) -> str | None:
 
 def train(args: argparse.Namespace) -> None:
     """Trains as asked for."""
-    config = load_config(args.config, args.cfg_options)
+    try:
+        config = load_config(args.config, args.cfg_options)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(f'{args.config}: {error}') from None
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
     config.work_dir = args.work_dir or config.get('work_dir') or osp.join('work_dirs', name)
@@ -83,6 +86,8 @@ def train(args: argparse.Namespace) -> None:
     elif args.amp == 'bfloat16':
         config.optim_wrapper.type = 'BFloat16OptimWrapper'
     checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    if checkpoint is not None and '://' not in checkpoint:
+        check_run(checkpoint)
     if checkpoint is not None:  # a first start with --resume keeps its load_from
         config.resume, config.load_from = True, checkpoint
     if args.launcher == 'pytorch' and not torch.cuda.is_available():

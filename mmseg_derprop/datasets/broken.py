@@ -30,7 +30,9 @@ class Problem(NamedTuple):
     image: str | None = None
 
     def __str__(self) -> str:
-        return f'{self.path}, the labels of {self.image}, {self.cause}' if self.image else f'{self.path} {self.cause}'
+        what = f'{self.path}, the labels of {self.image},' if self.image else self.path
+        # A name may be of any bytes, which logs and terminals do not take.
+        return f'{what} {self.cause}'.encode(errors='backslashreplace').decode()
 
 
 class BrokenData(ValueError):

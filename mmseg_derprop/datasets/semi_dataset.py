@@ -101,6 +101,9 @@ class SemiDataset(ConcatDataset):
         for source in self.labeled_sources:
             load_labeled(source, check=self.broken_labeled == 'stop', allow_outside=self.allow_outside)
         super().full_init()
+        for source in self.unlabeled_sources:
+            if not (self.allow_outside or isinstance(source, UnlabeledDataset)):  # that one looks at its names itself
+                check_names(source)
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
         if not self.num_unlabeled:
@@ -247,7 +250,7 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
         check (bool): Whether its files must exist, and headers and ends must tell nothing against them.
         allow_outside (bool): Whether its names may leave its folders.
     """
-    name = source.ann_file or source.data_prefix.get('img_path') or type(source).__name__
+    name = _name(source)
     empty = ValueError(
         f'{name} names 0 {kind} images, at least 1 is needed; check ann_file, data_prefix and img_suffix'
     )
@@ -265,11 +268,20 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
     if not allow_outside:
         check_names(source)
     check_loaded_labels(source)
-    if not check:
-        return
+    if check:
+        check_listed(source, kind)
+        check_headers(source, kind)
+
+
+def check_listed(source: BaseDataset, kind: str = 'labelled') -> None:
+    """Raises FileNotFoundError unless all images and label files of a loaded source exist."""
+    name = _name(source)
     infos = [source.get_data_info(index) for index in range(len(source))]
     backend_args = getattr(source, 'backend_args', None)
     for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):
         paths = [info[key] for info in infos if info.get(key)]
         check_files(paths, what, f'the {kind} list {name}', backend_args)
-    check_headers(source, kind)
+
+
+def _name(source: BaseDataset) -> str:
+    return source.ann_file or source.data_prefix.get('img_path') or type(source).__name__

@@ -10,7 +10,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
 from .pipelines import semi_pipelines
-from .semi_dataset import SemiDataset, build_labeled, load_labeled
+from .semi_dataset import SemiDataset, build_labeled, check_listed, load_labeled
 
 
 @DATASETS.register_module()
@@ -91,7 +91,8 @@ def _first_with(ann_file: str, configs: list[dict], allow_outside: bool) -> Base
     for config in configs:
         try:
             source = build_labeled({**config, 'ann_file': ann_file})
-            load_labeled(source, allow_outside=allow_outside)
+            load_labeled(source, check=False, allow_outside=allow_outside)
+            check_listed(source)  # whether they can be used is asked later, as broken_labeled says
         except FileNotFoundError as error:
             errors.append(error)
         else:

@@ -13,7 +13,7 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..options import is_number
+from ..options import check_flags, is_number
 from .files import check_files, check_folder, check_list, is_local
 from .names import Names
 from .outside import leaves, own_folders, refuse
@@ -70,6 +70,7 @@ class UnlabeledDataset(BaseSegDataset):
         if not isinstance(data_prefix, dict):
             raise ValueError(f'data_prefix is {data_prefix!r}, allowed is a dict of img_path and seg_map_path')
         _check_paths(**{f'data_prefix.{name}': path for name, path in data_prefix.items() if path is not None})
+        check_flags(allow_outside=allow_outside)
         suffixes = (img_suffix,) if isinstance(img_suffix, str) else img_suffix
         if not isinstance(suffixes, (list, tuple)) or not suffixes:
             raise ValueError(f'img_suffix is {img_suffix!r}, allowed is a suffix, or several')

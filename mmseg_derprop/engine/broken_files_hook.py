@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ..datasets import BrokenData, Problem
+from ..options import is_number
 from .checkpoint_hook import cpu_group
 
 
@@ -25,13 +26,13 @@ class BrokenFilesHook(Hook):
         limit (int): Different files of a run, resumed ones included, that may be left out; one more stops it.
 
     Raises:
-        ValueError: If ``limit`` is negative.
+        ValueError: If ``limit`` is no whole number, or negative.
         BrokenData: In training, if there are more; lists them.
     """
 
     def __init__(self, limit: int = 100) -> None:
-        if limit < 0:
-            raise ValueError(f'limit = {limit}, but the number of files that may be left out is at least 0.')
+        if not is_number(limit, 0, whole=True):
+            raise ValueError(f'limit = {limit!r}, but the number of files that may be left out is at least 0.')
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:

@@ -12,6 +12,7 @@ from mmseg.registry import HOOKS
 
 from ..datasets import SemiDataset
 from ..datasets.outside import check_names
+from ..options import check_flags
 
 
 @HOOKS.register_module()
@@ -24,12 +25,14 @@ class CheckNamesHook(Hook):
         allow_outside (bool): Whether to allow them.
 
     Raises:
+        ValueError: If ``allow_outside`` is neither True nor False.
         NameLeaves: Before training, validation or a test.
     """
 
     priority = 'VERY_HIGH'
 
     def __init__(self, allow_outside: bool = False) -> None:
+        check_flags(allow_outside=allow_outside)
         self.allow_outside = allow_outside
 
     def before_train(self, runner: Runner) -> None:

@@ -15,7 +15,7 @@ from mmseg.registry import HOOKS
 from ..datasets import SemiSampler
 from ..options import is_number
 from .batches import Batches
-from .check_fit_hook import unwrap
+from .check_fit_hook import CheckpointMismatch, unwrap
 from .process_buffers import Buffers, gather_buffers, load_buffers
 from .signals import StopSignals
 from .whole_files import remove_unfinished
@@ -73,7 +73,10 @@ class ExactCheckpointHook(CheckpointHook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps what processes have of their own, until a resumed run begins."""
-        self.process_buffers = checkpoint.get('process_buffers', [])
+        found = checkpoint.get('process_buffers', [])
+        if not isinstance(found, list):
+            raise CheckpointMismatch(f'Its process_buffers are a {type(found).__name__}, but must be a list.')
+        self.process_buffers = found
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds it to a checkpoint that a run can go on from."""

@@ -6,6 +6,8 @@ import torch
 from mmengine.dist import gather_object, get_rank
 from torch import Tensor, nn
 
+from .check_fit_hook import CheckpointMismatch
+
 Buffers = dict[str, Tensor]
 
 
@@ -34,7 +36,14 @@ def load_buffers(model: nn.Module, gathered: list[Buffers]) -> None:
     Args:
         model (nn.Module): Wrapped as the model that they were gathered from; it has the first process's.
         gathered (list[dict[str, Tensor]]): As :func:`gather_buffers` gives them.
+
+    Raises:
+        CheckpointMismatch: If they are no buffers of this model.
     """
-    buffers = dict(model.named_buffers())
-    for name, value in gathered[get_rank()].items():
+    buffers, found = dict(model.named_buffers()), gathered[get_rank()]
+    if not isinstance(found, dict):
+        raise CheckpointMismatch(f'Its process_buffers hold a {type(found).__name__}, but must hold a dict.')
+    for name, value in found.items():
+        if name not in buffers or not isinstance(value, Tensor) or value.shape != buffers[name].shape:
+            raise CheckpointMismatch(f'Its process_buffers hold {name!r}, which is no such buffer of the model.')
         buffers[name].copy_(value)

@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
-from mmseg_derprop.datasets import semi_collate
+from mmseg_derprop.datasets import BrokenData, semi_collate
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of, semi_pipelines, transform_name
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 
@@ -183,6 +183,23 @@ def test_a_concatenation(plain, shapes, tmp_path):
     assert split(dict(both, datasets=[plain, dict(plain, ann_file=f'{LISTS}/val.txt')])).num_labeled == 4 + 6
     with pytest.raises(FileNotFoundError, match=r'(?s)None of the 2 .*datasets\[0\].*datasets\[1\]'):
         split(dict(both, datasets=[other, other]), labeled=f'{LISTS}/labeled.txt')
+
+
+@pytest.mark.parametrize('policy', ['stop', 'skip'])
+def test_a_part_with_a_broken_label_is_chosen_all_the_same(policy, plain, shapes, tmp_path):
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    (root / 'SegmentationClass/labeled_00001.png').write_bytes(b'')
+    broken = dict(plain, data_root=str(root))
+    both = dict(type='ConcatDataset', datasets=[dict(plain, data_prefix=dict(img_path='nowhere')), broken])
+    options = dict(labeled=str(root / f'{LISTS}/labeled.txt'), broken_labeled=policy, lazy_init=True)
+    dataset = split(both, **options)  # so that tools/check_data.py lists everything
+    if policy == 'stop':
+        with pytest.raises(BrokenData, match='1 of 4 label files'):
+            dataset.full_init()
+    else:
+        dataset.full_init()
+        assert dataset.num_labeled == 4
 
 
 def test_what_the_labels_mean_is_kept(tmp_path):

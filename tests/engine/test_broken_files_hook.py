@@ -1,6 +1,7 @@
 """What is left out of training is counted, named and bounded."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,22 @@ def test_the_log_counts_and_names(make_runner, broken, capsys):
     assert len(counts) == 7 and counts == sorted(counts)
 
 
+def test_a_name_of_any_bytes_is_logged(make_runner, shapes, tmp_path, capsys):
+    folder = tmp_path / 'images'
+    shutil.copytree(shapes / 'JPEGImages', folder)
+    Path(os.fsdecode(os.fsencode(folder) + b'/x\xff.jpg')).touch()
+    more = {'ann_file': '', 'data_prefix': dict(img_path=str(folder))}
+    runner = make_runner(
+        {f'train_dataloader.dataset.unlabeled.{key}': value for key, value in more.items()}
+        | {'custom_hooks.0.leaks': 'ignore'}
+    )
+    runner.train()
+    said = capsys.readouterr()
+    assert r'x\udcff.jpg is empty' in said.out and 'Logging error' not in said.err
+    (log,) = Path(runner.work_dir).rglob('*.log')
+    assert r'x\udcff.jpg is empty' in log.read_text()
+
+
 def test_nothing_broken_nothing_logged(make_runner):
     runner = make_runner()
     runner.train()
@@ -72,6 +89,7 @@ def test_a_run_that_does_not_count_is_told(make_runner, capsys):
     assert "dict(type='BrokenFilesHook', limit=100)" in capsys.readouterr().out
 
 
-def test_limit():
-    with pytest.raises(ValueError, match='limit = -1'):
-        BrokenFilesHook(-1)
+@pytest.mark.parametrize('limit', [-1, '5', None, 0.5])
+def test_limit(limit):
+    with pytest.raises(ValueError, match=f'limit = {limit!r}'):
+        BrokenFilesHook(limit)

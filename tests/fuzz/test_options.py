@@ -115,6 +115,8 @@ HOOK_OPTIONS = {
     ),
     'NonFiniteHook': dict(action=choice('stop', 'skip'), limit=SMALL),
     'LogHistoryHook': dict(length=SMALL),
+    'BrokenFilesHook': dict(limit=SMALL),
+    'CheckNamesHook': dict(allow_outside=FLAGS),
     'PseudoLabelVisualizationHook': dict(interval=SMALL, max_images=SMALL),
     'ExactCheckpointHook': dict(interval=SMALL, max_keep_ckpts=SMALL, by_epoch=FLAGS),
     'CheckFitHook': dict(needed=st.lists(choice('', 'student.'))),
@@ -134,6 +136,8 @@ def test_hooks(case):
         assert hook.every_n_inner_iters(3, interval) in (True, False)
         if kind == 'PseudoLabelHook':
             assert hook.alpha == 'linear' or 0 <= float(hook.alpha) <= 1
+        if kind == 'BrokenFilesHook':
+            assert len('abc') > hook.limit or hook.limit > 2
         if kind == 'CheckFitHook':
             assert 'student.backbone'.startswith(hook.needed) in (True, False)
         if kind == 'ExactCheckpointHook':

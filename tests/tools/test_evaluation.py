@@ -150,3 +150,37 @@ def test_a_file_that_is_no_checkpoint(run, tool, tmp_path):
     (tmp_path / 'text.pth').write_text('no checkpoint')
     with pytest.raises(SystemExit, match='text.pth: it is cut off, or no PyTorch checkpoint'):
         tool('test.py', run[1], tmp_path / 'text.pth', '--work-dir', tmp_path / 'work')
+
+
+@pytest.mark.parametrize('script', ['train.py', 'test.py'])
+def test_a_config_that_is_not_there(run, tool, tmp_path, script):
+    path, config = run
+    rest = [path] if script == 'test.py' else []
+    with pytest.raises(SystemExit, match='nowhere.py: '):
+        tool(script, tmp_path / 'nowhere.py', *rest)
+    (tmp_path / 'plain.py').write_text('a = 1\n')
+    with pytest.raises(SystemExit, match='plain.py has no data_root at its top level'):
+        tool(script, tmp_path / 'plain.py', *rest, '--cfg-options', 'data_root=x')
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lambda whole: whole.pop('meta'), r'holds weights, but not what a run goes on from \(meta\).*load_from='),
+        (lambda whole: whole.pop('message_hub'), r'goes on from \(message_hub\)'),
+        (lambda whole: whole['meta'].update(iter='a'), r'goes on from \(the iteration\)'),
+        (lambda whole: whole.update(process_buffers=5), 'process_buffers are a int, but must be a list'),
+        (lambda whole: whole.update(process_buffers=[5]), 'process_buffers hold a int, but must hold a dict'),
+        (
+            lambda whole: whole.update(process_buffers=[{'student.x': torch.ones(1)}]),
+            "process_buffers hold 'student.x', which is no such buffer",
+        ),
+    ],
+)
+def test_going_on_from_what_is_no_run(run, tool, tmp_path, change, message):
+    path, config = run
+    whole = read_checkpoint(path)
+    change(whole)
+    torch.save(whole, tmp_path / 'x.pth')
+    with pytest.raises(SystemExit, match=message):
+        tool('train.py', config, '--work-dir', tmp_path, '--resume', tmp_path / 'x.pth')

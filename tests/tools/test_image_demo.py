@@ -112,11 +112,14 @@ def test_patterns_and_single_images(images):
 
 def test_broken_images_are_named_at_the_end(run, images, tmp_path, capsys):
     (images / 'a.bmp').write_bytes(b'broken')
+    whole = cv2.imencode('.jpg', np.full((40, 40, 3), 90, np.uint8))[1].tobytes()
+    (images / 'b.jpg').write_bytes(whole[:-40])  # of which OpenCV 4 would make up the lower part
     with pytest.raises(SystemExit) as end:
         demo(images, run, tmp_path / 'out', '--batch-size', 3)
     assert f'Could not be loaded:\n{images / "a.bmp"}: ' in str(end.value)
+    assert f'{images / "b.jpg"}: is cut off before its end' in str(end.value)
     assert files(tmp_path / 'out') == ['a.png', 'x/a.PNG']
-    assert '2 of 3 pictures' in capsys.readouterr().out
+    assert '2 of 4 pictures' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from tiny_checkpoints import call, save_checkpoint
 
 from mmseg_derprop.datasets import NameLeaves, SemiDataset, UnlabeledDataset
 from mmseg_derprop.datasets.outside import leaves
+from mmseg_derprop.engine import CheckNamesHook
 from mmseg_derprop.image_files import find_images
 from mmseg_derprop.label_folder import LabelFolder
 from mmseg_derprop.report.runs import read_folder
@@ -172,6 +173,25 @@ def test_a_plain_config_whose_list_leaves(run, odd, place):
     shutil.copy(odd / f'JPEGImages/lab{ODD[0]}.jpg', place / 'out.jpg')
     with pytest.raises(SystemExit, match=r"labeled.txt, line 1: '../../out' leads out of"):
         call('train.py', 'plain.py', '--work-dir', 'work')
+
+
+@pytest.mark.parametrize('allowed', [False, True])
+def test_unlabelled_images_of_any_data_set_stay(allowed, data, shapes):
+    known = dict(type='ShapesDataset', pipeline=[], data_prefix=dict(img_path='JPEGImages'))
+    labeled = dict(known, data_root=str(shapes), ann_file=f'{LISTS}/labeled.txt')
+    (data / 'list.txt').write_text(f'{shapes}/JPEGImages/unlabeled_00000\n')
+    unlabeled = dict(known, data_root=str(data), ann_file='list.txt', data_prefix=dict(img_path='images'))
+    if allowed:
+        assert SemiDataset(labeled, unlabeled, allow_outside=True).num_unlabeled == 1
+    else:
+        with pytest.raises(NameLeaves, match='list.txt, line 1: .*unlabeled_00000'):
+            SemiDataset(labeled, unlabeled)
+
+
+@pytest.mark.parametrize('part', [CheckNamesHook, UnlabeledDataset])
+def test_the_permission_is_true_or_false(part):
+    with pytest.raises(ValueError, match="allow_outside = 'no'"):
+        part(allow_outside='no')
 
 
 def test_paths_by_their_text():

@@ -242,6 +242,18 @@ def test_keys_in_a_checkpoint_do_not_become_a_program(config, place):
     assert not (place / 'harmed').exists()
 
 
+@pytest.mark.parametrize('remote', [False, True])
+def test_going_on_runs_no_text_that_a_checkpoint_names_its_config(remote, config, place, server):
+    config.default_hooks.checkpoint = dict(type='ExactCheckpointHook', interval=1)
+    config.dump('run.py')
+    call('train.py', 'run.py', '--work-dir', 'work')
+    checkpoint = read_checkpoint('work/iter_2.pth')
+    checkpoint['meta'] |= dict(config="import os\nos.system('touch harmed')\n", iter=1)
+    torch.save(checkpoint, 'x.pth')
+    call('train.py', 'run.py', '--work-dir', 'on', '--resume', f'{server}/x.pth' if remote else 'x.pth')
+    assert (place / 'on/iter_2.pth').exists() and not (place / 'harmed').exists()
+
+
 def test_the_name_of_a_checkpoint_does_not_become_a_program(config, place):
     name = "x\nopen('harmed', 'w')#.pth"
     save_checkpoint(config, name)
