@@ -103,8 +103,16 @@ class DerPropHead(BaseModule):
 
         Args:
             features (tuple[Tensor, ...]): Of which ``in_index`` is (N, in_channels, h, w).
+
+        Raises:
+            ValueError: If it has another number of channels.
         """
-        return self.embed(self.dropout(self.conv(features[self.in_index])))
+        feature = features[self.in_index]
+        if feature.shape[1] != self.in_channels:
+            raise ValueError(
+                f'in_channels = {self.in_channels}, but the feature {self.in_index} has {feature.shape[1]}: give these.'
+            )
+        return self.embed(self.dropout(self.conv(feature)))
 
     def embed(self, feature: Tensor) -> Embedding:
         """The two projections of a feature (N, channels, h, w) that the 3x3 convolution has seen."""

@@ -58,6 +58,12 @@ def test_in_index():
     assert head(features()).grid == (8, 9)
 
 
+def test_a_feature_of_other_channels():
+    head = DerPropHead(num_classes=3, in_channels=1)
+    with pytest.raises(ValueError, match='in_channels = 1, but the feature -1 has 8'):
+        head((torch.zeros(1, 8, 4, 4),))
+
+
 def test_other_normalisation():
     head = build(norm_cfg=dict(type='GN', num_groups=2))
     assert isinstance(head.conv.norm, torch.nn.GroupNorm)
