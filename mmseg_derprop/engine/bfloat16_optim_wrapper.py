@@ -19,7 +19,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     MMEngine's AmpOptimWrapper scales the loss, as float16 needs, and refuses a machine without accelerator.
 
     On a CPU weights are laid out with channels last, and depthwise convolutions are computed in float32: there the
-    backward pass of those with a stride or a dilation is 3 to 10 times slower in bfloat16 (docs/benchmarks.md).
+    backward pass of those with a stride or a dilation is several times slower in bfloat16 (docs/benchmarks.md).
     """
 
     @contextmanager
