@@ -82,7 +82,9 @@ def read_base(path: str) -> Config:
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    unfit = [key for key in (*needed, 'val_cfg') if config.get(key) and not isinstance(config[key], dict)]
+    unfit = [
+        key for key in (*needed, 'val_cfg', 'default_hooks') if config.get(key) and not isinstance(config[key], dict)
+    ]
     if unfit:
         raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
     if not isinstance(config.get('custom_hooks') or [], list):
@@ -256,7 +258,9 @@ def method_hooks(config: Config) -> str:
 
 def checkpoint_settings(config: Config) -> str:
     """What changes in the base's checkpoint hook: it resumes exactly, and save_best names the teacher's score."""
-    base = config.get('default_hooks', {}).get('checkpoint') or {}
+    base = config.get('default_hooks', {}).get('checkpoint', {})
+    if not isinstance(base, dict):  # MMEngine joins no dict to the None of a hook that is switched off
+        return ', _delete_=True, by_epoch=False'
     settings = {} if base.get('by_epoch') is False else dict(by_epoch=False)
     best = base.get('save_best')
     if best and best != 'auto' and config.get('val_cfg'):

@@ -270,6 +270,12 @@ def test_leaks_are_told_as_training_tells_them(plain, warned, tmp_path, shapes):
     assert 'WARNING' not in warned(plain, shapes / 'JPEGImages')[1]
 
 
+def test_a_base_that_switched_checkpoints_off(plain, write):
+    plain['default_hooks'] = {**plain.get('default_hooks', {}), 'checkpoint': None}
+    hook = load_config(str(write(plain)[0])).default_hooks.checkpoint
+    assert hook == dict(type='ExactCheckpointHook', by_epoch=False)
+
+
 def test_no_leak_no_warning(plain, warned, shapes):
     del plain['train_dataloader']['dataset']['ann_file']  # --labeled takes its place
     plain['val_dataloader']['dataset'] = dict(type='RepeatDataset', times=2, dataset=plain['val_dataloader']['dataset'])
