@@ -82,9 +82,9 @@ def read_base(path: str) -> Config:
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    unfit = [
-        key for key in (*needed, 'val_cfg', 'default_hooks') if config.get(key) and not isinstance(config[key], dict)
-    ]
+    unfit = [key for key in (*needed, 'val_cfg') if config.get(key) and not isinstance(config[key], dict)]
+    if not isinstance(config.get('default_hooks', {}), dict):  # no dict can be joined to it, to None neither
+        unfit.append('default_hooks')
     if unfit:
         raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
     if not isinstance(config.get('custom_hooks') or [], list):

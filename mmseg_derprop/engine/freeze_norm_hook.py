@@ -22,11 +22,14 @@ class FreezeNormHook(Hook):
         exclude (Sequence[str]): Parts of the model that are left alone, because they start from nothing.
 
     Raises:
-        ValueError: Before training, if the model has no batch normalisation outside of these parts.
+        ValueError: If ``exclude`` is a text; before training, if the model has no batch normalisation outside of these
+            parts.
     """
 
     def __init__(self, exclude: Sequence[str] = ('propagation_head',)) -> None:
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        if isinstance(exclude, str):
+            raise ValueError(f'exclude = {exclude!r}, but it must be a list of names of parts.')
+        self.exclude = tuple(exclude)
 
     def before_train(self, runner: Runner) -> None:
         """Finds the layers."""

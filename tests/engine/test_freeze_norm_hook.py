@@ -45,6 +45,11 @@ def test_without_the_hook_they_move(make_runner):
     assert 'student.backbone.bn1.running_mean' in moved and 'student.backbone.bn1' in by_batch
 
 
+def test_a_text_is_no_list_of_parts():
+    with pytest.raises(ValueError, match="exclude = 'student'"):
+        FreezeNormHook(exclude='student')
+
+
 def test_nothing_to_freeze(make_runner):
     with pytest.raises(ValueError, match='finds no batch normalisation outside of student, teacher, propagation_head'):
         train(make_runner, [FreezeNormHook(exclude=('student', 'teacher', 'propagation_head'))])

@@ -276,6 +276,12 @@ def test_a_base_that_switched_checkpoints_off(plain, write):
     assert hook == dict(type='ExactCheckpointHook', by_epoch=False)
 
 
+def test_a_base_whose_hooks_are_none(plain, write, capsys):
+    assert 'default_hooks is None, but it must be a dict' in refused(
+        capsys, lambda: write({**plain, 'default_hooks': None})
+    )
+
+
 def test_no_leak_no_warning(plain, warned, shapes):
     del plain['train_dataloader']['dataset']['ann_file']  # --labeled takes its place
     plain['val_dataloader']['dataset'] = dict(type='RepeatDataset', times=2, dataset=plain['val_dataloader']['dataset'])
@@ -329,6 +335,7 @@ def change(config, name, value):
         ('default_scope', 3, 'default_scope is 3'),
         ('custom_hooks', 3, 'custom_hooks is 3'),
         ('val_cfg', True, 'val_cfg is True, but it must be a dict'),
+        ('default_hooks', 3, 'default_hooks is 3, but it must be a dict'),
         ('train_dataloader.dataset', 3, 'base.py is no config as'),
         ('model.type', 'SemiSegmentor', 'semi-supervised already'),
         ('model.decode_head', dict(type='Unheard'), 'Unheard'),
