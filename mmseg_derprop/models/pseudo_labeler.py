@@ -8,7 +8,16 @@ import torch
 from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
-from ..ops import class_maxima, class_sums, mix, move_class_thresholds, move_threshold, propagate_regions
+from ..ops import (
+    class_counts,
+    class_maxima,
+    class_sums,
+    mix,
+    move_class_bias,
+    move_class_thresholds,
+    move_threshold,
+    propagate_regions,
+)
 from ..options import check_flags, is_number
 
 
@@ -80,10 +89,16 @@ class PseudoLabeler(nn.Module):
     class-balanced self-training (arXiv 1810.07911); ``tau``, which regions and the log read, is then the mean over the
     classes.
 
+    A network that learns from its own labels predicts rare classes less and less. Alignment adds a bias to the logits
+    that labels are made of, so that each class keeps its share of them: that which it has among the labelled pixels
+    (the aim of DARS, arXiv 2107.11279). The bias moves after each batch by ``align`` times the logarithm of labelled
+    over predicted share, the former the mean over all batches, the latter a moving one.
+
     Args:
         tau (float): Initial threshold, within 0 .. 1.
         momentum (float): Of the threshold; 1 keeps it fixed.
         per_class (bool): Whether each class has a threshold of its own.
+        align (float): Rate of the alignment, within 0 .. 1; 0 aligns nothing.
 
     Raises:
         ValueError: If a value is out of range.
@@ -95,10 +110,21 @@ class PseudoLabeler(nn.Module):
     class_tau: Tensor
     class_tau_before: Tensor
     step_sums: Tensor
+    class_bias: Tensor
+    labeled_shares: Tensor
+    predicted_shares: Tensor
+    aligned_batches: Tensor
 
-    def __init__(self, num_classes: int, tau: float = 0.85, momentum: float = 0.999, per_class: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        tau: float = 0.85,
+        momentum: float = 0.999,
+        per_class: bool = False,
+        align: float = 0.0,
+    ) -> None:
         super().__init__()
-        for name, value in dict(tau=tau, momentum=momentum).items():
+        for name, value in dict(tau=tau, momentum=momentum, align=align).items():
             if not is_number(value, 0, 1):
                 raise ValueError(f'pseudo_labels.{name} = {value!r}, but it must lie within 0 .. 1.')
         self.num_classes = num_classes
@@ -113,6 +139,29 @@ class PseudoLabeler(nn.Module):
             self.register_buffer('class_tau', torch.full((num_classes,), float(tau)))
             self.register_buffer('class_tau_before', self.class_tau.clone())
             self.register_buffer('step_sums', torch.zeros(2, num_classes))
+        self.align = align
+        if align:
+            for name in ('class_bias', 'labeled_shares', 'predicted_shares'):
+                self.register_buffer(name, torch.zeros(num_classes))
+            self.register_buffer('aligned_batches', torch.zeros(()))
+
+    def aligned(self, logits: Tensor) -> Tensor:
+        """Logits (N, K, H, W) with the bias of each class."""
+        return logits + self.class_bias.to(logits.dtype)[:, None, None] if self.align else logits
+
+    @torch.no_grad()
+    def move_alignment(self, prediction: Prediction, truth: Tensor, known: Tensor) -> None:
+        """Moves the bias by what is predicted with it, and by labels (M, H, W) where they are ``known``."""
+        if not self.align:
+            return
+        predicted = class_counts(prediction.labels, ~prediction.ignored, self.num_classes)
+        counts = torch.stack([predicted, class_counts(truth, known, self.num_classes)])
+        all_reduce(counts)
+        predicted, labeled = counts / counts.sum(1, keepdim=True).clamp_min(1)
+        self.aligned_batches += 1
+        self.labeled_shares.lerp_(labeled, 1 / self.aligned_batches)
+        self.predicted_shares.lerp_(predicted, (1 / self.aligned_batches).clamp_min(0.05))
+        self.class_bias.copy_(move_class_bias(self.class_bias, self.predicted_shares, self.labeled_shares, self.align))
 
     @torch.no_grad()
     def move_threshold(self, prediction: Prediction, valid: Tensor) -> None:

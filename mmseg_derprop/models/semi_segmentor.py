@@ -67,7 +67,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             prediction), ``affinity``, ``aux`` (its auxiliary heads; by default as ``seg``). unsup: ``hard``
             (cross entropy with the pseudo-labels), ``kl``, ``soft``, ``fp`` (feature perturbation), ``prop``,
             ``affinity``, ``smooth``.
-        pseudo_labels (dict): ``tau``, ``momentum`` and ``per_class`` of :class:`PseudoLabeler`.
+        pseudo_labels (dict): ``tau``, ``momentum``, ``per_class`` and ``align`` of :class:`PseudoLabeler`.
         labels_from (str): Whose prediction of the weak view becomes pseudo-labels: the ``'student'``'s in training
             mode, or the ``'teacher'``'s in evaluation mode; then the student sees weak views only if a term or a
             region reads them.
@@ -180,7 +180,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             raise ValueError(f'perturb_ratio = {perturb_ratio!r}, but it must lie within 0 .. 1, 1 excluded.')
 
         pseudo_labels = {} if pseudo_labels is None else pseudo_labels
-        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class'))
+        check_keys('pseudo_labels', pseudo_labels, ('tau', 'momentum', 'per_class', 'align'))
 
         super().__init__(segmentor, num_classes, predict_on, data_preprocessor, init_cfg)
         only_aux = not any([*self.unsup_weight.values(), *(w for name, w in self.sup_weight.items() if name != 'aux')])
@@ -284,6 +284,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         from_teacher = self.labels_from == 'teacher'
         logits = self.logits_of(self.teacher, inputs['weak']) if from_teacher else weak.logits.detach()
         own = self.predict_weak(logits, weak, ignored)
+        truth = stack_maps(data_samples['sup'], 'gt_sem_seg')
+        self.pseudo_labeler.move_alignment(own, truth, truth != self.ignore_index)
         partner, partner_images = self.find_partner(inputs, data_samples, own)
         regions = self.find_regions(weak)
         targets = [self.pseudo_labeler(own, partner, box, regions, move=box is boxes[0]) for box in boxes]
@@ -355,11 +357,11 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return view, features, tuple(stages)
 
     def predict_weak(self, logits: Tensor, weak: View, ignored: Tensor) -> Prediction:
-        """p_w: logits of the weak views, and alpha of those that propagation gives."""
+        """p_w: logits of the weak views, and alpha of those that propagation gives, aligned."""
         # Not under no_grad: the view keeps its propagated logits, and a loss will want their gradient.
         if self.alpha > 0 and self.propagation_head is not None:
             logits = torch.lerp(logits, weak.propagated.detach().to(logits.dtype), self.alpha)
-        return Prediction.of(logits, ignored)
+        return Prediction.of(self.pseudo_labeler.aligned(logits), ignored)
 
     @torch.no_grad()
     def find_partner(
@@ -369,9 +371,11 @@ class SemiSegmentor(TeacherStudentSegmentor):
         predictor = self.teacher if self.cutmix_predictor == 'teacher' else self.student
         if self.cutmix_partner == 'second_view':
             ignored = stack_maps(data_samples['weak_mix'], 'ignore_map').bool()
-            return Prediction.of(self.logits_of(predictor, inputs['weak_mix']), ignored), [inputs['strong_mix']]
+            logits = self.pseudo_labeler.aligned(self.logits_of(predictor, inputs['weak_mix']))
+            return Prediction.of(logits, ignored), [inputs['strong_mix']]
         if self.cutmix_predictor != 'own':
-            own = Prediction.of(self.logits_of(predictor, inputs['weak']), own.ignored)
+            logits = self.pseudo_labeler.aligned(self.logits_of(predictor, inputs['weak']))
+            own = Prediction.of(logits, own.ignored)
         return own.roll(), [inputs[name].roll(-1, 0) for name in self.strong_branches]
 
     @torch.no_grad()

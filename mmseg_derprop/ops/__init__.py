@@ -9,6 +9,7 @@ from .affinity import (
     labels_on_grid,
     smoothness_loss,
 )
+from .alignment import class_counts, move_class_bias
 from .cutmix import box_masks, mix
 from .dropout import complementary_dropout2d
 from .regions import propagate_regions, region_masks
@@ -19,6 +20,7 @@ __all__ = [
     'NORMALIZATIONS',
     'affinity_consistency_loss',
     'box_masks',
+    'class_counts',
     'class_maxima',
     'class_sums',
     'complementary_dropout2d',
@@ -29,6 +31,7 @@ __all__ = [
     'label_affinity_loss',
     'labels_on_grid',
     'mix',
+    'move_class_bias',
     'move_class_thresholds',
     'move_threshold',
     'propagate',

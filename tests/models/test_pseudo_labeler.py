@@ -266,3 +266,77 @@ def test_without_regions():
     _, _, _, _, target = step(regions=False)
     assert target.regions is None
     assert torch.equal(target.labels, target.mixed.labels) and torch.equal(target.accepted, target.confident)
+
+
+# --- Alignment ---------------------------------------------------------------------------------------------------
+
+
+def test_without_alignment_logits_and_state_stay_as_they_are():
+    labeler, own = PseudoLabeler(K), prediction()
+    assert labeler.aligned(own.logits) is own.logits
+    labeler.move_alignment(own, own.labels, ~own.ignored)
+    assert not [name for name in labeler.state_dict() if 'share' in name or 'bias' in name]
+
+
+def test_alignment_by_hand():
+    """First batch: class 1 is predicted twice as often as it is labelled, class 0 half as often; the others never."""
+    own = flat([0.9] * 5, [0, 1, 1, 1, 1], ignored=(3, 4))
+    truth = torch.tensor([[[0, 0, 1, 255]]])
+    labeler = PseudoLabeler(K, align=0.5)
+    labeler.move_alignment(own, truth, truth != 255)
+    step = 0.5 * torch.tensor(2.0).log()
+    torch.testing.assert_close(labeler.class_bias, torch.stack([step, -step, step * 0, step * 0]))
+    logits = torch.zeros(2, K, 3, 3, dtype=torch.bfloat16)
+    found = labeler.aligned(logits)
+    assert found.dtype == torch.bfloat16 and torch.equal(found[1, :, 2, 2], labeler.class_bias.bfloat16())
+
+
+def test_labelled_shares_are_means_over_batches_and_predicted_ones_follow():
+    labeler = PseudoLabeler(2, align=0.1)
+    own = [flat([0.9, 0.9], labels) for labels in ([0, 0], [1, 1])]
+    own = [replace(p, logits=p.logits[:, :2]) for p in own]
+    for index in range(100):
+        truth = torch.full((1, 1, 2), int(index >= 75))
+        labeler.move_alignment(own[index >= 50], truth, truth < 2)
+    torch.testing.assert_close(labeler.labeled_shares, torch.tensor([0.75, 0.25]))
+    assert labeler.predicted_shares[1] > 0.9 and labeler.class_bias[0] > 0
+
+
+def test_alignment_of_processes_and_of_a_resumed_run(monkeypatch):
+    """Processes share counts, so all have the same bias; a checkpoint has all of it."""
+    own, truth = prediction(images=4), torch.randint(K, (4, 6, 8), generator=torch.Generator().manual_seed(1))
+    truth[0, :3] = 255
+    halves = [
+        (Prediction(*(value[part] for value in vars(own).values())), truth[part]) for part in (slice(2), slice(2, 4))
+    ]
+    whole, process = PseudoLabeler(K, align=0.3), PseudoLabeler(K, align=0.3)
+    whole.move_alignment(own, truth, truth != 255)
+
+    def all_reduce(counts):
+        other, labels = halves[1]
+        known = labels[labels != 255].flatten()
+        counts += torch.stack([
+            torch.bincount(other.labels[~other.ignored], minlength=K), torch.bincount(known, minlength=K)
+        ])
+
+    monkeypatch.setattr('mmseg_derprop.models.pseudo_labeler.all_reduce', all_reduce)
+    process.move_alignment(halves[0][0], halves[0][1], halves[0][1] != 255)
+    torch.testing.assert_close(process.class_bias, whole.class_bias)
+    monkeypatch.undo()
+    resumed = PseudoLabeler(K, align=0.3)
+    resumed.load_state_dict(whole.state_dict())
+    for labeler in (whole, resumed):
+        labeler.move_alignment(own, truth, truth != 255)
+    assert torch.equal(resumed.class_bias, whole.class_bias)
+
+
+def test_a_batch_without_known_labels_moves_nothing_to_nan():
+    labeler, own = PseudoLabeler(K, align=1.0), prediction(share_ignored=1.1)
+    truth = torch.full((2, 6, 8), 255)
+    labeler.move_alignment(own, truth, truth != 255)
+    assert labeler.class_bias.tolist() == [0] * K
+
+
+def test_alignment_out_of_range():
+    with pytest.raises(ValueError, match=r'pseudo_labels.align = 1.5'):
+        PseudoLabeler(K, align=1.5)

@@ -1,0 +1,40 @@
+"""How often each class is predicted, against how often it is labelled (DARS, arXiv 2107.11279)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOOR = 1e-4  # a share below it counts as it, so that a class that never occurs has a logarithm
+LIMIT = 2.0  # in logits
+
+
+def class_counts(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
+    """Valid pixels of each label.
+
+    Args:
+        labels (Tensor): (N, H, W) int64, within 0 .. num_classes - 1 where valid.
+        valid (Tensor): (N, H, W) bool.
+        num_classes (int): K.
+
+    Returns:
+        Tensor: (K,) float32. The sum over processes is that of all of them.
+    """
+    counts = torch.zeros(num_classes, device=labels.device)
+    return counts.scatter_add_(0, labels.where(valid, 0).flatten(), valid.flatten().float())
+
+
+def move_class_bias(bias: Tensor, predicted: Tensor, labeled: Tensor, rate: float) -> Tensor:
+    """Moves the bias of each class's logit against the difference of two distributions.
+
+    Args:
+        bias (Tensor): (K,).
+        predicted (Tensor): (K,) shares of the pixels that are predicted as each class.
+        labeled (Tensor): (K,) shares of the pixels that are labelled as each class.
+        rate (float): Share of the difference of their logarithms that is taken.
+
+    Returns:
+        Tensor: (K,) with mean 0, but within -2 .. 2: a class that is predicted too seldom rises.
+    """
+    bias = bias + rate * (labeled.clamp_min(FLOOR) / predicted.clamp_min(FLOOR)).log()
+    return (bias - bias.mean()).clamp(-LIMIT, LIMIT)
