@@ -315,9 +315,9 @@ def test_alignment_of_processes_and_of_a_resumed_run(monkeypatch):
     def all_reduce(counts):
         other, labels = halves[1]
         known = labels[labels != 255].flatten()
-        counts += torch.stack([
-            torch.bincount(other.labels[~other.ignored], minlength=K), torch.bincount(known, minlength=K)
-        ])
+        counts += torch.stack(
+            [torch.bincount(other.labels[~other.ignored], minlength=K), torch.bincount(known, minlength=K)]
+        )
 
     monkeypatch.setattr('mmseg_derprop.models.pseudo_labeler.all_reduce', all_reduce)
     process.move_alignment(halves[0][0], halves[0][1], halves[0][1] != 255)

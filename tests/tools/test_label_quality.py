@@ -1,0 +1,103 @@
+"""tools/analysis_tools/label_quality.py: figures against a direct count."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import DATASETS
+from tiny_checkpoints import call
+
+from mmseg_derprop.config import load_config
+from mmseg_derprop.inference import load_segmentor
+
+TOOL = 'analysis_tools/label_quality.py'
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+@pytest.fixture(scope='module')
+def figures(run, tmp_path_factory):
+    """Runs the tool on the run's checkpoint and reads its JSON."""
+    checkpoint, config = run
+
+    def judge(*args):
+        path = tmp_path_factory.mktemp('figures') / 'out.json'
+        call(TOOL, config, checkpoint, '--json', path, *args)
+        return json.loads(path.read_text())
+
+    return judge
+
+
+def counted(run, source, alpha):
+    """(truth, label, confident) of all pixels: the student's labels in evaluation mode, lerped by hand."""
+    checkpoint, path = run
+    config = load_config(str(path))
+    model, _ = load_segmentor(config, str(checkpoint))
+    settings = config.val_dataloader.dataset
+    if source == 'unlabeled':
+        settings.update(ann_file=config.train_dataloader.dataset.unlabeled.ann_file)
+    dataset, pixels = DATASETS.build(settings), []
+    for sample in dataset:
+        truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
+        data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
+        with torch.no_grad():
+            view = model.see(data['inputs'])[0]
+            logits = (1 - alpha) * view.logits + alpha * view.propagated
+        confidence, labels = logits.softmax(1).max(1)
+        confident = confidence >= model.pseudo_labeler.tau
+        pixels.append(np.stack([truth, labels[0].numpy(), confident[0].numpy()]).reshape(3, -1))
+    return np.concatenate(pixels, axis=1)
+
+
+@pytest.mark.parametrize('source', ['unlabeled', 'val'])
+def test_figures_are_those_of_a_direct_count(figures, run, source):
+    found = figures('--data', source, '--alpha', 0.4, 0)
+    truth, labels, confident = counted(run, source, 0.4)
+    known, names = truth != 255, [row['class'] for row in found['classes']]
+    truth, labels, confident = truth[known], labels[known], confident[known].astype(bool)
+    first = found['alphas'][0]
+    assert [row['alpha'] for row in found['alphas']] == [0.4, 0]
+    assert first['right'] == pytest.approx(100 * (truth == labels).mean(), abs=0.02)
+    assert first['confident'] == pytest.approx(100 * confident.mean(), abs=0.02)
+    if confident.any():
+        right = 100 * (truth == labels)[confident].mean()
+        assert first['right_of_confident'] == pytest.approx(right, abs=0.05)
+    ious = []
+    for index, name in enumerate(names):
+        true, called = truth == index, labels == index
+        row, both = found['classes'][index], (true & called).sum()
+        assert row['class'] == name
+        shares = dict(true_share=true.mean(), predicted_share=called.mean())
+        shares['found'] = both / true.sum() if true.any() else None
+        shares['right'] = both / called.sum() if called.any() else None
+        union = (true | called).sum()
+        shares['IoU'] = both / union if union else None
+        for key, value in shares.items():
+            assert row[key] is None if value is None else row[key] == pytest.approx(100 * value, abs=0.1), (name, key)
+        ious.append(shares['IoU'])
+    assert first['mIoU'] == pytest.approx(100 * np.mean([v for v in ious if v is not None]), abs=0.05)
+    assert found['alphas'][0] != found['alphas'][1] | {'alpha': 0.4}
+
+
+def test_a_step_judges_fewer_images(figures):
+    assert figures('--alpha', 0, '--step', 5)['alphas'] != figures('--alpha', 0)['alphas']
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--cfg-options', 'train_dataloader.dataset.unlabeled.data_prefix.seg_map_path='], 'no labels to judge by'),
+        (['--cfg-options', 'model.type=EncoderDecoder'], 'only a SemiSegmentor'),
+    ],
+)
+def test_what_cannot_be_judged(run, options, message):
+    checkpoint, config = run
+    with pytest.raises(SystemExit, match=message):
+        call(TOOL, config, checkpoint, *options)
+
+
+@pytest.mark.parametrize('bad', [['--alpha', 1.2], ['--step', 0]])
+def test_arguments_out_of_range(run, bad, capsys):
+    with pytest.raises(SystemExit):
+        call(TOOL, run[1], run[0], *bad)
+    assert 'must' in (said := capsys.readouterr().err) or 'lie within' in said

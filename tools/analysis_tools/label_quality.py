@@ -1,0 +1,183 @@
+"""How good the pseudo-labels of a checkpoint are, where the unlabelled images have labels after all.
+
+    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT [--alpha 0 0.5 1] [--step 4] [--json FILE]
+    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val
+
+For each alpha, the share of the propagated prediction in the labels: pixels that are right, mIoU, pixels that are
+confident, and how many of those are right. Then, for the first alpha, what becomes of each class: its share of the
+true and of the predicted pixels, how much of it is found, how much of what is called so is right, and its IoU. Labels
+are made as in training (labels_from, alignment, thresholds), but of whole images through the pipeline of the
+validation, and judged at the size in which the network sees them. The unlabelled images' ``data_prefix`` must have a
+``seg_map_path``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, DictAction
+from mmengine.dataset import BaseDataset
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.config import load_config
+from mmseg_derprop.inference import load_segmentor
+from mmseg_derprop.models import SemiSegmentor
+from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+
+
+class Labels(NamedTuple):
+    """Pseudo-labels of an image for one alpha: class ids and whether each is confident, (H, W) both."""
+
+    classes: np.ndarray
+    confident: np.ndarray
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Judge the pseudo-labels of a checkpoint')
+    parser.add_argument('config', help='path of the config that the checkpoint was trained by')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--data', choices=('unlabeled', 'val'), default='unlabeled', help='default: %(default)s')
+    parser.add_argument('--alpha', type=float, nargs='+', default=[0.0, 0.25, 0.5, 0.75, 1.0])
+    parser.add_argument('--step', type=int, default=1, help='every how manieth image is judged (default: %(default)s)')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--json', metavar='FILE', help='write the figures there too')
+    add_trust_option(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+    args = parser.parse_args()
+    if not all(0 <= alpha <= 1 for alpha in args.alpha):
+        parser.error(f'--alpha is {args.alpha}, but shares lie within 0 and 1')
+    if args.step < 1:
+        parser.error(f'--step is {args.step}, but must be at least 1')
+    return args
+
+
+def labeled_images(config: Config, kind: str) -> BaseDataset:
+    """The images with their labels, through the pipeline of the validation."""
+    settings = copy.deepcopy(config.val_dataloader.dataset)
+    if kind == 'unlabeled':
+        sources = config.train_dataloader.dataset.get('unlabeled')
+        if not isinstance(sources, dict):
+            raise ValueError('the config has no unlabelled images, or several sources of them: try --data val')
+        if not (sources.get('data_prefix') or {}).get('seg_map_path'):
+            raise ValueError(
+                'the unlabelled images have no labels to judge by: name them in '
+                'train_dataloader.dataset.unlabeled.data_prefix.seg_map_path, or try --data val'
+            )
+        settings.pop('indices', None)
+        settings.update({key: value for key, value in sources.items() if key not in ('type', 'pipeline')})
+    return DATASETS.build(settings)
+
+
+@torch.no_grad()
+def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float]) -> Iterator[Labels]:
+    """Labels of an image for each alpha."""
+    data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
+    height, width = sample['inputs'].shape[-2:]
+    inputs = data['inputs'][..., :height, :width]  # without padding: training crops
+    view = model.see(inputs)[0]
+    logits = model.logits_of(model.teacher, inputs) if model.labels_from == 'teacher' else view.logits
+    ignored = torch.zeros(1, height, width, dtype=torch.bool, device=inputs.device)
+    for model.alpha in alphas:
+        own = model.predict_weak(logits, view, ignored)
+        yield Labels(own.labels[0].cpu().numpy(), model.pseudo_labeler.is_confident(own)[0].cpu().numpy())
+
+
+def confusion(truth: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Pixels by true and predicted class, (K, K)."""
+    return np.bincount(truth * num_classes + labels, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Shares; NaN of nothing."""
+    return np.divide(100.0 * part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
+
+
+def judge(model: SemiSegmentor, dataset: BaseDataset, args: argparse.Namespace) -> dict:
+    """All figures, in percent."""
+    names = list(dataset.metainfo['classes'])
+    every = np.zeros((len(args.alpha), len(names), len(names)), dtype=np.int64)
+    sure = np.zeros_like(every)
+    for index in track(range(0, len(dataset), args.step), 'judging'):
+        sample = dataset[index]
+        truth = sample['data_samples'].gt_sem_seg.data[None].float()
+        truth = F.interpolate(truth, sample['inputs'].shape[-2:], mode='nearest-exact')[0, 0].long().numpy()
+        known = truth < len(names)
+        for place, found in enumerate(pseudo_labels(model, sample, args.alpha)):
+            every[place] += confusion(truth[known], found.classes[known], len(names))
+            sure[place] += confusion(truth[known & found.confident], found.classes[known & found.confident], len(names))
+    right, true, called = (np.diagonal(every, axis1=1, axis2=2), every.sum(2), every.sum(1))
+    iou = percent(right, true + called - right)
+    rows = zip(
+        args.alpha,
+        percent(right.sum(1), true.sum(1)),
+        [np.nanmean(values) if not np.isnan(values).all() else np.nan for values in iou],
+        percent(sure.sum((1, 2)), true.sum(1)),
+        percent(np.trace(sure, axis1=1, axis2=2), sure.sum((1, 2))),
+    )
+    classes = zip(
+        names,
+        percent(true[0], np.full(len(names), true[0].sum())),
+        percent(called[0], np.full(len(names), called[0].sum())),
+        percent(right[0], true[0]),
+        percent(right[0], called[0]),
+        iou[0],
+    )
+    keys = dict(
+        alphas=('alpha', 'right', 'mIoU', 'confident', 'right_of_confident'),
+        classes=('class', 'true_share', 'predicted_share', 'found', 'right', 'IoU'),
+    )
+    parts = dict(alphas=rows, classes=classes)
+    return {name: [dict(zip(keys[name], row)) for row in part] for name, part in parts.items()}
+
+
+def plain(value: str | float) -> str | float | None:
+    """A value as JSON can hold it, None for NaN."""
+    return value if isinstance(value, str) else None if np.isnan(value) else float(value)
+
+
+def show(title: str, rows: list[dict]) -> None:
+    """Prints rows as a table."""
+    table = Table(title=title, title_justify='left')
+    for key in rows[0]:
+        table.add_column(key.replace('_', ' '), justify='right')
+    for row in rows:
+        table.add_row(*(value if isinstance(value, str) else f'{value:.2f}' for value in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        config = load_config(args.config, args.cfg_options)
+        if config.model.type != 'SemiSegmentor':
+            raise ValueError(f'the model is a {config.model.type}: only a SemiSegmentor makes pseudo-labels')
+        with checkpoints_as_data(args.trust_checkpoint):
+            model, _ = load_segmentor(config, args.checkpoint, args.device)
+        if model.propagation_head is None:
+            args.alpha = [0.0]
+        init_default_scope(config.get('default_scope', 'mmseg'))
+        found = judge(model, labeled_images(config, args.data), args)
+    except (OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    show('Labels, in percent', found['alphas'])
+    show(f'Classes, alpha = {args.alpha[0]:g}', found['classes'])
+    if args.json:
+        with open(args.json, 'w') as file:
+            rows = {name: [{key: plain(v) for key, v in row.items()} for row in part] for name, part in found.items()}
+            json.dump(rows, file, indent=1)
+
+
+if __name__ == '__main__':
+    main()
