@@ -323,8 +323,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
     @property
     def sees_weak(self) -> bool:
         """Whether the student sees weak views: it labels them, or something reads what it sees there."""
+        head = self.propagation_head
         read = any(self.unsup_weight.get(term) for term in {'fp', *PROPAGATION_TERMS})
-        return self.labels_from == 'student' or read or self.propagation_head is not None
+        return self.labels_from == 'student' or read or (head is not None and bool(head.num_regions or self.alpha > 0))
 
     def see(
         self, images: Tensor, perturb: bool = False, embed: bool = True, complementary: bool = False

@@ -181,6 +181,21 @@ def test_two_strong_views_of_one_picture_weigh_as_one(labels_from):
 
 
 @pytest.mark.parametrize(
+    'regions,alpha,seen', [(0, 0.0, False), (0, 0.3, True), (4, 0.0, True)], ids=['nothing', 'alpha', 'regions']
+)
+def test_the_student_sees_weak_views_only_where_something_reads_them(regions, alpha, seen):
+    """A teacher labels, and the propagation's terms are of labelled images."""
+    unsup = dict(kl=None, soft=None, fp=None, prop=None, affinity=None, smooth=None, hard=0.5)
+    model = builders.build(labels_from='teacher', unsup=unsup, head=dict(num_regions=regions))
+    model.alpha = alpha
+    forwards = []
+    decode_heads(model.student)[-1].register_forward_hook(lambda _, __, out: forwards.append(len(out)))
+    losses = model.loss(*builders.batch(3, 2))
+    assert forwards == [5 if seen else 3, 2]
+    assert {'sup.loss_prop', 'sup.loss_affinity'} < losses.keys()
+
+
+@pytest.mark.parametrize(
     'changes,words',
     [
         (dict(num_strong=3), ('num_strong = 3', '1 or 2')),
