@@ -56,7 +56,7 @@ def test_figures_are_those_of_a_direct_count(figures, run, source):
     known, names = truth != 255, [row['class'] for row in found['classes']]
     truth, labels, confident = truth[known], labels[known], confident[known].astype(bool)
     first = found['alphas'][0]
-    assert [row['alpha'] for row in found['alphas']] == [0.4, 0]
+    assert [row['alpha'] for row in found['alphas']] == [0.4, 0, 'grid']
     assert first['right'] == pytest.approx(100 * (truth == labels).mean(), abs=0.02)
     assert first['confident'] == pytest.approx(100 * confident.mean(), abs=0.02)
     if confident.any():
@@ -77,6 +77,14 @@ def test_figures_are_those_of_a_direct_count(figures, run, source):
         ious.append(shares['IoU'])
     assert first['mIoU'] == pytest.approx(100 * np.mean([v for v in ious if v is not None]), abs=0.05)
     assert found['alphas'][0] != found['alphas'][1] | {'alpha': 0.4}
+
+
+def test_detail_is_what_the_grid_cannot_hold(figures):
+    """Nothing changes without propagation; with it, the prediction stays closer to the decoder's."""
+    plain, detailed = (figures('--alpha', 0, 1, *extra)['alphas'] for extra in ([], ['--detail']))
+    assert plain[0] == detailed[0] and plain[2] == detailed[2]
+    assert plain[1] != detailed[1]
+    assert plain[2] != plain[0] | {'alpha': 'grid'}
 
 
 def test_a_step_judges_fewer_images(figures):

@@ -1,10 +1,11 @@
 """How good the pseudo-labels of a checkpoint are, where the unlabelled images have labels after all.
 
-    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT [--alpha 0 0.5 1] [--step 4] [--json FILE]
+    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT [--alpha 0 0.5 1] [--detail] [--step 4] [--json FILE]
     python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val
 
 For each alpha, the share of the propagated prediction in the labels: pixels that are right, mIoU, pixels that are
-confident, and how many of those are right. Then, for the first alpha, what becomes of each class: its share of the
+confident, and how many of those are right; and the same of the decoder's prediction after resizing to the grid of the
+propagation and back, which is what alpha = 1 gives where nothing is propagated. Then, for the first alpha, what becomes of each class: its share of the
 true and of the predicted pixels, how much of it is found, how much of what is called so is right, and its IoU. Labels
 are made as in training (labels_from, alignment, thresholds), but of whole images through the pipeline of the
 validation, and judged at the size in which the network sees them. The unlabelled images' ``data_prefix`` must have a
@@ -34,6 +35,7 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.config import load_config
 from mmseg_derprop.inference import load_segmentor
 from mmseg_derprop.models import SemiSegmentor
+from mmseg_derprop.models.pseudo_labeler import Prediction
 from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
 
 
@@ -50,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='path of the checkpoint')
     parser.add_argument('--data', choices=('unlabeled', 'val'), default='unlabeled', help='default: %(default)s')
     parser.add_argument('--alpha', type=float, nargs='+', default=[0.0, 0.25, 0.5, 0.75, 1.0])
+    parser.add_argument('--detail', action='store_true', help='propagation changes only what its grid can hold')
     parser.add_argument('--step', type=int, default=1, help='every how manieth image is judged (default: %(default)s)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
@@ -80,18 +83,31 @@ def labeled_images(config: Config, kind: str) -> BaseDataset:
     return DATASETS.build(settings)
 
 
+def on_grid(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """Logits resized to the grid of the propagation and back."""
+    for size in (grid, logits.shape[-2:]):
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=True)
+    return logits
+
+
 @torch.no_grad()
-def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float]) -> Iterator[Labels]:
-    """Labels of an image for each alpha."""
+def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float], detail: bool) -> Iterator[Labels]:
+    """Labels of an image for each alpha; at last, where there is a grid, those of the decoder on it."""
     data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
     height, width = sample['inputs'].shape[-2:]
     inputs = data['inputs'][..., :height, :width]  # without padding: training crops
     view = model.see(inputs)[0]
     logits = model.logits_of(model.teacher, inputs) if model.labels_from == 'teacher' else view.logits
     ignored = torch.zeros(1, height, width, dtype=torch.bool, device=inputs.device)
-    for model.alpha in alphas:
-        own = model.predict_weak(logits, view, ignored)
+    mixtures = [logits] * len(alphas)
+    if model.propagation_head is not None:
+        coarse = on_grid(logits, view.embedding.grid)
+        lost = logits - coarse if detail else 0.0
+        mixtures = [torch.lerp(logits, view.propagated + lost, alpha) for alpha in alphas] + [coarse]
+    for mixture in mixtures:
+        own = Prediction.of(model.pseudo_labeler.aligned(mixture), ignored)
         yield Labels(own.labels[0].cpu().numpy(), model.pseudo_labeler.is_confident(own)[0].cpu().numpy())
+
 
 
 def confusion(truth: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -107,20 +123,21 @@ def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
 def judge(model: SemiSegmentor, dataset: BaseDataset, args: argparse.Namespace) -> dict:
     """All figures, in percent."""
     names = list(dataset.metainfo['classes'])
-    every = np.zeros((len(args.alpha), len(names), len(names)), dtype=np.int64)
+    kinds = [*args.alpha, *(['grid'] if model.propagation_head is not None else [])]
+    every = np.zeros((len(kinds), len(names), len(names)), dtype=np.int64)
     sure = np.zeros_like(every)
     for index in track(range(0, len(dataset), args.step), 'judging'):
         sample = dataset[index]
         truth = sample['data_samples'].gt_sem_seg.data[None].float()
         truth = F.interpolate(truth, sample['inputs'].shape[-2:], mode='nearest-exact')[0, 0].long().numpy()
         known = truth < len(names)
-        for place, found in enumerate(pseudo_labels(model, sample, args.alpha)):
+        for place, found in enumerate(pseudo_labels(model, sample, args.alpha, args.detail)):
             every[place] += confusion(truth[known], found.classes[known], len(names))
             sure[place] += confusion(truth[known & found.confident], found.classes[known & found.confident], len(names))
     right, true, called = (np.diagonal(every, axis1=1, axis2=2), every.sum(2), every.sum(1))
     iou = percent(right, true + called - right)
     rows = zip(
-        args.alpha,
+        kinds,
         percent(right.sum(1), true.sum(1)),
         [np.nanmean(values) if not np.isnan(values).all() else np.nan for values in iou],
         percent(sure.sum((1, 2)), true.sum(1)),
