@@ -5,11 +5,11 @@
 
 For each alpha, the share of the propagated prediction in the labels: pixels that are right, mIoU, pixels that are
 confident, and how many of those are right; and the same of the decoder's prediction after resizing to the grid of the
-propagation and back, which is what alpha = 1 gives where nothing is propagated. Then, for the first alpha, what becomes of each class: its share of the
-true and of the predicted pixels, how much of it is found, how much of what is called so is right, and its IoU. Labels
-are made as in training (labels_from, alignment, thresholds), but of whole images through the pipeline of the
-validation, and judged at the size in which the network sees them. The unlabelled images' ``data_prefix`` must have a
-``seg_map_path``.
+propagation and back, which is what alpha = 1 would give if nothing were propagated. Then, for the first alpha, what
+becomes of each class: its share of the true and of the predicted pixels, how much of it is found, how much of what is
+called so is right, and its IoU. Labels are made as in training (labels_from, alignment, thresholds), but of whole
+images through the pipeline of the validation, and judged at the size in which the network sees them. The unlabelled
+images' ``data_prefix`` must have a ``seg_map_path``.
 """
 
 from __future__ import annotations
@@ -107,7 +107,6 @@ def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float], detai
     for mixture in mixtures:
         own = Prediction.of(model.pseudo_labeler.aligned(mixture), ignored)
         yield Labels(own.labels[0].cpu().numpy(), model.pseudo_labeler.is_confident(own)[0].cpu().numpy())
-
 
 
 def confusion(truth: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
