@@ -81,7 +81,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             "more, or cutmix_partner='second_view' with cutmix_predictor='teacher'."
         )
     alone = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) == 1]
-    if 'num_unlabeled' in alone or (alone and not model.sees_weak):
+    if 'num_unlabeled' in alone or (alone and not (model.sees_weak and model.joint_forward)):
         _check_single_image(model, inputs['weak'], alone[-1])
 
 

@@ -75,6 +75,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             means over the views.
         complementary_dropout (bool): Whether the two strong views are decoded from complementary halves of each
             feature's channels (UniMatch V2).
+        joint_forward (bool): Whether labelled images and the student's weak views share a forward, and so the statistics
+            of its batch normalisation; else each have their own.
         strong_statistics (bool): Whether strong views move the running statistics of batch normalisation. They are
             normalised by their own in any case; but evaluation sees images without strong augmentation.
         cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``
@@ -118,6 +120,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         labels_from: str = 'student',
         num_strong: int = 1,
         complementary_dropout: bool = False,
+        joint_forward: bool = True,
         strong_statistics: bool = True,
         cutmix_partner: str = 'batch',
         cutmix_predictor: str = 'own',
@@ -146,6 +149,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         check_choice('smoothness', smoothness, ('absolute', 'softmax'))
         check_flags(
             complementary_dropout=complementary_dropout,
+            joint_forward=joint_forward,
             strong_statistics=strong_statistics,
             cutmix_target=cutmix_target,
             label_affinity_grad=label_affinity_grad,
@@ -195,6 +199,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.labels_from = labels_from
         self.num_strong = num_strong
         self.complementary_dropout = complementary_dropout
+        self.joint_forward = joint_forward
         self.strong_statistics = strong_statistics
         self.cutmix_partner = cutmix_partner
         self.cutmix_predictor = cutmix_predictor
@@ -275,10 +280,15 @@ class SemiSegmentor(TeacherStudentSegmentor):
         size = (ignored.shape[1], ignored.shape[2])
         boxes = [box_masks(stack_boxes(data_samples[name], ignored.device), size) for name in self.strong_branches]
 
-        # Predict. Labelled images and weak views share a forward, and so the statistics of its normalisation.
-        images = torch.cat([inputs['sup'], inputs['weak']]) if self.sees_weak else inputs['sup']
-        views, features, stages = self.see(images, perturb=bool(self.unsup_weight.get('fp')))
-        labeled, weak = views[:num_labeled], views[num_labeled:]
+        # Predict.
+        perturb = bool(self.unsup_weight.get('fp'))
+        if self.sees_weak and not self.joint_forward:
+            labeled, features, stages = self.see(inputs['sup'])
+            weak, *_ = self.see(inputs['weak'], perturb)
+        else:
+            images = torch.cat([inputs['sup'], inputs['weak']]) if self.sees_weak else inputs['sup']
+            views, features, stages = self.see(images, perturb)
+            labeled, weak = views[:num_labeled], views[num_labeled:]
 
         # Mix and label.
         from_teacher = self.labels_from == 'teacher'

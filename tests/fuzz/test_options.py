@@ -49,6 +49,7 @@ MODEL = dict(
     labels_from=choice('student', 'teacher'),
     num_strong=choice(1, 2),
     complementary_dropout=FLAGS,
+    joint_forward=FLAGS,
     strong_statistics=FLAGS,
     cutmix_partner=choice('batch', 'second_view'),
     cutmix_predictor=choice('own', 'teacher', 'student'),

@@ -321,6 +321,28 @@ def test_images_of_each_forward(preset, changes, teacher_forwards, counts):
         assert torch.equal(seen['teacher'][0], inputs['weak_mix' if preset == 'derprop_published' else 'weak'])
 
 
+def test_forwards_of_their_own():
+    """Labelled images and weak views apart: only weak ones are perturbed, and nothing but normalisation changes."""
+    losses, decoded = [], []
+    inputs, samples = builders.batch(2, 3)
+    for joint in (True, False):
+        model = build(joint_forward=joint, unsup=dict(fp=0.1), perturb_ratio=0.0)
+        model.propagation_head.dropout.p = 0.0
+        for part in model.modules():
+            if isinstance(part, torch.nn.BatchNorm2d):
+                part.eval()  # statistics are given, not the batch's
+        images, decodes = [], []
+        model.student.backbone.register_forward_pre_hook(lambda _, args: images.append(args[0]))
+        model.student.decode_head.register_forward_hook(lambda _, __, out: decodes.append(len(out)))
+        torch.manual_seed(1)
+        losses.append(model.loss(inputs, samples))
+        decoded.append(decodes)
+    first, second, _ = images
+    assert torch.equal(first, inputs['sup']) and torch.equal(second, inputs['weak'])
+    assert decoded == [[10, 3], [2, 6, 3]]
+    close(losses[1], losses[0])
+
+
 # --- Gradients ---------------------------------------------------------------------------------------------------
 
 GRADIENTS = {
