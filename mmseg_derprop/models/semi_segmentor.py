@@ -75,8 +75,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
             means over the views.
         complementary_dropout (bool): Whether the two strong views are decoded from complementary halves of each
             feature's channels (UniMatch V2).
-        joint_forward (bool): Whether labelled images and the student's weak views share a forward, and so the statistics
-            of its batch normalisation; else each have their own.
+        joint_forward (bool): Whether labelled images and the student's weak views share a forward, and so the
+            statistics of its batch normalisation; else each have their own.
         strong_statistics (bool): Whether strong views move the running statistics of batch normalisation. They are
             normalised by their own in any case; but evaluation sees images without strong augmentation.
         cutmix_partner (str): ``'batch'``: boxes come from the next image of the process's batch. ``'second_view'``

@@ -332,8 +332,8 @@ def test_forwards_of_their_own():
             if isinstance(part, torch.nn.BatchNorm2d):
                 part.eval()  # statistics are given, not the batch's
         images, decodes = [], []
-        model.student.backbone.register_forward_pre_hook(lambda _, args: images.append(args[0]))
-        model.student.decode_head.register_forward_hook(lambda _, __, out: decodes.append(len(out)))
+        model.student.backbone.register_forward_pre_hook(lambda _, args, to=images: to.append(args[0]))
+        model.student.decode_head.register_forward_hook(lambda _, __, out, to=decodes: to.append(len(out)))
         torch.manual_seed(1)
         losses.append(model.loss(inputs, samples))
         decoded.append(decodes)
