@@ -67,7 +67,7 @@ def cascade():
     return dict(config, type='CascadeEncoderDecoder', num_stages=2, decode_head=[fcn(2, 32), second])
 
 
-def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
+def method(preset='derprop_paper', head=None, unsup=None, sup=None, **changes):
     """The method of a shipped preset, with a narrow head; a weight of None drops the term."""
     config = load_config(str(METHODS / f'{preset}.py')).method.to_dict()
     if 'propagation_head' in config:
@@ -78,7 +78,7 @@ def method(preset='derprop', head=None, unsup=None, sup=None, **changes):
     return config | changes
 
 
-def build(preset='derprop', network=None, seed=0, **changes):
+def build(preset='derprop_paper', network=None, seed=0, **changes):
     """A SemiSegmentor in training mode, initialised by a seed.
 
     Its classifiers are larger than usual, so that confidences differ.

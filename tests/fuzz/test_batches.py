@@ -46,7 +46,7 @@ class Images:
 
 @cases(250)
 @given(
-    st.sampled_from(['derprop', 'derprop_published', 'fixmatch', 'unimatch_v2']),
+    st.sampled_from(['derprop', 'derprop_paper', 'derprop_published', 'fixmatch', 'unimatch_v2']),
     mostly(st.integers(3, 5), st.just(2)),
     st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), min_size=1, max_size=4),
     mostly(st.lists(st.sampled_from([0, 1, 2, 255]), min_size=1), st.lists(st.integers(0, 255), min_size=1)),

@@ -92,7 +92,7 @@ def test_semi_segmentor(preset, changes, num_classes):
 @given(ANYTHING)
 def test_segmentor(segmentor):
     with ends_well('segmentor'):
-        MODELS.build(dict(builders.method('derprop'), segmentor=segmentor))
+        MODELS.build(dict(builders.method('derprop_paper'), segmentor=segmentor))
 
 
 @cases(150)

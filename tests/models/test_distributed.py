@@ -50,7 +50,7 @@ def test_without_the_option_each_process_has_its_own_mean(processes):
         assert abs(mean / wanted[key] - 1) > 1e-4, key
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_no_collective_is_skipped(preset, processes):
     """Whatever a process lacks, it takes part in every sum: else the other waits, or sums something else."""
     first, second = (process['odd', preset] for process in processes)

@@ -4,7 +4,7 @@ import builders
 import pytest
 import torch
 
-PRESETS = ('derprop', 'derprop_published', 'fixmatch', 'unimatch_v2')
+PRESETS = ('derprop', 'derprop_paper', 'derprop_published', 'fixmatch', 'unimatch_v2')
 
 
 def finite_step(model, inputs, samples):

@@ -19,7 +19,7 @@ MODULE = 'mmseg_derprop.models.terms'
 PSEUDO_LABELS = dict(tau=0.5, momentum=0.9)
 
 
-def build(preset='derprop', alpha=0.3, **changes):
+def build(preset='derprop_paper', alpha=0.3, **changes):
     model = builders.build(preset, **dict(dict(pseudo_labels=PSEUDO_LABELS), **changes))
     model.alpha = alpha
     return model
@@ -215,7 +215,7 @@ ALONE = [
 
 
 @pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
-@pytest.mark.parametrize('preset,changes', [('derprop', {}), *(('derprop_published', c) for c in ALONE)], ids=str)
+@pytest.mark.parametrize('preset,changes', [('derprop_paper', {}), *(('derprop_published', c) for c in ALONE)], ids=str)
 def test_every_option_alone(preset, changes, counts):
     model = build(preset, **changes)
     inputs, samples = builders.batch(*counts)
@@ -300,7 +300,7 @@ def test_strong_views_can_leave_the_running_statistics(momentum):
 @pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
 @pytest.mark.parametrize(
     'preset,changes,teacher_forwards',
-    [('derprop', {}, 0), ('derprop', dict(cutmix_predictor='teacher'), 1), ('derprop_published', {}, 1)],
+    [('derprop_paper', {}, 0), ('derprop_paper', dict(cutmix_predictor='teacher'), 1), ('derprop_published', {}, 1)],
     ids=str,
 )
 def test_images_of_each_forward(preset, changes, teacher_forwards, counts):
@@ -312,7 +312,7 @@ def test_images_of_each_forward(preset, changes, teacher_forwards, counts):
     inputs, samples = builders.batch(*counts)
     model.loss(inputs, samples)
     following = [*range(1, counts[1]), 0]
-    partner = inputs['strong'][following] if preset == 'derprop' else inputs['strong_mix']
+    partner = inputs['strong'][following] if preset == 'derprop_paper' else inputs['strong_mix']
     first, second = seen['student']
     assert torch.equal(first, torch.cat([inputs['sup'], inputs['weak']]))
     assert torch.equal(second, reference.mix(inputs['strong'], partner, boxes(samples['strong'], SIZE)))
@@ -360,7 +360,7 @@ GRADIENTS = {
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.3])
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_gradient_of_each_term_goes_where_the_method_says(preset, alpha):
     model = build(preset, alpha, unsup=dict(hard=1.0))
     losses, tap = tapped(model, *builders.batch(2, 3))
@@ -382,7 +382,7 @@ def test_gradient_of_each_term_goes_where_the_method_says(preset, alpha):
         assert reached == expected[name], name
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_whole_gradient(preset):
     model = build(preset)
     losses = model.loss(*builders.batch())
@@ -492,11 +492,11 @@ def test_without_a_head():
 
 
 def test_second_views_are_read_by_their_option_only():
-    for preset in ('derprop', 'derprop_published'):
+    for preset in ('derprop_paper', 'derprop_published'):
         inputs, samples = builders.batch()
         for branch in ('weak_mix', 'strong_mix'):
             del inputs[branch], samples[branch]
-        if preset == 'derprop':
+        if preset == 'derprop_paper':
             build(preset).loss(inputs, samples)
         else:
             with pytest.raises(KeyError):
@@ -564,7 +564,7 @@ def finite_step(model, inputs, samples):
     return losses
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 @pytest.mark.parametrize('counts', [(1, 3), (3, 2)], ids=str)
 def test_numbers_of_images(preset, counts):
     _, tap = tapped(build(preset), *builders.batch(*counts))
@@ -572,18 +572,18 @@ def test_numbers_of_images(preset, counts):
     finite_step(build(preset), *builders.batch(*counts, size=(33, 57)))
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_one_image_of_each(preset):
     """Where normalisation allows it; the batch partner of a single image is the image."""
     network = builders.segmentor(norm_cfg=dict(type='GN', num_groups=2))
     finite_step(build(preset, network=network), *builders.batch(1, 1))
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_two_classes(preset):
     model = build(preset, network=builders.segmentor(num_classes=2))
     losses = finite_step(model, *builders.batch(num_classes=2))
-    if preset == 'derprop':
+    if preset == 'derprop_paper':
         assert losses['unsup.loss_smooth'] == 0  # there is no second derivative
 
 
@@ -591,7 +591,7 @@ def test_two_classes(preset):
 def test_ignore_index(ignore_index):
     """The same labels with another number for ignored give the same losses."""
 
-    def losses(index, preset='derprop'):
+    def losses(index, preset='derprop_paper'):
         inputs, samples = builders.batch()
         for sample in samples['sup']:
             labels = sample.gt_sem_seg.data
@@ -603,18 +603,18 @@ def test_ignore_index(ignore_index):
     losses(ignore_index, 'derprop_published')
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_nothing_labelled(preset):
     inputs, samples = builders.batch()
     for sample in samples['sup']:
         sample.gt_sem_seg.data[:] = 255
     losses = finite_step(build(preset), inputs, samples)
     assert losses['sup.loss_seg'] == 0 and losses['sup.loss_prop'] == 0
-    if preset == 'derprop':
+    if preset == 'derprop_paper':
         assert losses['sup.loss_affinity'] == 0
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_nothing_unlabelled_is_valid(preset):
     inputs, samples = builders.batch(truth=True)
     for sample in samples['weak'] + samples['weak_mix']:
@@ -641,7 +641,7 @@ def test_labels_of_label_0_are_learnt_where_0_is_ignored():
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_half_precision(preset, dtype):
     model = build(preset)
     with torch.autocast('cpu', dtype):
@@ -655,7 +655,7 @@ def test_half_precision(preset, dtype):
 
 
 @pytest.mark.parametrize('dtype', [None, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_extreme_logits(preset, dtype):
     """Classifier, q and k give numbers beyond what an exponential bears, near the end of float16's range."""
     model = build(preset)
@@ -671,7 +671,7 @@ def test_extreme_logits(preset, dtype):
         conv.register_forward_hook(amplify)
     with torch.autocast('cpu', dtype, enabled=dtype is not None):
         losses = model.loss(*builders.batch())
-    assert min(convs.values()) > 29_000 or preset == 'derprop' and not convs[heads[1]]
+    assert min(convs.values()) > 29_000 or preset == 'derprop_paper' and not convs[heads[1]]
     assert all(loss.isfinite() and loss.dtype == torch.float32 for loss in losses.values())
     grads = torch.autograd.grad(sum(losses.values()), [*model.student.parameters()], allow_unused=True)
     # float16 overflows in the network's own backward pass, which is what a loss scaler watches for.
@@ -704,7 +704,7 @@ def test_device_reads_are_found():
     assert {'index', '_local_scalar_dense', 'nonzero'} <= set(reads.found)
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_a_step_reads_nothing_from_its_device(preset):
     loss = [dict(type='PixelCrossEntropyLoss'), dict(type='OhemCrossEntropyLoss', min_kept=500)]
     network = builders.segmentor(loss_decode=loss) | dict(auxiliary_head=builders.fcn(2, 32, loss_decode=loss))
@@ -717,7 +717,7 @@ def test_a_step_reads_nothing_from_its_device(preset):
     assert len(losses) == len(KEYS) + 2
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_channels_last_is_kept_and_changes_nothing(preset):
     usual, last = build(preset, unsup=dict(fp=None)), build(preset, unsup=dict(fp=None), channels_last=True)
     last.load_state_dict(usual.state_dict())
@@ -768,14 +768,14 @@ def test_double_precision():
 # --- Statistics --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_statistics(preset):
     model = build(preset)
     inputs, samples = builders.batch(2, 3, truth=True)
     samples['weak'][0].gt_sem_seg.data[:, :20] = 255
     _, tap = tapped(model, inputs, samples)
     truth = maps(samples['weak'], 'gt_sem_seg')
-    other = truth[[1, 2, 0]] if preset == 'derprop' else maps(samples['weak_mix'], 'gt_sem_seg')
+    other = truth[[1, 2, 0]] if preset == 'derprop_paper' else maps(samples['weak_mix'], 'gt_sem_seg')
     truth, target = reference.mix(truth, other, boxes(samples['strong'], SIZE)), tap.target
     valid = ~target.mixed.ignored
     known = valid & (truth != 255)
@@ -790,7 +790,7 @@ def test_statistics(preset):
     }
     close(model.statistics, wanted)
     assert torch.equal(tap.inside, boxes(samples['strong'], SIZE))
-    partner = inputs['strong'][[1, 2, 0]] if preset == 'derprop' else inputs['strong_mix']
+    partner = inputs['strong'][[1, 2, 0]] if preset == 'derprop_paper' else inputs['strong_mix']
     assert torch.equal(tap.partner_images, partner)
 
 

@@ -22,7 +22,7 @@ def benchmark():
     return module
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_both_sides_of_ops_have_the_same_gradients(benchmark, preset, assert_near):
     gradients = []
     for side in ('ours', 'reference'):
@@ -61,7 +61,7 @@ def run(what, path, *options):
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize('preset', ['derprop', 'derprop_published'])
+@pytest.mark.parametrize('preset', ['derprop_paper', 'derprop_published'])
 def test_a_step_is_taken_apart(preset, tmp_path, semi_config):
     config = semi_config(second_view=preset == 'derprop_published')
     config.dump(tmp_path / 'config.py')

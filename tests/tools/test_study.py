@@ -275,7 +275,7 @@ def test_final_configs(write, content, shapes):
 def test_shipped_studies(name):
     study = load_study(str(ROOT / f'configs/studies/{name}.yaml'))
     chosen = {(run.stage, run.method, run.option): run for run in study.runs}
-    assert len(study.methods) >= 8 and len(study.seeds) == 3
+    assert len(study.methods) >= 8 and len(study.seeds) >= 3
     digests = set()
     for run in chosen.values():
         config = compose(study, run, 'elsewhere')

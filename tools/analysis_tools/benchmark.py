@@ -118,7 +118,7 @@ def ops_work(args: argparse.Namespace, device: torch.device) -> Callable[[], obj
     labels = F.interpolate(torch.randint(classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
     rows = torch.randint(length, (args.regions,), device=device)
     inside = (torch.arange(length, device=device) // args.grid < args.grid // 3).expand(batch, -1)
-    mended, normalize = args.preset == 'derprop', 'source_mean' if args.preset == 'derprop' else 'source'
+    mended, normalize = args.preset == 'derprop_paper', 'source_mean' if args.preset == 'derprop_paper' else 'source'
 
     def ours() -> Tensor:
         propagated = ops.propagate(q, k, logits, ORDER, normalize).square().mean()
@@ -173,7 +173,7 @@ def limit_work(args: argparse.Namespace, device: torch.device) -> Callable[[], o
     more the scores for their sums, and an exponential wherever scores are formed. Consistency of an image: four
     affinities (two orders, two views), formed twice, and four gradients. Published: two affinities of labelled images.
     """
-    mended = args.preset == 'derprop'
+    mended = args.preset == 'derprop_paper'
     products = args.batch * (3 * (7 if mended else 6) + 12 + (0 if mended else 2))
     exponentials = args.batch * 3 * (3 if mended else 2)
     q, k = torch.randn(2, 1, args.classes, args.grid**2, device=device)
@@ -419,7 +419,7 @@ def parse_args() -> argparse.Namespace:
             sub.add_argument('--side', choices=('ours', 'reference', 'limit'), help=argparse.SUPPRESS)
         if what == 'ops':
             sub.add_argument('--grid', type=int, default=41, help='positions along a side')
-            sub.add_argument('--preset', choices=('derprop', 'derprop_published'), default='derprop')
+            sub.add_argument('--preset', choices=('derprop_paper', 'derprop_published'), default='derprop_paper')
         if what != 'ops':
             sub.add_argument('--size', type=int, default=321, help='side of the crop in pixels')
         if what == 'regions':

@@ -1,5 +1,5 @@
 # DerProp as its authors' program runs it, with every departure from its own intent (docs/options.md).
-_base_ = './derprop.py'
+_base_ = './derprop_paper.py'
 method = dict(
     propagation_head=dict(normalize='source', last_row=False),
     cutmix_partner='second_view',
