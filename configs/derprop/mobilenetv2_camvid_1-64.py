@@ -4,7 +4,7 @@
 _base_ = [
     '../_base_/models/deeplabv3plus_mobilenetv2.py',
     '../_base_/datasets/camvid_half_semi.py',
-    '../_base_/methods/derprop.py',
+    '../_base_/methods/derprop_paper.py',
     '../_base_/schedules/camvid_further_500.py',
     '../_base_/default_runtime.py',
 ]

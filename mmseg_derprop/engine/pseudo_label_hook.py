@@ -30,6 +30,8 @@ class PseudoLabelHook(Hook):
             each later one. ``'step'``: it moves after each optimiser step.
         teacher_momentum (float): Share of the teacher's own weights. By ``'step'`` it is at most 1 - 1 / (t + 1) at
             step t, counted from 0.
+        head_warmup (int): Iterations at the start for which the propagation head learns alone: from nothing, its losses
+            would undo what the network has learned, so they do not reach it, and labels do without the head.
         interval (int): Iterations between two entries of the statistics in the log.
         leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
 
@@ -46,6 +48,7 @@ class PseudoLabelHook(Hook):
         alpha: float | str = 'linear',
         teacher_interval: str = 'epoch',
         teacher_momentum: float = 0.5,
+        head_warmup: int = 0,
         interval: int = 10,
         leaks: str = 'error',
     ) -> None:
@@ -57,11 +60,14 @@ class PseudoLabelHook(Hook):
         if not is_number(teacher_momentum, 0, 1):
             raise ValueError(f'teacher_momentum = {teacher_momentum!r}, but it must lie within 0 .. 1.')
         check_choice('leaks', leaks, ('error', 'warn', 'ignore'))
+        if not is_number(head_warmup, 0, whole=True):
+            raise ValueError(f'head_warmup = {head_warmup!r}, but it must be a number of iterations, at least 0.')
         if not is_number(interval, 1, whole=True):
             raise ValueError(f'interval = {interval!r}, but it must be a number of iterations, at least 1.')
         self.alpha = alpha
         self.teacher_interval = teacher_interval
         self.teacher_momentum = teacher_momentum
+        self.head_warmup = head_warmup
         self.interval = interval
         self.leaks = leaks
 
@@ -94,6 +100,7 @@ class PseudoLabelHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Begins an optimiser step, unless this batch goes on with one."""
+        self.model.head_alone = runner.iter < self.head_warmup
         # Between two iterations this tells whether the last one ended a step.
         self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
         if not self.model.pseudo_labeler.new_step:

@@ -216,6 +216,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             self.compile_networks(**({} if compile is True else compile))
 
         self.alpha = 0.0
+        self.head_alone = False
         self.statistics: dict[str, Tensor] = {}
         self.step_observer: Callable[[dict], None] | None = None
 
@@ -363,14 +364,16 @@ class SemiSegmentor(TeacherStudentSegmentor):
         logits, *perturbed = last.split(len(images))
         logits = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
         head = self.propagation_head
-        embedding = head(features) if head is not None and embed else None
+        embedding = None
+        if head is not None and embed:
+            embedding = head(tuple(f.detach() for f in features) if self.head_alone else features)
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
         return view, features, tuple(stages)
 
     def predict_weak(self, logits: Tensor, weak: View, ignored: Tensor) -> Prediction:
         """p_w: logits of the weak views, and alpha of those that propagation gives, aligned."""
         # Not under no_grad: the view keeps its propagated logits, and a loss will want their gradient.
-        if self.alpha > 0 and self.propagation_head is not None:
+        if self.alpha > 0 and self.propagation_head is not None and not self.head_alone:
             logits = torch.lerp(logits, weak.propagated.detach().to(logits.dtype), self.alpha)
         return Prediction.of(self.pseudo_labeler.aligned(logits), ignored)
 
@@ -398,7 +401,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def find_regions(self, weak: View) -> Tensor | None:
         """Regions (N, R, H, W) of the weak views."""
-        if self.propagation_head is None or not self.propagation_head.num_regions:
+        if self.propagation_head is None or not self.propagation_head.num_regions or self.head_alone:
             return None
         return self.propagation_head.regions(weak.embedding, weak.size)
 

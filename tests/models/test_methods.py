@@ -140,6 +140,40 @@ def test_corrmatch(counts):
     step.is_total(sum(terms) / 2)
 
 
+def test_derprop(counts):
+    """The teacher labels; labelled images and weak views have forwards of their own; nothing is propagated to labels."""
+    step = Step('derprop', counts)
+    x, weak, strong = step.logits
+    assert step.modes == [True] * 3 and [len(x), len(weak), len(strong)] == [
+        step.labeled,
+        2 * step.unlabeled,
+        counts[1],
+    ]
+    w, fp = weak.chunk(2)
+    _, confidence, labels, valid = step.mixed(step.teacher, step.teacher, 'strong')
+    own_confidence, own_labels = step.teacher.softmax(1).max(1)
+
+    def propagated(q, k, z):
+        grid = q.shape[2:]
+        z = reference.resize(z.detach(), grid).flatten(2)
+        z = reference.propagate(q.flatten(2), k.flatten(2), z, normalize='source_mean')
+        return reference.resize(z.unflatten(2, grid), SIZE)
+
+    (q_x, q_w, q_s), (k_x, k_w, k_s) = step.q, step.k
+    on_strong = hard(propagated(q_s, k_s, strong), labels, confidence, valid)
+    on_weak = hard(propagated(q_w, k_w, w), own_labels, own_confidence, ~step.ignored)
+    wanted = {
+        'sup.loss_seg': step.x(x),
+        'sup.loss_prop': 0.1 * step.x(propagated(q_x, k_x, x)),
+        'unsup.loss_hard': 0.5 * hard(strong, labels, confidence, valid),
+        'unsup.loss_fp': 0.5 * hard(fp, own_labels, own_confidence, ~step.ignored),
+        'unsup.loss_prop': 0.1 * (on_strong + on_weak) / 2,
+    }
+    assert step.losses.keys() - wanted.keys() == {'sup.loss_affinity', 'unsup.loss_affinity', 'unsup.loss_smooth'}
+    for name, value in wanted.items():
+        torch.testing.assert_close(step.losses[name], value, rtol=3e-5, atol=1e-6, msg=name)
+
+
 def test_derprop_labelled_by_an_averaged_teacher(counts):
     """The labels are the teacher's; everything else is as without it."""
     step = Step('derprop_ema', counts)
@@ -152,7 +186,7 @@ def test_derprop_labelled_by_an_averaged_teacher(counts):
     torch.testing.assert_close(step.losses['unsup.loss_kl'], kl / 8)
 
 
-@pytest.mark.parametrize('preset', ['fixmatch', 'unimatch', 'corrmatch', 'unimatch_v2', 'derprop_ema'])
+@pytest.mark.parametrize('preset', ['fixmatch', 'unimatch', 'corrmatch', 'unimatch_v2', 'derprop', 'derprop_ema'])
 def test_gradient_reaches_the_student_only(preset):
     model = builders.build(preset, pseudo_labels=dict(tau=0.5, momentum=1.0))
     sum(model.loss(*builders.batch(num_strong=model.num_strong)).values()).backward()
