@@ -71,7 +71,8 @@ def method(preset='derprop_paper', head=None, unsup=None, sup=None, **changes):
     """The method of a shipped preset, with a narrow head; a weight of None drops the term."""
     config = load_config(str(METHODS / f'{preset}.py')).method.to_dict()
     if 'propagation_head' in config:
-        config['propagation_head'] |= dict(channels=16, num_regions=20) | (head or {})
+        regions = min(20, config['propagation_head']['num_regions'])
+        config['propagation_head'] |= dict(channels=16, num_regions=regions) | (head or {})
     for group, weights in dict(sup=sup, unsup=unsup).items():
         weights = config['loss_weight'][group] | (weights or {})
         config['loss_weight'][group] = {name: weight for name, weight in weights.items() if weight is not None}

@@ -61,6 +61,7 @@ def test_of_a_segmentor(changes, words):
     [
         (HOOKS, dict(type='PseudoLabelHook', alpha=None), 'alpha = None'),
         (HOOKS, dict(type='PseudoLabelHook', teacher_momentum='0.5'), "teacher_momentum = '0.5'"),
+        (HOOKS, dict(type='PseudoLabelHook', head_warmup=-1), 'head_warmup = -1'),
         (HOOKS, dict(type='PseudoLabelHook', interval='10'), "interval = '10'"),
         (HOOKS, dict(type='NonFiniteHook', limit=None), 'limit = None'),
         (HOOKS, dict(type='LogHistoryHook', length=0.5), 'length = 0.5'),

@@ -86,6 +86,12 @@ def test_alpha_constant(train):
     assert alphas(recorder) == [0.25] * 4
 
 
+def test_head_learns_alone_first(train):
+    recorder, runner = train(dict(alpha=0.5, head_warmup=2), {'train_cfg.max_iters': 4})
+    assert [step['target'].regions is None for step in recorder.steps] == [True, True, False, False]
+    assert not runner.model.head_alone
+
+
 def test_teacher_by_epoch(train):
     recorder, runner = train(dict(teacher_interval='epoch', teacher_momentum=0.5))
     teacher = recorder.before[0]['student']

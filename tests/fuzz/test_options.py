@@ -111,6 +111,7 @@ HOOK_OPTIONS = {
         alpha=SHARES | choice('linear'),
         teacher_interval=choice('epoch', 'step'),
         teacher_momentum=SHARES,
+        head_warmup=SMALL,
         interval=SMALL,
         leaks=choice('error', 'warn', 'ignore'),
     ),

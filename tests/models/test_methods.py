@@ -141,7 +141,7 @@ def test_corrmatch(counts):
 
 
 def test_derprop(counts):
-    """The teacher labels; labelled images and weak views have forwards of their own; nothing is propagated to labels."""
+    """The teacher labels, without propagation; labelled images and weak views have forwards of their own."""
     step = Step('derprop', counts)
     x, weak, strong = step.logits
     assert step.modes == [True] * 3 and [len(x), len(weak), len(strong)] == [

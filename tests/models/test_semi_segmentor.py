@@ -343,6 +343,31 @@ def test_forwards_of_their_own():
     close(losses[1], losses[0])
 
 
+def test_head_that_learns_alone():
+    """Its losses reach its own weights only, and labels are as without it."""
+    inputs, samples = builders.batch(2, 3)
+    labels, gradients = [], []
+    for alone in (False, True):
+        model = build(pseudo_labels=dict(tau=0.3, momentum=1.0))
+        model.head_alone = alone
+        model.step_observer = lambda step: labels.append(step['target'])
+        losses = model.loss(inputs, samples)
+        head_losses = [value for name, value in losses.items() if name.split('_')[1] in ('prop', 'affinity', 'smooth')]
+        assert len(head_losses) == 5
+        sum(head_losses).backward()
+        assert all(p.grad is not None and p.grad.any() for p in model.propagation_head.conv_q.parameters())
+        gradients.append([name for name, p in model.student.backbone.named_parameters() if p.grad is not None])
+    assert gradients[0] and not gradients[1]
+    joined, apart = labels
+    assert joined.regions is not None and apart.regions is None
+    plain = build(alpha=0.0, head=dict(num_regions=0), pseudo_labels=dict(tau=0.3, momentum=1.0))
+    plain.step_observer = lambda step: labels.append(step['target'])
+    plain.loss(inputs, samples)
+    assert torch.equal(apart.labels, labels[2].labels) and torch.equal(apart.accepted, labels[2].accepted)
+    torch.testing.assert_close(apart.own.logits, labels[2].own.logits)
+    assert not torch.equal(joined.own.logits, apart.own.logits)
+
+
 # --- Gradients ---------------------------------------------------------------------------------------------------
 
 GRADIENTS = {
