@@ -134,7 +134,7 @@ def seeded(folder):
 @pytest.fixture(scope='module')
 def published(folder):
     """The published preset on the embedded data set, with its two views."""
-    text = DERPROP.read_text().replace('methods/derprop.py', 'methods/derprop_published.py')
+    text = DERPROP.read_text().replace('methods/derprop_paper.py', 'methods/derprop_published.py')
     path = folder / 'published.py'
     path.write_text(
         text.replace("'../", f"'{ROOT}/configs/")
