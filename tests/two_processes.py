@@ -22,10 +22,11 @@ WORLD, STEPS = 2, 2
 PER_PROCESS = 2
 TERMS = dict(hard=0.3)
 PRESETS = {
-    'batch': ('derprop', {}),
-    'outside': ('derprop', dict(affinity_pairs='outside')),
+    'batch': ('derprop_paper', {}),
+    'outside': ('derprop_paper', dict(affinity_pairs='outside')),
     'second view': ('derprop_published', dict(cutmix_target=True, affinity_pairs='outside')),
-    'two views': ('derprop', dict(num_strong=2)),
+    'two views': ('derprop_paper', dict(num_strong=2)),
+    'own forwards': ('derprop', {}),
 }
 CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
 
@@ -141,7 +142,7 @@ def meet_a_bad(what, rank, action):
 
     What moved, how often was skipped, the error.
     """
-    model = builders.build('derprop')
+    model = builders.build('derprop_paper')
     first = next(model.student.parameters())
     first.register_hook(lambda grad: grad * float('inf') if bad and what == 'gradient' else grad)
     wrapped = wrap(model)
@@ -215,7 +216,7 @@ def work(rank, store, out):
     for name, (preset, changes) in PRESETS.items():
         model = make(preset, **changes)
         found[name] = train(model, wrap(model), name, rank)
-    for preset, sync_counts in (('derprop', True), ('derprop_published', False)):
+    for preset, sync_counts in (('derprop_paper', True), ('derprop_published', False)):
         found['odd', preset] = walk_odd_batches(rank, preset, sync_counts)
     for what, action in product(('loss', 'gradient'), ('skip', 'stop')):
         found['bad', what, action] = meet_a_bad(what, rank, action)
