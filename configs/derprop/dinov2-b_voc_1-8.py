@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/upernet_dinov2-b.py',
     '../_base_/splits/voc_1-8_518.py',
-    '../_base_/methods/derprop.py',
+    '../_base_/methods/derprop_paper.py',
     '../_base_/schedules/adamw_vit.py',
     '../_base_/default_runtime.py',
 ]

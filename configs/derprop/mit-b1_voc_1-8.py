@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/segformer_mit-b1.py',
     '../_base_/splits/voc_1-8.py',
-    '../_base_/methods/derprop.py',
+    '../_base_/methods/derprop_paper.py',
     '../_base_/schedules/adamw.py',
     '../_base_/default_runtime.py',
 ]

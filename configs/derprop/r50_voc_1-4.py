@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/deeplabv3plus_r50.py',
     '../_base_/splits/voc_1-4.py',
-    '../_base_/methods/derprop.py',
+    '../_base_/methods/derprop_paper.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, **_base_.method)
