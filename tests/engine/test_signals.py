@@ -16,6 +16,7 @@ def send(number):
 @pytest.fixture
 def listening():
     """Numbers that were received so far, by signals of a function that runs what it is given."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     received = []
 
@@ -27,6 +28,7 @@ def listening():
     yield train, received, stop
     stop.stop()
     assert [signal.getsignal(number) for number in signals.SIGNALS] == before
+    signal.signal(signal.SIGINT, found)
 
 
 @pytest.mark.parametrize('number', signals.SIGNALS)

@@ -621,7 +621,7 @@ def test_a_study_killed_in_the_middle_goes_on(tool, write, content, shapes, tmp_
     assert [entry['iteration'] for entry in start['scores']] == [2] and start['start'] is None
     assert [entry['iteration'] for entry in derprop['scores']] == [2, 4, 6]
     assert [step for step, _ in derprop['scalars']['loss']] == [1, 2, 3, 4, 5, 6]
-    assert {'tau', 'alpha', 'confident', 'accepted', 'unsup.loss_kl'} <= set(derprop['scalars'])
+    assert {'tau', 'alpha', 'confident', 'accepted', 'unsup.loss_hard'} <= set(derprop['scalars'])
     for run, networks in ((start, ['']), (derprop, ['teacher', 'student'])):
         assert run['machine']['threads'] == 1 and run['versions']['torch'] == torch.__version__
         assert run['seconds'] > 0 and 'tools/train.py' in run['command']
