@@ -122,7 +122,7 @@ def small_segmentor():
 
 @pytest.fixture
 def semi_config(shapes, tmp_path, quick_runs):
-    """Makes a config of a run of seconds: configs/derprop/tiny_shapes.py, smaller; 3 iterations are an epoch.
+    """Makes a config of a run of seconds: configs/derprop/tiny_shapes_paper.py, smaller; 3 iterations are an epoch.
 
     A dict of dotted options is merged into it; ``second_view=True`` takes the published pipeline, ``path`` another
     config and ``segmentor`` another network.
@@ -131,7 +131,7 @@ def semi_config(shapes, tmp_path, quick_runs):
 
     def make(
         options=None,
-        path=ROOT / 'configs/derprop/tiny_shapes.py',
+        path=ROOT / 'configs/derprop/tiny_shapes_paper.py',
         segmentor=SMALL_SEGMENTOR,
         crop=33,
         second_view=False,

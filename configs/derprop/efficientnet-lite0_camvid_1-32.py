@@ -12,7 +12,6 @@ ohem = dict(type='OhemCrossEntropyLoss', thresh=0.7, min_kept=10000)
 segmentor = dict(_base_.model, decode_head=dict(_base_.model.decode_head, loss_decode=ohem))
 model = dict(_delete_=True, segmentor=segmentor, num_classes=11, **_base_.method)
 model['num_strong'] = 2
-model['pseudo_labels']['tau'] = 0.0  # every label counts, as in UniMatch's paper for street scenes
 train_dataloader = dict(
     dataset=dict(
         labeled=dict(ann_file='splits/1_32/labeled.txt'),

@@ -71,7 +71,7 @@ def label_maps():
 
 @pytest.fixture(scope='session')
 def make_checkpoint(tmp_path_factory, shapes, quick_runs):
-    """Trains configs/derprop/tiny_shapes.py, narrower or with another network, for two iterations.
+    """Trains configs/derprop/tiny_shapes_paper.py, narrower or with another network, for two iterations.
 
     Returns the checkpoint and a config that fits it. The classifiers are enlarged, so that predictions are diverse,
     and differ in teacher and student.
@@ -82,7 +82,7 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
 
     def make(segmentor=None, **options):
         folder = tmp_path_factory.mktemp('run')
-        config = load_config(str(ROOT / 'configs/derprop/tiny_shapes.py'), {'data_root': str(shapes)})
+        config = load_config(str(ROOT / 'configs/derprop/tiny_shapes_paper.py'), {'data_root': str(shapes)})
         if segmentor is None:
             segmentor = config.model.segmentor
             segmentor.backbone.update(base_channels=8, stem_channels=8)

@@ -130,7 +130,7 @@ METHODS = [path for path in sorted(CONFIGS.glob('_base_/methods/*.py')) if not p
 @pytest.mark.parametrize('method', METHODS, ids=lambda path: path.stem)
 def test_step_of_a_method(method, tmp_path):
     text = (CONFIGS / 'derprop/tiny_shapes.py').read_text()
-    assert text.count('methods/derprop_paper.py') == 1
+    assert text.count('methods/derprop.py') == 1
     config = load_config(str(method)).method
     kind = (
         'two_view' if config.cutmix_partner == 'second_view' else 'two_strong' if config.get('num_strong') == 2 else ''
@@ -138,7 +138,7 @@ def test_step_of_a_method(method, tmp_path):
     pipeline = f'_base_.{kind}_pipeline' if kind else '_base_.unlabeled_pipeline'
     text += f'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline={pipeline})))\n'
     path = tmp_path / f'{method.stem}.py'
-    path.write_text(text.replace('methods/derprop_paper.py', f'methods/{method.name}').replace("'../", f"'{CONFIGS}/"))
+    path.write_text(text.replace('methods/derprop.py', f'methods/{method.name}').replace("'../", f"'{CONFIGS}/"))
     check(path, tmp_path, narrower=True)
 
 

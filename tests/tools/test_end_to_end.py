@@ -18,7 +18,7 @@ from mmseg.registry import HOOKS
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
-DERPROP, SUPERVISED = (ROOT / f'configs/{name}/tiny_shapes.py' for name in ('derprop', 'supervised'))
+DERPROP, SUPERVISED = ROOT / 'configs/derprop/tiny_shapes_paper.py', ROOT / 'configs/supervised/tiny_shapes.py'
 CROP = 49
 ITERATIONS, EPOCH = 6, 3
 _runs = itertools.count()

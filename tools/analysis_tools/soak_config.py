@@ -1,6 +1,6 @@
-# What soak.py trains if no config is named: everything of configs/derprop/tiny_shapes.py, on a network and crops that
-# make a step as short as it gets.
-_base_ = '../../configs/derprop/tiny_shapes.py'
+# What soak.py trains if no config is named: everything of configs/derprop/tiny_shapes_paper.py, on a network and crops
+# that make a step as short as it gets.
+_base_ = '../../configs/derprop/tiny_shapes_paper.py'
 crop = (33, 33)
 geometry = [
     dict(type='RandomRescale', ratio_range=(0.75, 1.5)),

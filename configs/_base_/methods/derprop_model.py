@@ -9,7 +9,7 @@ method = dict(
         normalize='source_mean',
         num_regions=0,
     ),
-    pseudo_labels=dict(tau=0.95, momentum=1.0, align=0.1),
+    pseudo_labels=dict(tau=0.0, momentum=1.0, align=0.1),
     loss_weight=dict(
         sup=dict(seg=1.0, prop=0.1, affinity=0.1),
         unsup=dict(hard=0.5, fp=0.5, prop=0.1, affinity=0.1, smooth=0.01),
