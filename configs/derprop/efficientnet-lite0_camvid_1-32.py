@@ -18,8 +18,6 @@ train_dataloader = dict(
         unlabeled=dict(ann_file='splits/1_32/unlabeled.txt', pipeline=_base_.two_strong_pipeline),
     ),
 )
-custom_hooks = _base_.custom_hooks
-custom_hooks[0].teacher_momentum = 0.99  # 400 steps are few
 train_cfg = dict(max_iters=400, val_interval=200)
 optim_wrapper = dict(type='BFloat16OptimWrapper', constructor='SemiOptimWrapperConstructor', optimizer=dict(lr=0.01))
 val_cfg = dict(type='TeacherStudentValLoop')
