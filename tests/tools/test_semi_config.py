@@ -141,7 +141,7 @@ def test_hooks_wrappers_and_the_best_checkpoint_of_the_base(plain, write, tmp_pa
     assert {'PseudoLabelHook', 'NonFiniteHook'} <= set(wanted) and 'ExactCheckpointHook' in hooks
     assert all(hooks.count(name) == 1 for name in wanted)
     hook = runner.hooks[hooks.index('PseudoLabelHook')]
-    assert (hook.alpha, hook.teacher_interval, hook.teacher_momentum) == (0.0, 'step', 0.996)
+    assert (hook.alpha, hook.teacher_interval, hook.teacher_momentum) == (0.0, 'step', 0.99)
     assert len(runner.train_dataloader) == 6
     assert list((tmp_path / 'work').glob('best_teacher_mIoU_iter_2.pth'))
     assert list((tmp_path / 'work').glob('best_teacher_aAcc_iter_2.pth'))
