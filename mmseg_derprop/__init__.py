@@ -3,7 +3,7 @@
 Importing the package registers its parts in mmseg's registries.
 """
 
-from .stack import check_stack, extend_config_packages
+from .utils.stack import check_stack, extend_config_packages
 from .version import __version__
 
 # Before anything imports mmseg: on a mixed installation that fails in ways that name no cause.

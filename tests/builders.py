@@ -11,8 +11,8 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.models.checks import decode_heads
+from mmseg_derprop.utils.config import load_config
 
 init_default_scope('mmseg')
 MMLogger.get_current_instance().setLevel('WARNING')  # initialisation logs every parameter

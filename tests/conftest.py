@@ -127,7 +127,7 @@ def semi_config(shapes, tmp_path, quick_runs):
     A dict of dotted options is merged into it; ``second_view=True`` takes the published pipeline, ``path`` another
     config and ``segmentor`` another network.
     """
-    from mmseg_derprop.config import load_config
+    from mmseg_derprop.utils.config import load_config
 
     def make(
         options=None,

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
-from mmseg_derprop.checkpoint import newest_checkpoint, read_checkpoint
+from mmseg_derprop.utils.checkpoints import newest_checkpoint, read_checkpoint
 
 ITERATIONS = 10
 _names = itertools.count()

@@ -136,7 +136,7 @@ def test_configs_of_an_installation_train(site, shapes, tmp_path):
 
 def test_shipped_configs_are_found_by_name(site, tmp_path):
     code = (
-        'from mmseg_derprop.config import load_config; from mmengine.config import Config; '
+        'from mmseg_derprop.utils.config import load_config; from mmengine.config import Config; '
         'open("own.py", "w").write("_base_ = \'mmseg_derprop::derprop/r101_voc_1-4.py\'"); '
         'a, b = load_config("mmseg_derprop::derprop/r101_voc_1-4.py"), Config.fromfile("own.py"); '
         'print(a.filename, a.model.type, b.model.type, b.model._scope_)'

@@ -15,7 +15,7 @@ from torch import nn
 
 from mmseg_derprop.datasets import BrokenData, Problem, SemiSampler
 from mmseg_derprop.engine import BrokenFilesHook, NonFiniteHook
-from mmseg_derprop.engine.checkpoint_hook import cpu_group
+from mmseg_derprop.engine.hooks.checkpoint_hook import cpu_group
 from mmseg_derprop.models.checks import decode_heads
 
 WORLD, STEPS = 2, 2

@@ -29,12 +29,12 @@ from rich.progress import track
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import Problem, SemiDataset, UnlabeledDataset
-from mmseg_derprop.datasets.examine import Examined, examine
-from mmseg_derprop.datasets.leaks import image_paths, shared_images
+from mmseg_derprop.datasets.checks.examine import Examined, examine
+from mmseg_derprop.datasets.checks.leaks import image_paths, shared_images
 from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
+from mmseg_derprop.utils.config import load_config
 
 BATCH = 8
 LABELED, UNLABELED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'

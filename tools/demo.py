@@ -21,11 +21,11 @@ from mmengine.config import DictAction
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import write_shapes
-from mmseg_derprop.draw import paint, panel
 from mmseg_derprop.engine import PseudoLabelVisualizationHook
-from mmseg_derprop.trust import checkpoints_as_data
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
+from mmseg_derprop.visualization.drawing import paint, panel
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
 BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')

@@ -19,11 +19,11 @@ import numpy as np
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
-from mmseg_derprop.draw import legend, overlay, paint
-from mmseg_derprop.image_files import ImageFile, add_arguments, check_arguments
-from mmseg_derprop.inference import ImageDataset, inference_pipeline, load_segmentor, predict
-from mmseg_derprop.trust import checkpoints_as_data
+from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments
+from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_segmentor, predict
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
+from mmseg_derprop.visualization.drawing import legend, overlay, paint
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:

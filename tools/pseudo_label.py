@@ -23,9 +23,8 @@ from mmseg.models import BaseSegmentor
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
-from mmseg_derprop.image_files import ImageFile, add_arguments, check_arguments
-from mmseg_derprop.inference import (
+from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments
+from mmseg_derprop.apis.inference import (
     ImageDataset,
     MeanProbabilityTTA,
     confidence,
@@ -33,8 +32,9 @@ from mmseg_derprop.inference import (
     load_segmentor,
     predict,
 )
-from mmseg_derprop.label_folder import LabelFolder
-from mmseg_derprop.trust import checkpoints_as_data
+from mmseg_derprop.apis.label_folder import LabelFolder
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:

@@ -23,13 +23,13 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch.utils.data import ConcatDataset
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import SplitDataset, check_leaks
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
+from mmseg_derprop.utils.config import load_config
 
 METHOD = 'mmseg_derprop::_base_/methods/derprop.py'
 # The same without custom_hooks, which no two bases may both define.

@@ -18,10 +18,10 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch
-from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -118,7 +118,7 @@ def test(args: argparse.Namespace) -> None:
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]
-    checks = [dict(type='CheckFitHook', needed=needed)]
+    checks = [dict(type='StrictLoadHook', needed=needed)]
     checks.append(dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False)))
     config.custom_hooks = [*(config.get('custom_hooks') or []), *checks]
     if args.mode:

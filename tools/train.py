@@ -19,11 +19,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.checkpoint import check_run, check_whole, newest_checkpoint
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import BrokenData, NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
-from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.checkpoints import check_run, check_whole, newest_checkpoint
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -96,7 +96,7 @@ def train(args: argparse.Namespace) -> None:
         torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
     # A resumed run must find all it had; another start takes what fits.
-    check = dict(type='CheckFitHook', needed=[''] if config.get('resume') else [])
+    check = dict(type='StrictLoadHook', needed=[''] if config.get('resume') else [])
     names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
     config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)

@@ -1,11 +1,11 @@
 """Labelled and unlabelled sources, the sampler that mixes them, branches and strong views."""
 
-from .broken import BrokenData, Problem
 from .camvid import CamVidDataset
+from .checks.broken import BrokenData, Problem
+from .checks.files import check_files, check_folder
+from .checks.labels import CheckLabels
+from .checks.leaks import check_leaks
 from .collate import semi_collate
-from .files import check_files, check_folder
-from .labels import CheckLabels
-from .leaks import check_leaks
 from .outside import NameLeaves
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
-from ..options import is_number
+from ..utils.options import is_number
 
 # What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image.
 SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'RandomRescale')

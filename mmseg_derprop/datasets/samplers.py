@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from ..options import check_flags, is_number
-from ..randomness import SeededIndex
-from .stream import Stream
+from ..utils.options import check_flags, is_number
+from ..utils.randomness import SeededIndex
+from .sampler_position import SamplerPosition
 
 _LABELED, _UNLABELED = 0, 1
 
@@ -127,7 +127,7 @@ class SemiSampler(_Stream):
                 )
         super().__init__(dataset, seed, shuffle)
         self.num_labeled, self.num_unlabeled = num_labeled, num_unlabeled
-        self.stream = Stream(
+        self.stream = SamplerPosition(
             dataset.num_labeled,
             dataset.num_unlabeled,
             num_labeled * self.world_size,
@@ -192,7 +192,7 @@ class SemiSampler(_Stream):
             before = state['processes'], labeled, unlabeled
             if not all(is_number(number, 1, whole=True) for number in before):
                 raise ValueError(f'processes and images of a batch are {before}')
-            old, new = Stream(**state['stream']), self.stream
+            old, new = SamplerPosition(**state['stream']), self.stream
             self._check_seed(seed)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(

@@ -15,12 +15,12 @@ from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 
-from ..options import check_flags
-from ..randomness import SeededIndex, kept_generators
-from .broken import BrokenData, Problem
-from .examine import check_headers, examine, header_problems
-from .files import check_files, check_folder, check_list
-from .labels import check_loaded_labels
+from ..utils.options import check_flags
+from ..utils.randomness import SeededIndex, preserve_rng_state
+from .checks.broken import BrokenData, Problem
+from .checks.examine import check_headers, examine, header_problems
+from .checks.files import check_files, check_folder, check_list
+from .checks.labels import check_loaded_labels
 from .outside import check_names
 from .unlabeled import UnlabeledDataset
 
@@ -150,7 +150,7 @@ class SemiDataset(ConcatDataset):
         """The sample of an index, or a Problem of it; errors that are of no file are raised if they shall stop."""
         if not isinstance(index, SeededIndex):
             return self._load(index, stop)
-        with kept_generators():
+        with preserve_rng_state():
             index.seed_generators()
             return self._load(index, stop)
 

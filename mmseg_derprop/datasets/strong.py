@@ -9,7 +9,7 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from ..options import is_number, is_range
+from ..utils.options import is_number, is_range
 
 _REFUSALS = 1000  # boxes that are drawn before one that fits is made
 

@@ -14,8 +14,8 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
 from mmseg.registry import TRANSFORMS
 
-from ..options import is_number, is_range
-from .labels import CheckLabels
+from ..utils.options import is_number, is_range
+from .checks.labels import CheckLabels
 
 
 @TRANSFORMS.register_module()

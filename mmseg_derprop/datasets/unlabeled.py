@@ -13,8 +13,8 @@ from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from ..options import check_flags, is_number
-from .files import check_files, check_folder, check_list, is_local
+from ..utils.options import check_flags, is_number
+from .checks.files import check_files, check_folder, check_list, is_local
 from .names import Names
 from .outside import leaves, own_folders, refuse
 

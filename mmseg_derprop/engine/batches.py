@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets import SemiSampler
-from ..randomness import seed_loading, seed_step
+from ..utils.randomness import seed_loading, seed_step
 
 
 class Batches:

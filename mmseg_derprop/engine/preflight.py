@@ -12,7 +12,7 @@ from ..datasets.collate import branches_of
 from ..models import SemiSegmentor
 from ..models.checks import decode
 from ..models.data_preprocessor import check_crops
-from ..randomness import kept_generators
+from ..utils.randomness import preserve_rng_state
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
@@ -42,7 +42,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'labelled and {sampler.num_unlabeled} unlabelled images: set batch_size={batch_size}.'
         )
     dataset = sampler.dataset
-    with kept_generators():
+    with preserve_rng_state():
         samples = [dataset[0], dataset[dataset.num_labeled]]
     inputs = {branch: image for sample in samples for branch, image in branches_of(sample).items()}
     missing = [branch for branch in model.branches if branch not in inputs]

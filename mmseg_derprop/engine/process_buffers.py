@@ -6,7 +6,7 @@ import torch
 from mmengine.dist import gather_object, get_rank
 from torch import Tensor, nn
 
-from .check_fit_hook import CheckpointMismatch
+from .hooks.strict_load_hook import CheckpointMismatch
 
 Buffers = dict[str, Tensor]
 

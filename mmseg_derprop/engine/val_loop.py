@@ -11,7 +11,7 @@ from mmengine.runner import TestLoop, ValLoop
 from mmengine.utils import mkdir_or_exist
 from mmseg.registry import LOOPS
 
-from .pseudo_label_hook import semi_segmentor
+from .hooks.pseudo_label_hook import semi_segmentor
 
 
 class _TeacherStudentLoop:

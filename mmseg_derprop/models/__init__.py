@@ -3,8 +3,8 @@
 from contextlib import suppress
 
 from .data_preprocessor import SemiDataPreprocessor
-from .deeplabv3plus_head import DeepLabV3PlusHead
 from .derprop_head import DerPropHead, Embedding
+from .heads.deeplabv3plus_head import DeepLabV3PlusHead
 from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss
 from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
 from .semi_segmentor import SemiSegmentor

@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops import NORMALIZATIONS, propagate, region_masks, similarity_rows
-from ..options import check_flags, is_number
+from ..utils.options import check_flags, is_number
 from .checks import check_choice
 
 

@@ -18,7 +18,7 @@ from ..ops import (
     move_threshold,
     propagate_regions,
 )
-from ..options import check_flags, is_number
+from ..utils.options import check_flags, is_number
 
 
 @dataclass

@@ -21,7 +21,7 @@ from ..ops import (
     labels_on_grid,
     mix,
 )
-from ..options import check_flags, is_number
+from ..utils.options import check_flags, is_number
 from .checks import check_choice, check_keys, decode, decode_heads
 from .derprop_head import DerPropHead
 from .losses import labeled_losses

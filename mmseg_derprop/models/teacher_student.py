@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..options import is_number
+from ..utils.options import is_number
 from .checks import check_choice, decode_heads, probe
 from .data_preprocessor import SemiDataPreprocessor
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pairs import distance
+from .blockwise import distance
 from .similarity import check_order, derivative, full_precision
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.library import custom_op
 
-from .pairs import blocks
+from .blockwise import blocks
 from .similarity import full_precision
 
 

@@ -7,7 +7,7 @@ derivatives of their vectors agree:
     S = sum_n (D^n q)^T (D^n k) / sqrt(K - n),   n = 0 .. max_order           (N, L, L)
 
 D is linear, so S = q^T M k with one K x K matrix M, whatever the orders. No tensor of all pairs is kept, see
-:mod:`mmseg_derprop.ops.pairs`.
+:mod:`mmseg_derprop.ops.blockwise`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pairs import log_sum_exp, spread
+from .blockwise import log_sum_exp, spread
 
 NORMALIZATIONS = ('source', 'source_mean', 'target')
 

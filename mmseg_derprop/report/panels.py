@@ -19,12 +19,12 @@ from mmseg.models import BaseSegmentor
 from mmseg.registry import DATASETS, MODELS
 from torch import Tensor
 
-from ..checkpoint import read_checkpoint, state_dict_of
-from ..config import load_config
-from ..draw import heat, outline, paint
-from ..engine.visualization_hook import draw_pseudo_labels
+from ..engine.hooks.visualization_hook import draw_pseudo_labels
 from ..models import SemiSegmentor, View
 from ..ops import region_masks, similarity_rows
+from ..utils.checkpoints import read_checkpoint, state_dict_of
+from ..utils.config import load_config
+from ..visualization.drawing import heat, outline, paint
 from .figures import styled
 from .runs import Run
 

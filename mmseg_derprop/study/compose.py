@@ -18,7 +18,7 @@ from mmengine.registry import Registry, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from ..config import load_config
+from ..utils.config import load_config
 from .plan import Run, Study, StudyError
 
 

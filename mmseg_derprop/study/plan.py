@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from ..options import is_number
+from ..utils.options import is_number
 
 KEYS = {
     'study': {

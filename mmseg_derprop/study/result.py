@@ -20,8 +20,8 @@ import torch
 
 import mmseg_derprop
 
-from ..checkpoint import check_whole
-from ..options import is_number
+from ..utils.checkpoints import check_whole
+from ..utils.options import is_number
 
 MAX_POINTS = 200
 ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))

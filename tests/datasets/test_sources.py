@@ -18,7 +18,7 @@ from mmseg_derprop.datasets import (
     UnlabeledDataset,
     check_files,
 )
-from mmseg_derprop.randomness import SeededIndex
+from mmseg_derprop.utils.randomness import SeededIndex
 
 CLASSES = ('ground', 'thing')
 

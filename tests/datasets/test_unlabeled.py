@@ -18,8 +18,9 @@ from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mmseg_derprop.datasets import LoadUnlabeledAnnotations, SemiDataset, UnlabeledDataset, check_files, files
-from mmseg_derprop.datasets.files import missing_files
+from mmseg_derprop.datasets import LoadUnlabeledAnnotations, SemiDataset, UnlabeledDataset, check_files
+from mmseg_derprop.datasets.checks import files
+from mmseg_derprop.datasets.checks.files import missing_files
 from mmseg_derprop.datasets.names import Names
 
 MANY = 100_000

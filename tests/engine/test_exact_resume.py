@@ -14,9 +14,9 @@ import pytest
 import torch
 from interrupted import ITERATIONS, Group, Run, assert_same_end
 
-from mmseg_derprop.checkpoint import check_whole, newest_checkpoint, read_checkpoint
-from mmseg_derprop.config import load_config
 from mmseg_derprop.engine import whole_files
+from mmseg_derprop.utils.checkpoints import check_whole, newest_checkpoint, read_checkpoint
+from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLS = int(os.environ.get('KILLS', 20))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from interrupted import ITERATIONS, Group, Run, assert_same, assert_same_end
 
-from mmseg_derprop.checkpoint import read_checkpoint
+from mmseg_derprop.utils.checkpoints import read_checkpoint
 
 KILLS = int(os.environ.get('GROUP_KILLS', 2))
 SEED = int(os.environ.get('KILLS_SEED', 0))

@@ -8,9 +8,9 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmseg_derprop.checkpoint import read_checkpoint
-from mmseg_derprop.config import load_config
-from mmseg_derprop.engine.non_finite_hook import image_paths
+from mmseg_derprop.engine.hooks.non_finite_hook import image_paths
+from mmseg_derprop.utils.checkpoints import read_checkpoint
+from mmseg_derprop.utils.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/supervised/tiny_shapes.py'
 _runs = itertools.count()

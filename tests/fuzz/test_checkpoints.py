@@ -17,12 +17,12 @@ from mmengine.logging import HistoryBuffer
 from mutations import ANYTHING, EDITS, PLACE, WRONGS, damaged, edited, with_wrongs
 from own_errors import cases, ends_well, folder
 
-from mmseg_derprop.checkpoint import newest_checkpoint, read_checkpoint, state_dict_of
-from mmseg_derprop.config import parse_config
+from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.datasets import SemiSampler
-from mmseg_derprop.engine import CheckFitHook
-from mmseg_derprop.inference import load_segmentor
+from mmseg_derprop.engine import StrictLoadHook
 from mmseg_derprop.study.result import find_checkpoint
+from mmseg_derprop.utils.checkpoints import newest_checkpoint, read_checkpoint, state_dict_of
+from mmseg_derprop.utils.config import parse_config
 
 META = dict(dataset_meta=dict(classes=('a', 'b', 'c', 'd', 'e'), palette=[[number, 0, 0] for number in range(5)]))
 
@@ -148,7 +148,7 @@ def test_resume_of_a_changed_checkpoint(edits, needed, other):
     model = builders.build('fixmatch')
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with ends_well():
-        CheckFitHook(needed).after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
+        StrictLoadHook(needed).after_load_checkpoint(SimpleNamespace(model=model), checkpoint)
         return
     assert set(before) == set(model.state_dict())
 

@@ -17,8 +17,8 @@ from own_errors import cases, ends_well, folder
 from PIL import Image
 from tiny_checkpoints import save_checkpoint
 
-from mmseg_derprop.draw import legend, overlay, paint
-from mmseg_derprop.label_folder import LabelFolder
+from mmseg_derprop.apis.label_folder import LabelFolder
+from mmseg_derprop.visualization.drawing import legend, overlay, paint
 
 MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16')
 FORMATS = ('png', 'jpeg', 'bmp', 'tiff', 'gif', 'webp')

@@ -121,7 +121,7 @@ HOOK_OPTIONS = {
     'CheckNamesHook': dict(allow_outside=FLAGS),
     'PseudoLabelVisualizationHook': dict(interval=SMALL, max_images=SMALL),
     'ExactCheckpointHook': dict(interval=SMALL, max_keep_ckpts=SMALL, by_epoch=FLAGS),
-    'CheckFitHook': dict(needed=st.lists(choice('', 'student.'))),
+    'StrictLoadHook': dict(needed=st.lists(choice('', 'student.'))),
 }
 
 
@@ -140,7 +140,7 @@ def test_hooks(case):
             assert hook.alpha == 'linear' or 0 <= float(hook.alpha) <= 1
         if kind == 'BrokenFilesHook':
             assert len('abc') > hook.limit or hook.limit > 2
-        if kind == 'CheckFitHook':
+        if kind == 'StrictLoadHook':
             assert 'student.backbone'.startswith(hook.needed) in (True, False)
         if kind == 'ExactCheckpointHook':
             assert isinstance([3, 4, 5][: -hook.keep] if hook.keep > 0 else [], list)

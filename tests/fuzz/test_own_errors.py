@@ -8,10 +8,10 @@ import torch
 from mmseg.registry import MODELS
 from own_errors import blame
 
-from mmseg_derprop.checkpoint import state_dict_of
-from mmseg_derprop.config import parse_config
 from mmseg_derprop.models import DerPropHead
 from mmseg_derprop.study import load_study
+from mmseg_derprop.utils.checkpoints import state_dict_of
+from mmseg_derprop.utils.config import parse_config
 
 
 def error_of(function, *args, **kwargs):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from mutations import EDITS, WRONGS, damaged, edited, with_wrongs
 from own_errors import cases, ends_well, folder
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.report import page
 from mmseg_derprop.report.runs import compare, read_folder
 from mmseg_derprop.study import compose, digest, load_study
 from mmseg_derprop.study.result import last_iteration, read_log, summary
+from mmseg_derprop.utils.config import load_config
 
 BASES = ROOT / 'configs/_base_'
 STUDY = {

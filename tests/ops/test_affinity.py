@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mmseg_derprop.ops import (
     affinity_consistency_loss,
+    blockwise,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
-    pairs,
     smoothness_loss,
 )
 
@@ -26,7 +26,7 @@ SIDES = st.sampled_from([1, 2, 4, 6, 8])
 
 def blocks(entries):
     """Row blocks of this many entries; 1 makes every row a block of its own."""
-    return mock.patch.dict(pairs.BLOCK_ENTRIES, cpu=entries)
+    return mock.patch.dict(blockwise.BLOCK_ENTRIES, cpu=entries)
 
 
 def draw(count, batch, classes, length, dtype=torch.float32, seed=0):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from mmseg_derprop.ops import (
     NORMALIZATIONS,
+    blockwise,
     derivative,
-    pairs,
     propagate,
     similarity_metric,
     similarity_rows,
@@ -23,7 +23,7 @@ DTYPES = (torch.float32, torch.float64)
 
 def blocks(entries):
     """Row blocks of this many entries; 1 makes every row a block of its own."""
-    return mock.patch.dict(pairs.BLOCK_ENTRIES, cpu=entries)
+    return mock.patch.dict(blockwise.BLOCK_ENTRIES, cpu=entries)
 
 
 def draw(batch, classes, length, channels=None, dtype=torch.float32, seed=0):

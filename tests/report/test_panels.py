@@ -6,8 +6,8 @@ import pytest
 import reference
 import torch
 
-from mmseg_derprop.draw import heat
 from mmseg_derprop.report import panels
+from mmseg_derprop.visualization.drawing import heat
 
 
 def test_a_pixel_inside_of_an_object_near_the_centre():

@@ -78,7 +78,7 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
     """
     from mmengine.runner import Runner
 
-    from mmseg_derprop.config import load_config
+    from mmseg_derprop.utils.config import load_config
 
     def make(segmentor=None, **options):
         folder = tmp_path_factory.mktemp('run')

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from shrink import shrink, write_data
 
-from mmseg_derprop.config import load_config
+from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'

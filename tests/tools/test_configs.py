@@ -13,8 +13,8 @@ from mmengine.runner import Runner
 from mmseg.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, TRANSFORMS
 from shrink import heads, sources, without_weights
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.datasets import SemiSampler
+from mmseg_derprop.utils.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')

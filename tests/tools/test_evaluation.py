@@ -9,7 +9,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from mmseg_derprop.checkpoint import read_checkpoint
+from mmseg_derprop.utils.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 

@@ -17,8 +17,8 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.checkpoint import read_checkpoint
-from mmseg_derprop.config import load_config
+from mmseg_derprop.utils.checkpoints import read_checkpoint
+from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTS = {  # name: network, exported model, options of our tools/test.py, of MMSegmentation's
@@ -179,7 +179,7 @@ def test_what_is_written(exported, runs, tmp_path):
 
 def test_an_exported_model_and_this_package_in_one_process(exported):
     """In both orders: the copy registers over the package's part, and the package over the copy."""
-    import mmseg_derprop.models.deeplabv3plus_head as ours
+    import mmseg_derprop.models.heads.deeplabv3plus_head as ours
 
     copy = Path(exported['published', 'teacher'][0]).with_name('exported_deeplabv3plus_head.py')
     spec = importlib.util.spec_from_file_location(copy.stem, copy)

@@ -15,11 +15,11 @@ from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
 from tiny_checkpoints import ROOT, call, save_checkpoint
 
-from mmseg_derprop.config import load_config
+from mmseg_derprop.apis.image_files import find_images
+from mmseg_derprop.apis.inference import inference_pipeline
 from mmseg_derprop.datasets.synthetic import PALETTE
-from mmseg_derprop.draw import legend
-from mmseg_derprop.image_files import find_images
-from mmseg_derprop.inference import inference_pipeline
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.visualization.drawing import legend
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 STOCK = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'

@@ -8,8 +8,8 @@ import torch
 from mmseg.registry import DATASETS
 from tiny_checkpoints import call
 
-from mmseg_derprop.config import load_config
-from mmseg_derprop.inference import load_segmentor
+from mmseg_derprop.apis.inference import load_segmentor
+from mmseg_derprop.utils.config import load_config
 
 TOOL = 'analysis_tools/label_quality.py'
 pytestmark = pytest.mark.usefixtures('quick_runs')

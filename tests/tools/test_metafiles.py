@@ -38,7 +38,7 @@ def test_a_metafile_names_its_folders_configs(folder):
 
 @every_folder
 def test_metadata_and_results(folder):
-    from mmseg_derprop.config import load_config
+    from mmseg_derprop.utils.config import load_config
 
     for model in load(folder)['Models']:
         config, metadata = load_config(str(ROOT / model['Config'])), model['Metadata']

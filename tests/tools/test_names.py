@@ -12,11 +12,11 @@ import torch
 from mmengine.config import Config
 from tiny_checkpoints import call, save_checkpoint
 
+from mmseg_derprop.apis.image_files import find_images
+from mmseg_derprop.apis.label_folder import LabelFolder
 from mmseg_derprop.datasets import NameLeaves, SemiDataset, UnlabeledDataset
 from mmseg_derprop.datasets.outside import leaves
 from mmseg_derprop.engine import CheckNamesHook
-from mmseg_derprop.image_files import find_images
-from mmseg_derprop.label_folder import LabelFolder
 from mmseg_derprop.report.runs import read_folder
 from mmseg_derprop.study import StudyError, load_study
 

@@ -26,10 +26,10 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 from tiny_checkpoints import ROOT, call, save_checkpoint
 
-from mmseg_derprop.config import load_config
+from mmseg_derprop.apis.inference import confidence
+from mmseg_derprop.apis.label_folder import LabelFolder
 from mmseg_derprop.datasets.synthetic import CLASSES, PALETTE
-from mmseg_derprop.inference import confidence
-from mmseg_derprop.label_folder import LabelFolder
+from mmseg_derprop.utils.config import load_config
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 THRESHOLD = 0.6

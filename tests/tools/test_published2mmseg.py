@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_derprop.config import load_config
+from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs/_base_'

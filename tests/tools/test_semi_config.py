@@ -14,7 +14,7 @@ from commands import ROOT, call, load
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmseg_derprop.config import load_config
+from mmseg_derprop.utils.config import load_config
 
 LISTS = 'ImageSets/Segmentation'
 METHOD = ROOT / 'configs/_base_/methods/derprop.py'

@@ -22,9 +22,9 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
 from rich.console import Console
 
-from mmseg_derprop.config import load_config
 from mmseg_derprop.study import Display, Scheduler, StudyError, compose, digest, load_study, make_jobs, scheduler
 from mmseg_derprop.study.result import find_checkpoint, last_iteration, read_log
+from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 BASES = ROOT / 'configs/_base_'

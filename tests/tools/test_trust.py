@@ -17,8 +17,8 @@ from mmengine.optim import OneCycleLR
 from mmengine.runner import CheckpointLoader, load_checkpoint
 from tiny_checkpoints import ROOT, call, save_checkpoint
 
-from mmseg_derprop.checkpoint import read_checkpoint
-from mmseg_derprop.trust import CheckpointNotRead, checkpoints_as_data
+from mmseg_derprop.utils.checkpoints import read_checkpoint
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 
@@ -263,7 +263,7 @@ def test_the_name_of_a_checkpoint_does_not_become_a_program(config, place):
 
 
 def test_a_shipped_run_exports_by_the_config_that_it_carries(place):
-    from mmseg_derprop.config import load_config
+    from mmseg_derprop.utils.config import load_config
 
     config = load_config(str(ROOT / 'configs/derprop/tiny_shapes.py'))
     save_checkpoint(config, 'x.pth')

@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT / 'tests'))
 import reference  # noqa: E402
 
 from mmseg_derprop import ops  # noqa: E402
-from mmseg_derprop.ops.pairs import row_blocks  # noqa: E402
+from mmseg_derprop.ops.blockwise import row_blocks  # noqa: E402
 
 ORDER = 1
 
@@ -227,8 +227,8 @@ def step(args: argparse.Namespace, device: torch.device) -> dict:
     from mmseg.registry import MODELS
     from mmseg.structures import SegDataSample
 
-    from mmseg_derprop.config import load_config
     from mmseg_derprop.models import Embedding, View
+    from mmseg_derprop.utils.config import load_config
 
     init_default_scope('mmseg')
     config = load_config(args.config, args.cfg_options)
@@ -325,7 +325,7 @@ def data(args: argparse.Namespace, device: torch.device) -> dict:
     from torchvision import transforms as T
     from torchvision.transforms import functional as TF
 
-    from mmseg_derprop.config import load_config
+    from mmseg_derprop.utils.config import load_config
 
     init_default_scope('mmseg')
     torch.set_num_threads(1)

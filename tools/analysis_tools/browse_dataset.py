@@ -19,8 +19,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
-from mmseg_derprop.draw import outline, overlay, paint, panel
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.visualization.drawing import outline, overlay, paint, panel
 
 
 def parse_args() -> argparse.Namespace:

@@ -24,14 +24,14 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of
-from mmseg_derprop.config import load_config
 from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
 from mmseg_derprop.models.losses import hard_loss
 from mmseg_derprop.models.shares import Shares
 from mmseg_derprop.models.terms import StrongView, smoothness
 from mmseg_derprop.ops import propagate_regions, similarity_rows
 from mmseg_derprop.ops.affinity import affinity_factors
+from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of
+from mmseg_derprop.utils.config import load_config
 
 METHOD = Path(__file__).resolve().parents[2] / 'configs/_base_/methods/derprop_published.py'
 TOLERANCE, ZERO_TOLERANCE = 1e-4, 1e-8  # of an entry's largest magnitude; of an entry that is zero throughout

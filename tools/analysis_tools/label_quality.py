@@ -32,11 +32,11 @@ from rich.progress import track
 from rich.table import Table
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
-from mmseg_derprop.inference import load_segmentor
+from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.pseudo_labeler import Prediction
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 
 class Labels(NamedTuple):

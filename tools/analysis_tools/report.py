@@ -24,7 +24,7 @@ from mmengine.config import DictAction
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.report import figures, page, panels, runs
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:

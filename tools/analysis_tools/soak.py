@@ -39,8 +39,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.config import load_config
-from mmseg_derprop.trust import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
 
 STEADY = ('memory', 'workers', 'files', 'threads')
 TIMES = ('cpu_ms', 'wall_ms', 'yardstick', 'relative')

@@ -17,8 +17,8 @@ import os
 from mmseg.models.backbones.timm_backbone import TIMMBackbone
 from torch import Tensor
 
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 NOT_IN_FEATURES = ('_conv_head.', '_bn1.', '_fc.')
 

@@ -32,10 +32,10 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of
-from mmseg_derprop.config import load_config
-from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
+from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 OPSET = 18
 TIE = 1e-5  # of the largest logit

@@ -29,11 +29,11 @@ from mmengine.registry import FUNCTIONS, Registry, init_default_scope
 from mmseg import registry
 
 import mmseg_derprop
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
-from mmseg_derprop.config import load_config, merge_options, parse_config
-from mmseg_derprop.engine.check_fit_hook import CheckpointMismatch, check_fit
+from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.models import plain_config
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
+from mmseg_derprop.utils.config import load_config, merge_options, parse_config
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 # What an evaluation reads of a run's config, besides the model, the data and the loops.
 KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')

@@ -22,9 +22,9 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.checkpoint import read_checkpoint, state_dict_of, write_checkpoint
-from mmseg_derprop.config import load_config
-from mmseg_derprop.trust import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
+from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
 DEPTHS = {ResNet.arch_settings[depth][1]: depth for depth in (50, 101, 152)}

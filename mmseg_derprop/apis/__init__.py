@@ -1,0 +1,1 @@
+"""What a program calls: inference, and labelling of folders of images."""

@@ -1,0 +1,99 @@
+"""Images that a user names on the command line, and the other arguments of inference."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import os.path as osp
+from typing import NamedTuple
+
+import torch
+from mmengine import fileio
+from mmengine.config import DictAction
+
+from ..datasets.outside import leaves
+from ..datasets.unlabeled import IMAGE_SUFFIXES
+from ..utils.safe_loading import add_trust_option
+
+
+class ImageFile(NamedTuple):
+    """An image.
+
+    Attributes:
+        path (str): Where it lies.
+        name (str): The same from the folder on that was asked for, with its suffix.
+    """
+
+    path: str
+    name: str
+
+
+def find_images(source: str) -> list[ImageFile]:
+    """Images of a folder and its subfolders, of a pattern, or one image.
+
+    Args:
+        source (str): Path of a folder or of an image, or a pattern as :mod:`glob` knows it, ``**`` included.
+
+    Returns:
+        list[ImageFile]: Sorted by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file or no image is found.
+        ValueError: If a pattern leads out of its folder: results have the names of images and would lie elsewhere.
+    """
+    if osp.isfile(source):
+        return [ImageFile(source, osp.basename(source))]
+    if osp.isdir(source):
+        root, names = source, fileio.list_dir_or_file(source, list_dir=False, recursive=True)
+    elif glob.has_magic(source):
+        fixed = source[: min(source.find(c) for c in '*?[' if c in source)]
+        root = osp.dirname(fixed)
+        names = (osp.relpath(path, root or '.') for path in glob.glob(source, recursive=True) if osp.isfile(path))
+    else:
+        raise FileNotFoundError(f'{source!r} is neither an image nor a folder; give one, or a quoted pattern')
+    names = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
+    if not names:
+        raise FileNotFoundError(f'{source!r} has no image; files that end in {", ".join(IMAGE_SUFFIXES)} are looked at')
+    if outside := [name for name in names if '..' in name and leaves(name, [''])]:
+        raise ValueError(f'{source!r} leads out of {root or "."}, to {outside[0]}: begin it with that folder')
+    return [ImageFile(osp.join(root, name), name) for name in names]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that tools for inference share."""
+    parser.add_argument('images', help='an image, a folder (subfolders too) or a quoted pattern such as "x/**/*.jpg"')
+    parser.add_argument('config', help='path of the config')
+    parser.add_argument('checkpoint', help='path of the checkpoint')
+    parser.add_argument('--predict-on', choices=('teacher', 'student'), help='which network of a SemiSegmentor')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
+    parser.add_argument('--batch-size', type=int, default=1, help='images of one size that are predicted together')
+    parser.add_argument('--workers', type=int, default=2, help='processes that load images (default: %(default)s)')
+    add_trust_option(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
+
+
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[ImageFile]:
+    """Ends with a message unless the shared arguments can be used.
+
+    Returns:
+        list[ImageFile]: The images.
+    """
+    if args.batch_size < 1 or args.workers < 0:
+        parser.error(f'--batch-size {args.batch_size} must be 1 or more, --workers {args.workers} must be 0 or more')
+    for what in ('config', 'checkpoint'):
+        path = getattr(args, what)
+        if not osp.isfile(path) and '://' not in path:
+            parser.error(f'there is no {what} {path}')
+    try:
+        torch.empty(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}')
+    try:
+        images = find_images(args.images)
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    if osp.isdir(args.images):
+        inside = osp.relpath(osp.realpath(args.out_dir), osp.realpath(args.images))
+        if not inside.startswith(osp.pardir):
+            parser.error(f'--out-dir {args.out_dir} lies within {args.images}, whose images it is for: name another')
+    return images

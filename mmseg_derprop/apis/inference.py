@@ -1,0 +1,253 @@
+"""Predictions on images that belong to no data set: what the tools for people share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any
+
+import cv2
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel, BaseTTAModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from mmengine.structures import PixelData
+from mmseg.apis import init_model
+from mmseg.datasets import BaseSegDataset
+from mmseg.models import BaseSegmentor
+from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..datasets.checks.broken import file_problem
+from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
+from ..utils.checkpoints import read_checkpoint, state_dict_of
+from ..utils.options import is_number
+from ..utils.safe_loading import CheckpointNotRead
+from .image_files import ImageFile
+
+
+class ImageDataset(Dataset):
+    """Images through the pipeline of a test.
+
+    An item is a dict of ``image`` and either ``data``, what the pipeline makes, or ``error``, why there is none: one
+    broken file must not end a long run.
+
+    Args:
+        images (Sequence[ImageFile]): The images.
+        pipeline (list[dict]): As :func:`inference_pipeline` gives it.
+    """
+
+    def __init__(self, images: Sequence[ImageFile], pipeline: list[dict]) -> None:
+        init_default_scope('mmseg')
+        self.images = images
+        self.pipeline = Compose(pipeline)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict:
+        image = self.images[index]
+        if problem := file_problem(image.path):  # as in training: some decoders make up what is cut off
+            return dict(image=image, error=problem.cause)
+        try:
+            data = self.pipeline(dict(img_path=image.path))
+            return (
+                dict(image=image, error='its pipeline gives nothing') if data is None else dict(image=image, data=data)
+            )
+        except Exception as error:  # each decoder raises its own
+            return dict(image=image, error=' '.join(f'{type(error).__name__}: {error}'.split()))
+
+
+def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
+    """The config's pipeline for tests, without the annotations that it loads.
+
+    Args:
+        config (Config): Of the model and its data.
+        tta (bool): Whether to take ``tta_pipeline`` instead.
+
+    Raises:
+        ValueError: If the config has none.
+    """
+    name = 'tta_pipeline' if tta else 'test_dataloader.dataset.pipeline'
+    part: Any = config
+    for key in name.split('.'):
+        part = part.get(key) or {}
+    pipeline = part or ([] if tta else config.get('test_pipeline'))
+    if not pipeline:
+        raise ValueError(f'{config.filename} has no {name}, which says how images are loaded and resized: add it')
+    return _without_annotations(pipeline)
+
+
+def _without_annotations(pipeline: Sequence) -> list:
+    kept = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):  # the alternatives of TestTimeAug
+            step = _without_annotations(step)
+            if not step:
+                continue
+        else:
+            kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
+            if kind.rpartition('.')[-1].startswith('Load') and 'Annotation' in kind:
+                continue
+            if 'transforms' in step:
+                step = {**step, 'transforms': _without_annotations(step['transforms'])}
+        kept.append(step)
+    return kept
+
+
+def load_segmentor(
+    config: Config, checkpoint: str, device: str = 'cpu', predict_on: str | None = None
+) -> tuple[BaseSegmentor, dict]:
+    """Builds the segmentor of a config and loads a checkpoint, of this package or of plain MMSegmentation.
+
+    The segmentor's ``dataset_meta`` has ``classes`` and ``palette``: the checkpoint's, else those of the config's test
+    data, else numbers and drawn colours.
+
+    Args:
+        config (Config): The config.
+        checkpoint (str): Path of the checkpoint.
+        device (str): Where the segmentor goes.
+        predict_on (str, optional): ``'teacher'`` or ``'student'`` of a SemiSegmentor.
+
+    Returns:
+        tuple[BaseSegmentor, dict]: The segmentor in evaluation mode, and what the checkpoint holds.
+
+    Raises:
+        OSError: If the checkpoint cannot be read.
+        ValueError: If the model has no such network, or the checkpoint does not fit or is damaged.
+    """
+    if predict_on and config.model.type != 'SemiSegmentor':
+        raise ValueError(f'--predict-on chooses a network of a SemiSegmentor; this model is a {config.model.type}')
+    if predict_on:
+        config.model.predict_on = predict_on
+    if 'data_preprocessor' in config:  # as the runner does
+        config.model.setdefault('data_preprocessor', config.data_preprocessor)
+    model = init_model(config, device='cpu')
+    needed = [f'{model.predict_on}.'] if hasattr(model, 'predict_on') else ['']
+    remote = '://' in checkpoint
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu') if remote else read_checkpoint(checkpoint)
+        # The engine would only warn of what does not fit, and go on with random weights.
+        check_fit(model, state_dict_of(loaded), needed)
+    except CheckpointMismatch as error:
+        raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
+    except CheckpointNotRead as error:  # the loader of remote ones names them
+        raise CheckpointNotRead(str(error) if remote else f'{checkpoint}: {error}') from None
+    except ValueError as error:
+        raise ValueError(f'{checkpoint}: {error}') from None
+    meta = loaded.get('meta')
+    model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
+    return model.to(device), loaded
+
+
+def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    kind = DATASETS.get(dataset['type']) if isinstance(dataset.get('type'), str) else dataset.get('type')
+    sources: list[Any] = [
+        meta.get('dataset_meta'),
+        dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')),  # MMSegmentation 0.x
+        {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
+    ]
+    numbers = dict(classes=[str(number) for number in range(num_classes)])
+    dicts = (source for source in sources if isinstance(source, dict))
+    found: Any = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
+    classes, palette = [str(name) for name in found['classes']], found.get('palette')
+    if not _is_list_of(palette, num_classes) or not all(map(_is_colour, palette)):
+        # A data set without files draws a palette for its classes.
+        palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
+    return dict(classes=classes, palette=[list(colour) for colour in palette])
+
+
+def _is_list_of(value: object, count: int) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == count
+
+
+def _is_colour(value: Any) -> bool:
+    return _is_list_of(value, 3) and all(is_number(part, 0, 255, whole=True) for part in value)
+
+
+class MeanProbabilityTTA(BaseTTAModel):
+    """Test-time augmentation that keeps the mean probabilities.
+
+    MMSegmentation's SegTTAModel keeps the labels only. Here ``seg_logits`` is the logarithm of the mean, of which the
+    softmax is the mean again. The segmentor must have an output channel for each class.
+    """
+
+    def merge_preds(self, data_samples_list: list) -> list[SegDataSample]:
+        """Merges the predictions of each image's augmentations.
+
+        Args:
+            data_samples_list (list[Sequence[SegDataSample]]): Of each image.
+
+        Returns:
+            list[SegDataSample]: One of each image.
+        """
+        merged = []
+        for samples in data_samples_list:
+            mean: Tensor = sum(s.seg_logits.data.float().softmax(0) for s in samples) / len(samples)
+            sample = SegDataSample(metainfo=samples[0].metainfo)
+            sample.seg_logits = PixelData(data=mean.log())
+            sample.pred_sem_seg = PixelData(data=mean.argmax(0, keepdim=True))
+            merged.append(sample)
+        return merged
+
+
+def confidence(sample: SegDataSample) -> Tensor:
+    """Probability that a prediction gives to its own labels.
+
+    Args:
+        sample (SegDataSample): With ``seg_logits`` (K, H, W) and ``pred_sem_seg`` (1, H, W). MMSegmentation has
+            taken the sigmoid of a single channel already.
+
+    Returns:
+        Tensor: (H, W) float32 within 0 .. 1.
+    """
+    logits = sample.seg_logits.data.float()
+    if len(logits) == 1:
+        return torch.where(sample.pred_sem_seg.data[0].bool(), logits[0], 1 - logits[0])
+    return logits.softmax(0).amax(0)
+
+
+@torch.no_grad()
+def predict(
+    model: BaseModel, dataset: ImageDataset, batch_size: int = 1, workers: int = 0
+) -> Iterator[tuple[ImageFile, SegDataSample | None, str]]:
+    """Predicts images in their order.
+
+    Args:
+        model (BaseModel): A segmentor, or its test-time augmentation.
+        dataset (ImageDataset): The images.
+        batch_size (int): Images of one size that follow each other go through the network together, at most so many.
+        workers (int): Processes that load images.
+
+    Yields:
+        tuple[ImageFile, SegDataSample | None, str]: The image; its prediction at its own size, or None and why it
+        could not be loaded.
+    """
+    loader = DataLoader(
+        dataset, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread if workers else None
+    )
+    for batch in loader:
+        for _, group in groupby(batch, key=_size):
+            items = list(group)
+            if 'error' in items[0]:
+                yield from ((item['image'], None, item['error']) for item in items)
+                continue
+            samples = model.test_step(pseudo_collate([item['data'] for item in items]))
+            yield from ((item['image'], sample, '') for item, sample in zip(items, samples))
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+
+
+def _size(item: dict) -> tuple | None:
+    """What images of a batch must have in common: their size, that of each augmentation; None without image."""
+    if 'error' in item:
+        return None
+    inputs = item['data']['inputs']
+    return tuple(tuple(i.shape) for i in (inputs if isinstance(inputs, list) else [inputs]))

@@ -1,0 +1,1 @@
+"""Checks of images, labels and lists before and while they are used."""

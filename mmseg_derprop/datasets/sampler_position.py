@@ -1,0 +1,80 @@
+"""Where in the data all processes together are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..utils.options import is_number
+
+
+@dataclass(frozen=True)
+class SamplerPosition:
+    """Arithmetic of an endless stream of groups, one each iteration, of labelled and of unlabelled images.
+
+    Labelled images are drawn in pass after pass over their list, wherever an iteration ends. An epoch is a pass over
+    the unlabelled images in whole iterations; its last one is filled from its beginning.
+
+    Args:
+        labeled_images (int): Size of the labelled list.
+        unlabeled_images (int): Size of the unlabelled list.
+        labeled_step (int): Labelled images that all processes together draw in an iteration.
+        unlabeled_step (int): Unlabelled ones.
+        iteration (int): Where it begins, in iterations; 0 unless the numbers above have changed since.
+        labeled (tuple[int, int]): Number of the pass there, and images of it that were drawn before.
+        unlabeled (tuple[int, int]): Number of the epoch there, and images of it that were drawn before.
+
+    Raises:
+        ValueError: If one of them is no such number.
+    """
+
+    labeled_images: int
+    unlabeled_images: int
+    labeled_step: int
+    unlabeled_step: int
+    iteration: int = 0
+    labeled: tuple[int, int] = (0, 0)
+    unlabeled: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        for name in ('labeled_images', 'unlabeled_images', 'labeled_step', 'unlabeled_step'):
+            if not is_number(getattr(self, name), 1, whole=True):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed is a whole number of at least 1')
+        for name, pair in dict(iteration=(self.iteration, 0), labeled=self.labeled, unlabeled=self.unlabeled).items():
+            two = isinstance(pair, (list, tuple)) and len(pair) == 2
+            if not two or not all(is_number(number, 0, whole=True) for number in pair):
+                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed are whole numbers of at least 0')
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """int: Iterations of a whole epoch."""
+        return -(-self.unlabeled_images // self.unlabeled_step)
+
+    def labeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:
+        """Pass and place in it of a labelled image, the ``offset``-th that all processes draw in an iteration."""
+        number, place = self.labeled
+        drawn = place + (iteration - self.iteration) * self.labeled_step + offset
+        return number + drawn // self.labeled_images, drawn % self.labeled_images
+
+    def unlabeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:
+        """Epoch and place in it of an unlabelled image; a place behind the last image is the beginning again."""
+        epoch, place = self.unlabeled
+        iteration -= self.iteration
+        rest = -(-(self.unlabeled_images - place) // self.unlabeled_step)
+        if iteration >= rest:
+            more, iteration = divmod(iteration - rest, self.iterations_per_epoch)
+            epoch, place = epoch + 1 + more, 0
+        return epoch, place + iteration * self.unlabeled_step + offset
+
+    def moved(self, other: SamplerPosition, iteration: int) -> SamplerPosition:
+        """Another stream, beginning where this one is before an iteration.
+
+        Args:
+            other (SamplerPosition): Its numbers of images count, its beginning does not.
+            iteration (int): Not before this stream begins.
+        """
+        sizes = other.labeled_images, other.unlabeled_images
+        labeled, unlabeled = (
+            (number, place) if place < size else (number + 1, 0)
+            for (number, place), size in zip((self.labeled_at(iteration), self.unlabeled_at(iteration)), sizes)
+        )
+        return SamplerPosition(*sizes, other.labeled_step, other.unlabeled_step, iteration, labeled, unlabeled)

@@ -1,0 +1,94 @@
+"""Counts the files that training leaves out."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_gather_object, all_reduce, get_world_size
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+
+from ...datasets import BrokenData, Problem
+from ...utils.options import is_number
+from .checkpoint_hook import cpu_group
+
+
+@HOOKS.register_module()
+class BrokenFilesHook(Hook):
+    """Counts the files that cannot be used, and the images that took their places, in what was trained on.
+
+    The data set decides what is left out (``broken_labeled`` and ``broken_unlabeled`` of :class:`SemiDataset`). A
+    warning names each file once. The log has ``broken_files``, how many there are, and ``replaced_images``, how often
+    another image took the place of one, from the first such file on; both are those of all processes. The message hub,
+    which checkpoints carry, keeps them.
+
+    Args:
+        limit (int): Different files of a run, resumed ones included, that may be left out; one more stops it.
+
+    Raises:
+        ValueError: If ``limit`` is no whole number, or negative.
+        BrokenData: In training, if there are more; lists them.
+    """
+
+    def __init__(self, limit: int = 100) -> None:
+        if not is_number(limit, 0, whole=True):
+            raise ValueError(f'limit = {limit!r}, but the number of files that may be left out is at least 0.')
+        self.limit = limit
+
+    def before_train(self, runner: Runner) -> None:
+        """Makes a group of the processes that waits for no device."""
+        self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
+        several = self.watches and get_world_size() > 1
+        self.group = cpu_group(runner) if several else None
+
+    def after_train_iter(
+        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
+    ) -> None:
+        """Counts, names and logs."""
+        if not self.watches:
+            return
+        info = runner.message_hub.runtime_info
+        found = self.gather(replaced(data_batch))
+        if found:
+            files: dict[str, str] = dict(info.get('broken_files', {}))
+            new = {problem.path: str(problem) for problem in map(Problem._make, found)}
+            for text in (text for path, text in new.items() if path not in files):
+                runner.logger.warning(f'{text}. Other images take its place.')
+            files.update({path: text for path, text in new.items() if path not in files})
+            runner.message_hub.update_info('broken_files', files)
+            runner.message_hub.update_info('replaced_images', info.get('replaced_images', 0) + len(found))
+            if len(files) > self.limit:
+                lines = '\n  '.join(files.values())
+                raise BrokenData(
+                    f'{len(files)} files cannot be used, but the limit of BrokenFilesHook is {self.limit}. '
+                    f'tools/check_data.py lists all that are in the data; training has met\n  {lines}'
+                )
+        if info.get('broken_files'):
+            runner.message_hub.update_scalar('train/broken_files', len(info['broken_files']))
+            runner.message_hub.update_scalar('train/replaced_images', info['replaced_images'])
+
+    def gather(self, found: list[tuple]) -> list[tuple]:
+        """What all processes have found, in each of them."""
+        if self.group is None:
+            return found
+        count = torch.tensor(len(found))
+        all_reduce(count, 'sum', self.group)
+        return sum(all_gather_object(found, self.group), []) if count else []
+
+
+def warn_if_uncounted(runner: Runner) -> None:
+    """Warns where images may be left out but no hook counts them."""
+    skips = getattr(runner.train_dataloader.dataset, 'skips', False)
+    if skips and not any(isinstance(hook, BrokenFilesHook) for hook in runner.hooks):
+        runner.logger.warning(
+            'Images that cannot be used give their places to others, but nothing counts them: add '
+            "dict(type='BrokenFilesHook', limit=100) to custom_hooks, or set train_dataloader.dataset.broken_unlabeled="
+            "'stop'."
+        )
+
+
+def replaced(data_batch: dict | None) -> list[tuple]:
+    """The problems of the files that the images of a batch stand for."""
+    samples = (data_batch or {}).get('data_samples', [])
+    branches = samples.values() if isinstance(samples, dict) else [samples]
+    return [tuple(problem) for branch in branches for sample in branch for problem in sample.get('replaced', [])]

@@ -1,0 +1,134 @@
+"""Refuses a checkpoint of another network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from mmseg.registry import HOOKS
+from torch import Tensor, nn
+
+from ...utils.checkpoints import state_dict_of
+
+LISTED = 12  # names in an error
+
+
+class CheckpointMismatch(ValueError):
+    """A checkpoint does not fit the model."""
+
+
+@HOOKS.register_module()
+class StrictLoadHook(Hook):
+    """Refuses a checkpoint that does not fit the model; the engine would load what matches, and only log the rest.
+
+    A part (backbone, decode head, ...) may be missing as a whole, as the propagation head is from a plain
+    segmentor's checkpoint; what is there must fit entry by entry.
+
+    Args:
+        needed (Sequence[str]): Beginnings of names that must be there, ``''`` for all. Auxiliary heads, which nothing
+            but training asks, may always be missing.
+
+    Raises:
+        ValueError: If ``needed`` is anything else.
+    """
+
+    def __init__(self, needed: Sequence[str] = ()) -> None:
+        if not isinstance(needed, (list, tuple)) or not all(isinstance(name, str) for name in needed):
+            raise ValueError(f"needed = {needed!r}, but it must be a list of texts, such as ['student.'].")
+        self.needed = tuple(needed)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Raises CheckpointMismatch unless the checkpoint fits, before the engine loads it."""
+        model = unwrap(runner.model)
+        try:
+            new = check_fit(model, state_dict_of(checkpoint), self.needed)
+        except CheckpointMismatch:
+            raise
+        except ValueError as error:
+            raise CheckpointMismatch(f'In the file: {error}.') from None
+        if new:
+            print_log(f'Not in the checkpoint, so they begin anew: {", ".join(new)}.', logger='current')
+
+
+def unwrap(model: Any) -> Any:
+    """The segmentor in the wrappers for several processes and for test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] = ()) -> list[str]:
+    """Loads a state dict if it fits.
+
+    Args:
+        model (nn.Module): A segmentor.
+        state (dict[str, Tensor]): Names may begin with ``module.``.
+        needed (Sequence[str]): As in :class:`StrictLoadHook`.
+
+    Returns:
+        list[str]: Parts of the model that the state dict does not have.
+
+    Raises:
+        CheckpointMismatch: If entries have other shapes, a part is incomplete or has entries that the model does not
+            know, a needed part is missing, or nothing fits.
+    """
+    state = {name.removeprefix('module.'): value for name, value in state.items()}
+    try:
+        missing, unknown = model.load_state_dict(state, strict=False)  # modules may convert entries of old versions
+    except RuntimeError as error:
+        shapes = [line.strip().rstrip('.') for line in str(error).splitlines()[1:]]
+        raise CheckpointMismatch(
+            f'Entries have other shapes:\n  {_some(shapes, separator=chr(10) + "  ")}\nUse the config that the '
+            'checkpoint was trained with. If only the classes differ, take its backbone alone: '
+            f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{_backbone_prefix(state)}') of the backbone."
+        ) from None
+    names = [name for name in model.state_dict() if not name.endswith('num_batches_tracked')]
+    missing = [name for name in missing if not name.endswith('num_batches_tracked')]
+    absent = {part: [n for n in missing if _part(n) == part] for part in dict.fromkeys(map(_part, names))}
+    sizes = {part: sum(_part(name) == part for name in names) for part in absent}
+    new = [part for part in absent if len(absent[part]) == sizes[part]]
+    if len(new) == len(sizes):
+        raise CheckpointMismatch(
+            f'Nothing in it has a place in this model. It holds {_some(list(state))}. {_hint(model, state)}'
+        )
+    loaded = {part.rpartition('.')[2] for part in sizes if part not in new}
+    lacking = [n for part in absent for n in absent[part] if part not in new or _is_needed(part, needed)]
+    extra = [name for name in unknown if _part(name).rpartition('.')[2] in loaded]
+    if lacking or extra:
+        found = [f'It lacks {len(lacking)} entries: {_some(lacking)}.'] if lacking else []
+        found += [f'The model does not know {len(extra)} entries: {_some(extra)}.'] if extra else []
+        raise CheckpointMismatch('\n'.join([*found, _hint(model, state)]))
+    return new
+
+
+def _part(name: str) -> str:
+    """``student.backbone`` of ``student.backbone.layer1...``, ``backbone`` of ``backbone.layer1...``."""
+    return re.match(r'((student|teacher)\.)?[^.]*', name)[0]  # type: ignore[index]
+
+
+def _is_needed(part: str, needed: Sequence[str]) -> bool:
+    return part.startswith(tuple(needed)) and not part.endswith('auxiliary_head')
+
+
+def _backbone_prefix(state: dict) -> str:
+    return next((name.partition('backbone.')[0] for name in state if 'backbone.' in name), '') + 'backbone.'
+
+
+def _hint(model: nn.Module, state: dict[str, Tensor]) -> str:
+    if 'classifier.weight' in state:
+        return 'If it is of a published network, tools/model_converters/published2mmseg.py converts it.'
+    if any(name.startswith(('student.', 'teacher.')) for name in state) and not hasattr(model, 'student'):
+        return "It is a SemiSegmentor's: tools/model_converters/export_segmentor.py writes a plain one of it."
+    if state.keys() & {name.rpartition('backbone.')[2] for name in model.state_dict() if 'backbone.' in name}:
+        return "It is a backbone's: give it as init_cfg=dict(type='Pretrained', checkpoint=...) of the backbone."
+    return 'Use the config that the checkpoint was trained with.'
+
+
+def _some(names: list[str], separator: str = ', ') -> str:
+    more = f'{separator}and {len(names) - LISTED} more' if len(names) > LISTED else ''
+    return separator.join(names[:LISTED]) + more

@@ -1,0 +1,79 @@
+"""Randomness that follows from where it is used, not from what was drawn before."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from mmengine.runner import set_random_seed
+
+_STEP, _SAMPLE, _LOADING, _OTHERS = range(4)
+
+
+class SeededIndex(int):
+    """Index of a sample that knows what its augmentation follows from; elsewhere it is a plain integer.
+
+    Args:
+        index (int): Into the data set.
+        seed (int): Of the run, at least 0.
+        draw (tuple[int, ...]): What else tells this draw from all others, such as the epoch; integers of at least 0.
+    """
+
+    seed: int
+    draw: tuple[int, ...]
+
+    def __new__(cls, index: int, seed: int, draw: tuple[int, ...]) -> SeededIndex:
+        self = super().__new__(cls, index)
+        self.seed, self.draw = seed, draw
+        return self
+
+    def __getnewargs__(self) -> tuple:
+        return int(self), self.seed, self.draw
+
+    def seed_generators(self) -> None:
+        """Seeds the CPU generators of Python, NumPy and torch for this sample."""
+        words = _words(self.seed, _SAMPLE, int(self), *self.draw)
+        random.seed(words.tobytes())
+        np.random.seed(words)
+        torch.default_generator.manual_seed(int(words[:2].view(np.uint64)[0]))
+
+    def others(self, population: range, number: int) -> list[SeededIndex]:
+        """Indices to take in place of this one, one after the other; they follow from it alone.
+
+        Args:
+            population (range): Of which they are drawn, each at most once.
+            number (int): How many at most.
+        """
+        generator = np.random.default_rng(_words(self.seed, _OTHERS, int(self), *self.draw))
+        places = generator.choice(len(population), min(number + 1, len(population)), replace=False)
+        indices = [population[place] for place in places.tolist() if population[place] != self]
+        return [SeededIndex(index, self.seed, (*self.draw, int(self))) for index in indices[:number]]
+
+
+def seed_step(seed: int, rank: int, iteration: int) -> None:
+    """Seeds all generators for a training step: Python's, NumPy's, and torch's on all devices."""
+    set_random_seed(int(_words(seed, _STEP, rank, iteration)[0]))
+
+
+def seed_loading(seed: int, rank: int, iteration: int) -> None:
+    """The same for loading its batch, where samples do not know their seeds."""
+    set_random_seed(int(_words(seed, _LOADING, rank, iteration)[0]))
+
+
+@contextmanager
+def preserve_rng_state() -> Iterator[None]:
+    """Puts the CPU generators of Python, NumPy and torch back at its end."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])
+
+
+def _words(seed: int, *key: int) -> np.ndarray:
+    return np.random.SeedSequence(seed, spawn_key=key).generate_state(8)

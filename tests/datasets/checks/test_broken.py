@@ -1,0 +1,391 @@
+"""Files as they come: which of them work, what is said of the others, and what takes their places."""
+
+import io
+import random
+import shutil
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from mmseg_derprop.datasets import BrokenData, SplitDataset, UnlabeledDataset
+from mmseg_derprop.datasets.checks.broken import file_problem
+from mmseg_derprop.datasets.checks.examine import examine
+from mmseg_derprop.utils.randomness import SeededIndex
+
+pytestmark = pytest.mark.usefixtures('quick_runs')
+SIZE = (48, 40)
+LABELED, UNLABELED = 3, 9
+PIPELINE = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResize', scale=(64, 64), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(32, 32), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    init_default_scope('mmseg')
+
+
+def picture(size=SIZE, mode='RGB'):
+    """Noise: a decoder has work to do up to the end of the file."""
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    return Image.fromarray(noise).convert(mode)
+
+
+def encoded(kind, image=None, **options):
+    buffer = io.BytesIO()
+    (image or picture()).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation, size=SIZE):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded('JPEG', picture(size), exif=exif)
+
+
+def huge_png(side):
+    """A header that says so, of a file of a hundred bytes."""
+
+    def chunk(name, data):
+        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', side, side, 8, 2, 0, 0, 0))
+    return b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', zlib.compress(bytes(100))) + chunk(b'IEND', b'')
+
+
+def with_thumbnail():
+    """A photo that is cut off, whose thumbnail is whole."""
+    segment = b'Exif\0\0' + encoded('JPEG', picture((8, 8)))
+    photo = encoded('JPEG')
+    return photo[:2] + b'\xff\xe1' + struct.pack('>H', len(segment) + 2) + segment + photo[2 : len(photo) * 2 // 3]
+
+
+WORKS = {
+    'a PNG called .jpg': lambda: encoded('PNG'),
+    'one channel': lambda: encoded('PNG', picture(mode='L')),
+    'one channel, JPEG': lambda: encoded('JPEG', picture(mode='L')),
+    'one bit': lambda: encoded('PNG', picture(mode='1')),
+    'palette': lambda: encoded('PNG', picture(mode='P')),
+    '16 bits': lambda: encoded('PNG', Image.fromarray(np.arange(1920, dtype=np.uint16).reshape(40, 48) * 30)),
+    'CMYK': lambda: encoded('JPEG', picture(mode='CMYK')),
+    'alpha': lambda: encoded('PNG', picture(mode='RGBA')),
+    'grey and alpha': lambda: encoded('PNG', picture(mode='LA')),
+    'EXIF': lambda: turned(6),
+    'progressive': lambda: encoded('JPEG', progressive=True),
+    'bytes behind the end': lambda: encoded('JPEG') + bytes(9000),
+    'one pixel': lambda: encoded('PNG', picture((1, 1))),
+    'one row': lambda: encoded('PNG', picture((60, 1))),
+    'very wide': lambda: encoded('JPEG', picture((20000, 800))),
+}
+BROKEN = {
+    'JPEG, half': ('cut off', lambda: half(encoded('JPEG'))),
+    'JPEG without its end': ('cut off', lambda: encoded('JPEG')[:-2]),
+    'JPEG, zeros at its end': ('cut off', lambda: half(encoded('JPEG')) + bytes(6000)),
+    'JPEG, half, whole thumbnail': ('cut off', with_thumbnail),
+    'progressive, half': ('cut off', lambda: half(encoded('JPEG', progressive=True))),
+    'JPEG, 30 bytes': ('unreadable', lambda: encoded('JPEG')[:30]),
+    'PNG, half': ('unreadable', lambda: half(encoded('PNG'))),
+    'TIFF, half': ('unreadable', lambda: half(encoded('TIFF'))),
+    'nothing': ('empty', lambda: b''),
+    'text': ('unreadable', lambda: b'404 Not Found\n'),
+    '400 million pixels': ('too large', lambda: huge_png(20000)),
+}
+
+
+def half(data):
+    return data[: len(data) // 2]
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Labelled a0..a2 and unlabelled u0..u8."""
+    (tmp_path / 'labels').mkdir()
+    (tmp_path / 'images').mkdir()
+    labels = np.resize(np.array([0, 1, 255], np.uint8), SIZE[::-1])
+    for i in range(LABELED):
+        (tmp_path / f'images/a{i}.jpg').write_bytes(encoded('JPEG'))
+        Image.fromarray(labels).save(tmp_path / f'labels/a{i}.png')
+    for i in range(UNLABELED):
+        image = Image.fromarray(np.full((*SIZE[::-1], 3), 20 * i, np.uint8))
+        (tmp_path / f'images/u{i}.jpg').write_bytes(encoded('JPEG', image))
+    (tmp_path / 'labeled.txt').write_text(''.join(f'a{i}\n' for i in range(LABELED)))
+    (tmp_path / 'unlabeled.txt').write_text(''.join(f'u{i}\n' for i in range(UNLABELED)))
+    return tmp_path
+
+
+def build(root, supervised=None, **options):
+    config = dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        data_prefix=dict(img_path='images', seg_map_path='labels'),
+        metainfo=dict(classes=('x', 'y')),
+        pipeline=PIPELINE,
+    )
+    config.update(supervised or {})
+    return SplitDataset(config, 'unlabeled.txt', 'labeled.txt', **options)
+
+
+def seeded(index, epoch=0, seed=5):
+    return SeededIndex(index, seed, (epoch, 0))
+
+
+def image_of(sample):
+    return next(iter(sample['data_samples'].values())).img_path.rsplit('/', 1)[1]
+
+
+def replaced(sample):
+    return next(iter(sample['data_samples'].values())).get('replaced', [])
+
+
+@pytest.mark.parametrize('augment', [True, False])
+@pytest.mark.parametrize('name', WORKS)
+def test_what_works(root, name, augment):
+    """With the augmentation of a supervised pipeline, and with that of one that has none."""
+    (root / 'images/u0.jpg').write_bytes(WORKS[name]())
+    dataset = build(root) if augment else build(root, dict(pipeline=PIPELINE[:2]), crop_size=(32, 32))
+    sample = dataset[seeded(LABELED)]
+    assert image_of(sample) == 'u0.jpg' and not replaced(sample)
+    assert all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in sample['inputs'].values())
+    assert not examine(dataset.unlabeled_sources[0], 0).problems
+
+
+def test_colours_and_depths_are_read_as_mmsegmentation_does(root):
+    source = UnlabeledDataset(
+        data_prefix=dict(img_path=str(root / 'images')), pipeline=[dict(type='LoadImageFromFile')]
+    )
+    path = root / 'images/a0.jpg'
+    for name in ('one channel', '16 bits', 'CMYK', 'alpha'):
+        path.write_bytes(WORKS[name]())
+        image = source[0]['img']
+        assert image.shape == (*SIZE[::-1], 3) and image.dtype == np.uint8
+        assert (image == cv2.imread(str(path), cv2.IMREAD_COLOR)).all()
+    assert image.std() > 10
+
+
+@pytest.mark.parametrize('name', BROKEN)
+def test_what_is_broken(root, name):
+    """Training and the examination find the same; another image takes the place of one that is unlabelled."""
+    kind, make = BROKEN[name]
+    path = root / 'images/u0.jpg'
+    path.write_bytes(make())
+    dataset = build(root)
+    (problem,) = examine(dataset.unlabeled_sources[0], 0).problems
+    assert (problem.path, problem.kind) == (str(path), kind)
+    sample = dataset[seeded(LABELED)]
+    assert replaced(sample) == [problem] and image_of(sample) in [f'u{i}.jpg' for i in range(1, UNLABELED)]
+    with pytest.raises(BrokenData, match=r'u0\.jpg .*check_data\.py.*broken_unlabeled='):
+        build(root, broken_unlabeled='stop')[seeded(LABELED)]
+
+
+def test_a_grey_lower_half_is_found_whatever_the_decoder_says(root):
+    """OpenCV 4 decodes a baseline JPEG that is cut off; so its end is looked at, not only its decoder's word."""
+    for name in ('JPEG, half', 'JPEG without its end', 'JPEG, zeros at its end', 'JPEG, half, whole thumbnail'):
+        (root / 'x').write_bytes(BROKEN[name][1]())
+        assert file_problem(str(root / 'x')).kind == 'cut off'
+
+
+def test_limit_of_pixels_is_pillows(root, monkeypatch):
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 900)
+    dataset = build(root, broken_labeled='skip')
+    (problem,) = examine(dataset.unlabeled_sources[0], 0).problems
+    assert problem.kind == 'too large' and 'more than 1800 pixels' in str(problem) and 'tiles' in str(problem)
+
+
+def test_a_replacement_follows_from_seed_epoch_and_index(root):
+    for i in (0, 4):
+        (root / f'images/u{i}.jpg').write_bytes(half(encoded('JPEG')))
+    draws = [seeded(LABELED + i, epoch) for epoch in range(6) for i in (0, 4)]
+
+    def inputs(dataset, index):
+        return {branch: image.tolist() for branch, image in dataset[index]['inputs'].items()}
+
+    dataset = build(root)
+    wanted = {(int(i), i.draw): inputs(dataset, i) for i in draws}
+    taken = {image_of(dataset[index]) for index in draws}
+    assert len(taken) > 2 and not taken & {'u0.jpg', 'u4.jpg'}
+    fresh = build(root)
+    random.Random(0).shuffle(draws)
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    for index in draws:
+        fresh[seeded(1)]
+        assert inputs(fresh, index) == wanted[int(index), index.draw]
+    assert state == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    # Its augmentation is not the one that the image has in its own right in that epoch.
+    index = draws[0]
+    names = [line + '.jpg' for line in (root / 'unlabeled.txt').read_text().split()]
+    own = SeededIndex(LABELED + names.index(image_of(fresh[index])), index.seed, index.draw)
+    assert image_of(fresh[own]) == image_of(fresh[index]) and inputs(fresh, own) != inputs(fresh, index)
+    # Workers bring the same, and what was replaced.
+    loader = DataLoader(fresh, sampler=draws, batch_size=None, num_workers=2)
+    for index, sample in zip(draws, loader):
+        assert {branch: image.tolist() for branch, image in sample['inputs'].items()} == wanted[int(index), index.draw]
+        assert [problem.kind for problem in replaced(sample)[:1]] == ['cut off']
+
+
+def test_a_plain_index_is_replaced_too(root):
+    (root / 'images/u8.jpg').write_bytes(b'')
+    dataset = build(root)
+    assert [problem.kind for problem in replaced(dataset[LABELED + 8])] == ['empty']
+    assert image_of(dataset[-1]) != 'u8.jpg'
+    with pytest.raises(IndexError):
+        dataset[LABELED + UNLABELED]
+
+
+def test_nothing_is_left(root):
+    for i in range(UNLABELED):
+        (root / f'images/u{i}.jpg').write_bytes(b'')
+    with pytest.raises(BrokenData, match=f'{UNLABELED} of {UNLABELED} images that were drawn.*u0.*u8.*check_data'):
+        build(root)[seeded(LABELED)]
+
+
+def test_errors_of_transforms(root, caplog):
+    """An image that a transform fails on is replaced and named; where nothing is replaced, its error is raised."""
+
+    def fails(results):
+        if results['img_path'].endswith('u0.jpg'):
+            raise ZeroDivisionError('no such luck')
+        return results
+
+    dataset = build(root)
+    dataset.unlabeled_sources[0].pipeline.transforms.insert(1, fails)
+    (problem,) = replaced(dataset[seeded(LABELED)])
+    assert problem.path.endswith('u0.jpg') and 'ZeroDivisionError: no such luck' in str(problem)
+    dataset.broken_unlabeled = 'stop'
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    with pytest.raises(ZeroDivisionError):
+        dataset[seeded(LABELED)]
+    logger.removeHandler(caplog.handler)
+    assert 'u0.jpg cannot be made a sample' in caplog.text
+
+
+def draw_labels(root, mode='L', size=SIZE, value=1):
+    Image.new(mode, size, value).save(root / 'labels/a1.png')
+
+
+BAD_LABELS = {
+    'missing': lambda root: (root / 'labels/a1.png').unlink(),
+    'empty': lambda root: (root / 'labels/a1.png').write_bytes(b''),
+    'labels of another size than the image': lambda root: draw_labels(root, size=(SIZE[0] + 1, SIZE[1])),
+    'labels of more than 8 bits': lambda root: draw_labels(root, 'I;16'),
+    'labels in colours': lambda root: draw_labels(root, 'RGB'),
+    'cut off': lambda root: (root / 'images/a1.jpg').write_bytes(half(encoded('JPEG'))),
+    'unreadable': lambda root: (root / 'labels/a1.png').write_bytes(half((root / 'labels/a1.png').read_bytes())),
+    'ids outside the classes': lambda root: draw_labels(root, value=7),
+}
+
+
+@pytest.mark.parametrize('kind', BAD_LABELS)
+def test_labelled_images_stop_training(root, kind):
+    """Before it begins where headers tell; by the way with the choice to go on."""
+    BAD_LABELS[kind](root)
+    if kind in ('unreadable', 'ids outside the classes'):
+        dataset = build(root)
+        with pytest.raises(BrokenData, match=r'a1\.png.*broken_labeled='):
+            dataset[seeded(1)]
+    else:
+        with pytest.raises(
+            (BrokenData, FileNotFoundError), match=r'^1 of 3 (label files|labelled images).*a1\.(png|jpg)'
+        ):
+            build(root)
+    dataset = build(root, broken_labeled='skip')
+    (problem,) = examine(dataset.labeled_sources[0], 1).problems
+    assert problem.kind == kind
+    sample = dataset[seeded(1)]
+    assert replaced(sample) == [problem] and image_of(sample) in ('a0.jpg', 'a2.jpg')
+    assert not replaced(dataset[seeded(0)])
+
+
+def test_labels_of_a_pixels_breadth(root):
+    """MMSegmentation's loader drops such sides."""
+    (root / 'images/a1.jpg').write_bytes(encoded('PNG', picture((9, 1))))
+    draw_labels(root, size=(9, 1))
+    with pytest.raises(BrokenData, match=r'a1\.png.*side of one pixel'):
+        build(root)
+
+
+def test_labels_stay_with_a_turned_image(root):
+    """The left half of what is stored is white; what is seen has its upper half white, and so have its labels."""
+    stored = np.zeros((*SIZE[::-1], 3), np.uint8)
+    stored[:, : SIZE[0] // 2] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(stored).save(root / 'images/a1.jpg', exif=exif)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[: SIZE[0] // 2] = 1
+    Image.fromarray(labels).save(root / 'labels/a1.png')
+    white = 0
+    dataset = build(root)
+    examined = examine(dataset.labeled_sources[0], 1)
+    assert not examined.problems and examined.size == SIZE
+    for draw in range(8):
+        sample = dataset[seeded(1, draw)]
+        image, found = sample['inputs']['sup'].float().mean(0), sample['data_samples']['sup'].gt_sem_seg.data[0]
+        white += (found == 1).sum().item()
+        assert image[found == 1].mean() > 220 if (found == 1).any() else True
+        assert image[found == 0].mean() < 35 if (found == 0).any() else True
+    assert white > 500
+
+
+def test_all_problems_of_a_sample_are_told(root):
+    (root / 'images/a1.jpg').write_bytes(b'')
+    draw_labels(root, value=7)
+    kinds = [problem.kind for problem in examine(build(root, broken_labeled='skip').labeled_sources[0], 1).problems]
+    assert kinds == ['empty', 'ids outside the classes']
+
+
+def test_what_a_loader_passes_over_is_told(root):
+    (root / 'images/u0.jpg').write_bytes(b'404 Not Found')
+    lenient = [dict(type='LoadImageFromFile', ignore_empty=True, imdecode_backend='pillow'), *PIPELINE[1:]]
+    source = build(root, dict(pipeline=lenient)).unlabeled_sources[0]
+    (problem,) = examine(source, 0).problems
+    assert problem.kind == 'unreadable' and 'given up' in str(problem)
+
+
+def test_a_folder_with_other_things_in_it(root):
+    folder = root / 'photos'
+    (folder / 'x.jpg').mkdir(parents=True)
+    for name in ('b.jpg', 'x.jpg/inside.PNG', 'a.jpeg'):
+        shutil.copy(root / 'images/u0.jpg', folder / name)
+    for name in ('Thumbs.db', 'notes.txt', '.DS_Store', '._b.jpg', '.hidden.jpg', 'b.jpg.part', 'jpg'):
+        (folder / name).write_bytes(b'something else')
+    (folder / '.thumbnails').mkdir()
+    shutil.copy(root / 'images/u0.jpg', folder / '.thumbnails/b.jpg')
+    (folder / 'gone.jpg').symlink_to(root / 'nowhere.jpg')
+    dataset = UnlabeledDataset(data_prefix=dict(img_path=str(folder)), pipeline=[dict(type='LoadImageFromFile')])
+    assert [path[len(str(folder)) + 1 :] for path in dataset.image_paths()] == ['a.jpeg', 'b.jpg', 'x.jpg/inside.PNG']
+    assert all(dataset[i]['img'].shape == (*SIZE[::-1], 3) for i in range(3))
+
+
+def test_an_error_of_a_worker_is_as_readable(root):
+    (root / 'images/u2.jpg').write_bytes(b'')
+    loader = DataLoader(build(root, broken_unlabeled='stop'), sampler=[5], batch_size=None, num_workers=1)
+    iterator = iter(loader)
+    try:
+        next(iterator)
+    except BrokenData as error:
+        message, error.__traceback__ = str(error), None
+    del iterator  # ends the worker, which a traceback would keep until it is collected as garbage
+    assert message.startswith(f'{root}/images/u2.jpg is empty') and 'Traceback' not in message
+
+
+def test_options(root):
+    with pytest.raises(ValueError, match="broken_labeled is 'ignore', allowed is 'stop' or 'skip'"):
+        build(root, broken_labeled='ignore')
+    assert build(root).skips and not build(root, broken_unlabeled='stop').skips
+    config = dict(type='SemiDataset', labeled=build(root).labeled_sources, unlabeled=build(root).unlabeled_sources)
+    assert DATASETS.build(config).skips

@@ -1,0 +1,129 @@
+"""Checkpoints are whole, there is one at every moment, and the disk may be full."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from mmengine.fileio import get_file_backend
+from mmengine.hooks import Hook
+
+from mmseg_derprop.engine import CheckpointNotWritten, ExactCheckpointHook
+from mmseg_derprop.engine.whole_files import WholeFileBackend
+from mmseg_derprop.utils.checkpoints import check_whole, newest_checkpoint
+
+SAVING = dict(type='ExactCheckpointHook', interval=1, max_keep_ckpts=-1)
+
+
+def names(folder, pattern='*.pth'):
+    return sorted(path.name for path in Path(folder).glob(pattern))
+
+
+@pytest.fixture
+def run(make_runner, tmp_path):
+    """Trains and returns what lies in the work dir."""
+
+    def train(saving, iterations=4, val=False, hook=None, **options):
+        options |= {'default_hooks.checkpoint': {**SAVING, **saving}, 'train_cfg.max_iters': iterations}
+        runner = make_runner({'train_cfg.val_interval': 1, **options}, val=val)
+        if hook:
+            runner.register_hook(hook)
+        runner.train()
+        return names(tmp_path / 'work')
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ('saving', 'kept'),
+    [
+        (dict(max_keep_ckpts=2), [3, 4]),
+        (dict(interval=2), [2, 4]),
+        (dict(interval=3), [3, 4]),
+        (dict(interval=3, save_last=False), [3]),
+        (dict(save_begin=3, max_keep_ckpts=1), [4]),
+    ],
+)
+def test_keeps_as_configured(run, saving, kept):
+    assert run(saving) == [f'iter_{i}.pth' for i in kept]
+
+
+def test_a_resumed_run_removes_what_the_old_one_kept(run, tmp_path):
+    assert run(dict(max_keep_ckpts=2), 2) == ['iter_1.pth', 'iter_2.pth']
+    (tmp_path / 'work/.iter_3.pth.unfinished').write_bytes(b'half')
+    path, _ = newest_checkpoint(str(tmp_path / 'work'))
+    assert run(dict(max_keep_ckpts=1), 3, resume=True, load_from=path) == ['iter_3.pth']
+    assert not names(tmp_path / 'work', '.*') and (tmp_path / 'work/last_checkpoint').read_text().endswith('iter_3.pth')
+
+
+class Better(Hook):
+    """Lets every validation be the best."""
+
+    priority = 'HIGHEST'
+
+    def after_val_epoch(self, runner, metrics):
+        metrics.update({'teacher/mIoU': float(runner.iter), 'student/mIoU': 10 - abs(runner.iter - 2.0)})
+
+
+@pytest.mark.parametrize('metrics', ['teacher/mIoU', ['teacher/mIoU', 'student/mIoU']])
+def test_there_is_a_whole_checkpoint_at_every_moment(run, tmp_path, monkeypatch, metrics):
+    """The same for each best one."""
+    removed = []
+    remove, put = WholeFileBackend.remove, WholeFileBackend.put
+
+    def watched_remove(self, path):
+        kind = Path(path).name.rsplit('_', 1)[0]
+        others = [name for name in names(tmp_path / 'work', f'{kind}_*.pth') if name != Path(path).name]
+        for name in others:
+            check_whole(str(tmp_path / 'work' / name))
+        assert others
+        removed.append(Path(path).name)
+        remove(self, path)
+
+    def watched_put(self, data, path):
+        before = names(tmp_path / 'work')
+        put(self, data, path)
+        assert set(before) <= set(names(tmp_path / 'work'))
+
+    monkeypatch.setattr(WholeFileBackend, 'remove', watched_remove)
+    monkeypatch.setattr(WholeFileBackend, 'put', watched_put)
+    left = run(dict(max_keep_ckpts=1, save_best=metrics), val=True, hook=Better())
+    best = ['best_teacher_mIoU_iter_4.pth'] + ['best_student_mIoU_iter_2.pth'] * (len(metrics) == 2)
+    assert left == sorted([*best, 'iter_4.pth'])
+    assert {'iter_3.pth', 'best_teacher_mIoU_iter_3.pth'} <= set(removed)
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
+    backend = get_file_backend(str(tmp_path), backend_args=dict(backend='whole_files'))
+    path = tmp_path / 'iter_1.pth'
+    backend.put(b'old', path)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'fsync', full)
+    with pytest.raises(CheckpointNotWritten, match='iter_1.pth could not be written: No space left.*MiB') as caught:
+        backend.put(b'new' * 2**20, path)
+    assert caught.value.errno == errno.ENOSPC
+    assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['iter_1.pth']
+
+
+def test_only_iterations_are_counted(make_runner):
+    with pytest.raises(ValueError, match='by_epoch=False'):
+        ExactCheckpointHook(by_epoch=True)
+    epochs = {'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
+    with pytest.raises(TypeError, match='EpochBasedTrainLoop'):
+        make_runner({'train_cfg': epochs, 'default_hooks.checkpoint': SAVING, 'custom_hooks': []}).train()
+
+
+def test_newest_by_what_they_tell(run, tmp_path):
+    """Not by their files' dates, nor by their numbers: a run may begin anew in an old folder."""
+    folder = tmp_path / 'work'
+    run({}, 2)
+    os.utime(folder / 'iter_1.pth')
+    assert newest_checkpoint(str(folder)) == (str(folder / 'iter_2.pth'), {})
+    (folder / 'notes.pth').write_text('no checkpoint')
+    (folder / 'iter_2.pth').unlink()
+    path, refused = newest_checkpoint(str(folder))
+    assert path == str(folder / 'iter_1.pth') and list(refused) == [str(folder / 'notes.pth')]
+    assert newest_checkpoint(str(tmp_path / 'nowhere')) == (None, {})
