@@ -9,6 +9,13 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
+# The hooks of every semi-supervised run; a config with hooks of its own adds them: [*_base_.custom_hooks, ...].
+custom_hooks = [
+    dict(type='PseudoLabelHook'),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+    dict(type='BrokenFilesHook', limit=100),
+]
 randomness = dict(seed=0)
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
