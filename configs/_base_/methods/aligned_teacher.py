@@ -1,5 +1,6 @@
 # An EMA teacher whose pseudo-labels are aligned with the labelled classes' shares and need no threshold, and perturbed
-# features: what was measured best (docs/study.md). It has FixMatch's CutMix and UniMatch's perturbation, no propagation.
+# features: what was measured best (docs/study.md). It has FixMatch's CutMix and UniMatch's perturbation, no
+# propagation.
 method = dict(
     type='SemiSegmentor',
     teacher=dict(momentum=0.99, interval='step'),

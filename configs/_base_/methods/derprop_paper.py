@@ -1,5 +1,5 @@
-# DerProp (arXiv 2508.02254) as its paper intends it; derprop_published.py behaves as its authors' program, derprop.py is
-# what trains best.
+# DerProp (arXiv 2508.02254) as its paper intends it; derprop_published.py behaves as its authors' program, derprop.py
+# is what trains best.
 method = dict(
     type='SemiSegmentor',
     propagation_head=dict(type='DerPropHead', channels=256, max_order=1, normalize='source_mean'),
