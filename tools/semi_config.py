@@ -3,7 +3,7 @@
     python tools/semi_config.py --base my_config.py --labeled labeled.txt --unlabeled FOLDER_OR_LIST --out semi.py
 
 The base is any config of a segmentor, a file or ``mmseg::path``. The tool looks at its data, builds its model without
-weights, says what it found, and writes ten lines at most, which are meant to be read and edited.
+weights, says what it found, and writes a few lines, which are meant to be read and edited.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os.path as osp
 import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
 from torch.utils.data import ConcatDataset
 
+import mmseg_derprop
 from mmseg_derprop.datasets import SplitDataset, check_leaks
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
@@ -31,10 +33,10 @@ from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
 from mmseg_derprop.utils.config import load_config
 
-METHOD = 'mmseg_derprop::_base_/methods/derprop.py'
-# The same without custom_hooks, which no two bases may both define.
-METHOD_WITHOUT_HOOKS = 'mmseg_derprop::_base_/methods/derprop_model.py'
-MAX_LINES, MAX_WIDTH = 10, 120
+BASES = 'mmseg_derprop::_base_'
+METHODS = sorted(
+    path.stem for path in (Path(mmseg_derprop.__file__).parent / '.mim/configs/_base_/methods').glob('*.py')
+)
 # Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
 MANY_POSITIONS = 128 * 128
 
@@ -52,6 +54,9 @@ def parse_args() -> argparse.Namespace:
         help='list of unlabelled images in the same folders, or a folder of images; or several of them',
     )
     parser.add_argument('--out', required=True, help='the config to write')
+    parser.add_argument(
+        '--method', choices=METHODS, default='aligned_teacher', help='how to learn from them (default: %(default)s)'
+    )
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
     parser.add_argument('--force', action='store_true', help='overwrite --out')
     args = parser.parse_args()
@@ -82,13 +87,6 @@ def read_base(path: str) -> Config:
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    unfit = [key for key in (*needed, 'val_cfg') if config.get(key) and not isinstance(config[key], dict)]
-    if not isinstance(config.get('default_hooks', {}), dict):  # no dict can be joined to it, to None neither
-        unfit.append('default_hooks')
-    if unfit:
-        raise SystemExit(f'{path}: {unfit[0]} is {config[unfit[0]]!r}, but it must be a dict')
-    if not isinstance(config.get('custom_hooks') or [], list):
-        raise SystemExit(f'{path}: custom_hooks is {config.custom_hooks!r}, but it must be a list')
     if 'method' in config or config.model.get('type') == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
     loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
@@ -170,12 +168,15 @@ def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[in
     return f'dict(_base_.model, data_preprocessor=dict(_base_.model.data_preprocessor, size={crop_size}))'
 
 
-def build_model(config: Config, classes: int | None, crop_size: tuple, name: str) -> tuple[SemiSegmentor, list[Shape]]:
+def build_model(
+    config: Config, method: str, classes: int | None, crop_size: tuple, name: str
+) -> tuple[SemiSegmentor, list[Shape]]:
     """The semi-supervised model, and (channels, height, width) of each feature of a crop.
 
     It has no weights and, where its operators allow it, takes no memory.
     """
-    settings = dict(load_config(METHOD).method, segmentor=without_weights(config.model.to_dict()), num_classes=classes)
+    method = load_config(f'{BASES}/methods/{method}.py').method
+    settings = dict(method, segmentor=without_weights(config.model.to_dict()), num_classes=classes)
     if 'data_preprocessor' in config:
         settings['data_preprocessor'] = config.data_preprocessor
     for device in ('meta', 'cpu'):
@@ -210,50 +211,48 @@ def config_text(
     data: dict,
     classes: int | None,
     shapes: list[Shape],
-    index: int,
+    index: int | None,
 ) -> str:
     """The config's lines."""
     base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
-    method = METHOD_WITHOUT_HOOKS if 'custom_hooks' in config else METHOD
     constructor = config.optim_wrapper.get('constructor')
     count = images_of_a_kind(config)
     model = ', num_classes=' + str(classes) if classes else ''
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
-    channels = ', '.join(str(shape[0]) for shape in shapes)
     lines = [
+        # The import tells mmengine where this package's configs lie, whatever tool reads the config.
+        "_base_ = __import__('mmseg_derprop') and [",
+        f'    {base!r},',
+        f"    '{BASES}/methods/{args.method}.py',",
+        f"    '{BASES}/semi_hooks.py',",
+        ']',
         f'model = dict(_base_.method, _delete_=True, segmentor={segmentor}{model})',
-        f"model['propagation_head'].update(in_index={index}, in_channels={shapes[index][0]})  # of {channels} channels",
-        f'train_dataloader = dict(_base_.train_dataloader, _delete_=True, batch_size={2 * count}, '
-        "collate_fn=dict(type='semi_collate'))",
-        f"train_dataloader['sampler'] = dict(type='SemiSampler', num_labeled={count}, num_unlabeled={count})",
-        "train_dataloader['dataset'] = dict(type='SplitDataset', supervised=_base_.train_dataloader.dataset)",
-        f"train_dataloader['dataset'].update({', '.join(f'{key}={value!r}' for key, value in data.items())})",
+    ]
+    if index is not None:
+        channels = ', '.join(str(shape[0]) for shape in shapes)
+        lines.append(f"model['propagation_head'].update(in_index={index})  # of features of {channels} channels")
+    lines += [
+        'train_dataloader = dict(',
+        '    _base_.train_dataloader,',
+        '    _delete_=True,',
+        f'    batch_size={2 * count},',
+        f"    sampler=dict(type='SemiSampler', num_labeled={count}, num_unlabeled={count}),",
+        "    collate_fn=dict(type='semi_collate'),",
+        '    dataset=dict(',
+        "        type='SplitDataset',",
+        '        supervised=_base_.train_dataloader.dataset,',
+        *(f'        {key}={value!r},' for key, value in data.items()),
+        '    ),',
+        ')',
         f"optim_wrapper = dict(constructor='SemiOptimWrapperConstructor'{base_constructor})",
     ]
     if config.get('val_cfg'):
         lines.append("val_cfg = dict(type='TeacherStudentValLoop')")
     checkpoint = f"dict(type='ExactCheckpointHook'{checkpoint_settings(config)})"
     lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
-    if 'custom_hooks' in config:
-        own = '*_base_.custom_hooks, ' if config.custom_hooks else ''
-        lines.append(f'custom_hooks = [{own}*{method_hooks(config)}]')
-    if len(lines) == MAX_LINES:
-        # A base with both kinds of hooks: data set and lists share a line.
-        split = lines.index(next(line for line in lines if 'SplitDataset' in line))
-        named = lines.pop(split + 1).partition('update(')[2]
-        lines[split] = f'{lines[split][:-1]}, {named}'
-    # The import tells mmengine where this package's configs lie, whatever tool reads the config.
-    first = f"_base_ = __import__('mmseg_derprop') and [{base!r}, {method!r}]"
-    if len(first) > MAX_WIDTH and len(lines) + 2 <= MAX_LINES:
-        first = f"_base_ = __import__('mmseg_derprop') and [{base!r},\n{' ' * 42}{method!r}]"
-    return '\n'.join([first, *lines]) + '\n'
-
-
-def method_hooks(config: Config) -> str:
-    """What names the method's hooks, without those that the base has and that would work twice."""
-    own = [hook.get('type') for hook in config.custom_hooks or [] if isinstance(hook, dict)]
-    twice = tuple(hook.type for hook in load_config(METHOD).custom_hooks if hook.type in own)
-    return f'(h for h in _base_.method_hooks if h.type not in {twice})' if twice else '_base_.method_hooks'
+    own = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
+    lines.append(f'custom_hooks = [{own}*_base_.semi_hooks]')
+    return '\n'.join(lines) + '\n'
 
 
 def checkpoint_settings(config: Config) -> str:
@@ -284,8 +283,10 @@ def main() -> None:
         data, dataset = build_data(config, args)
         classes = classes_to_set(config, dataset)
         segmentor = resize_padding(config, args, data['crop_size'])
-        model, shapes = build_model(config, classes, data['crop_size'], args.base)
-        index = deepest(shapes)
+        model, shapes = build_model(config, args.method, classes, data['crop_size'], args.base)
+        if model.branches[1:] != ('weak', 'strong'):
+            data['branches'] = model.branches[1:]
+        index = None if model.propagation_head is None else deepest(shapes)
         text = config_text(config, args, segmentor, data, classes, shapes, index)
         warning = warning_of_leaks(config, dataset)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
@@ -301,6 +302,7 @@ def main() -> None:
     height, width = data['crop_size']
     dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
     count = images_of_a_kind(config)
+    print(f'method      {args.method}')
     print(f'labelled    {dataset.num_labeled} images of {args.labeled}')
     print(f'unlabelled  {dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
@@ -309,7 +311,7 @@ def main() -> None:
     for number, (channels, rows, columns) in enumerate(shapes):
         chosen = '  <- labels propagate here' if number == index else ''
         print(f'feature {number}   {channels} channels, {rows}x{columns} positions{chosen}')
-    if shapes[index][1] * shapes[index][2] > MANY_POSITIONS:
+    if index is not None and shapes[index][1] * shapes[index][2] > MANY_POSITIONS:
         print('            A fine grid: time grows with the square of its positions. A coarser feature is faster.')
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)

@@ -94,7 +94,10 @@ def train(args: argparse.Namespace) -> None:
         # mmengine's launcher would call for a CUDA device.
         timeout = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as the engine takes it
         torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
-        config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+        # The user's own settings are kept; with device_ids=None DDP takes the CPU.
+        own = dict(config.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel', broadcast_buffers=False))
+        own.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
+        config.model_wrapper_cfg = dict(own, device_ids=None)
     # A resumed run must find all it had; another start takes what fits.
     check = dict(type='StrictLoadHook', needed=[''] if config.get('resume') else [])
     names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
