@@ -74,7 +74,8 @@ def _check_branches(model: SemiSegmentor, inputs: dict[str, torch.Tensor], unlab
     if 'ignore_map' not in unlabeled['weak'] or without_box:
         raise ValueError(
             'The unlabelled pipeline must begin with LoadUnlabeledAnnotations, have RandomCutMixBox in its strong '
-            'branches and pack with PackSemiInputs, but its samples lack the ignore map or the CutMix box. Add what is missing.'
+            'branches and pack with PackSemiInputs, but its samples lack the ignore map or the CutMix box. Add '
+            'what is missing.'
         )
 
 
@@ -91,8 +92,8 @@ def _check_labels(model: SemiSegmentor, dataset: SemiDataset, sample: SegDataSam
     if outside:
         raise ValueError(
             f'Labels must be from 0 to {model.num_classes - 1}, or {model.ignore_index} for ignored, but '
-            f'{sample.img_path} has {outside}. Set num_classes and ignore_index of the heads, or map the labels (reduce_zero_label or '
-            'classes of the data set).'
+            f'{sample.img_path} has {outside}. Set num_classes and ignore_index of the heads, or map the '
+            'labels (reduce_zero_label or classes of the data set).'
         )
 
 
