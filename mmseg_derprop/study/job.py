@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import os
 import os.path as osp
-import shlex
 import shutil
 import signal
 import subprocess
@@ -13,16 +12,16 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
+import pandas as pd
 from mmengine.config import Config
 
 from .compose import compose, digest
 from .logs import read_scores
 from .plan import Run, Study
-from .tables import ROOT, environment, revision
+from .table import ROOT, machine, revision
 
-TRAIN = osp.realpath(osp.join(ROOT, 'mmseg_derprop', '.mim', 'tools', 'train.py'))
+TRAIN = osp.join(ROOT, 'mmseg_derprop', '.mim', 'tools', 'train.py')
 PATIENCE = 30.0  # seconds until a run that was asked to end is killed; an iteration may have to end first
 
 
@@ -45,9 +44,8 @@ class Job:
     def __post_init__(self) -> None:
         self.name = self.run.name
         self.work_dir = osp.join(self.folder, 'runs', self.name)
-        self.config_path = osp.join(self.folder, 'configs', f'{self.name}.py')
         self.lock_path = f'{self.work_dir}.lock'
-        self.digest: str = digest(self.config, self.start.digest if self.start else None)
+        self.digest = digest(self.config, self.start.digest if self.start else None)
         self.max_iters: int = self.config.train_cfg.max_iters
         self.checkpoint = osp.join(self.work_dir, f'iter_{self.max_iters}.pth')
 
@@ -55,55 +53,58 @@ class Job:
         """Iterations of the newest checkpoint; 0 if there is none."""
         return max((int(path.rpartition('_')[2][:-4]) for path in self._files('iter_[0-9]*.pth')), default=0)
 
-    def begun_digest(self) -> str | None:
-        """Digest of the configuration that began to train here, if one did."""
+    def begun_digest(self) -> str:
+        """Digest of the configuration that began to train here; '' if none did."""
         with suppress(FileNotFoundError), open(osp.join(self.work_dir, 'digest')) as file:
             return file.read()
-        return None
+        return ''
 
     def launch(self, lock: int, threads: int) -> subprocess.Popen:
         """Starts or resumes training, in a process group of its own that inherits the lock."""
+        config_path = osp.join(self.folder, 'configs', f'{self.name}.py')
         os.makedirs(self.work_dir, exist_ok=True)
-        os.makedirs(osp.dirname(self.config_path), exist_ok=True)
+        os.makedirs(osp.dirname(config_path), exist_ok=True)
         if self.start:
             self.config.load_from = self.start.checkpoint
-        self.config.dump(self.config_path)
+        self.config.dump(config_path)
         with open(osp.join(self.work_dir, 'digest'), 'w') as file:
             file.write(self.digest)
-        variables = {'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads)}
         with open(osp.join(self.work_dir, f'console_{time.time():.1f}.log'), 'w') as log:
             return subprocess.Popen(
-                [sys.executable, TRAIN, self.config_path, '--work-dir', self.work_dir, '--resume'],
+                [sys.executable, TRAIN, config_path, '--work-dir', self.work_dir, '--resume'],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **variables},
+                env={**os.environ, 'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads)},
                 pass_fds=[lock],
                 start_new_session=True,
             )
 
-    def collect(self, threads: int) -> tuple[dict[str, Any], Any] | None:
-        """Record and scores for ``Tables.add``, or None if the run has not reached its last iteration."""
+    def collect(self, threads: int) -> pd.DataFrame | None:
+        """Lines for the table, or None if the run has not reached its last iteration and validation."""
         scores = read_scores(self.work_dir)
-        scored = scores[~scores['metric'].str.startswith('train/')]['iteration'].max()
-        if scored != self.max_iters or not osp.isfile(self.checkpoint):
+        validated = scores.loc[~scores['metric'].str.startswith('train/'), 'iteration'].max()
+        if validated != self.max_iters or not osp.isfile(self.checkpoint):
             return None
-        for path in self._files('iter_*.pth'):
+        for path in self._files('iter_[0-9]*.pth'):
             if path != self.checkpoint:
                 os.remove(path)
-        words = ['python', osp.relpath(TRAIN), self.config_path, '--work-dir', self.work_dir]
         run = self.run
-        return {
-            **dict(run=run.name, stage=run.stage, method=run.method, option=run.option or ''),
-            **dict(split=run.split, seed=run.seed, revision=revision(), digest=self.digest),
-            'iterations': self.max_iters,
-            'seconds': round(self.seconds(), 1),
-            'command': f'OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} {shlex.join(words)}',
-            'environment': {**environment(), 'threads': threads},
-        }, scores
+        seconds = dict(network='', metric='seconds', iteration=self.max_iters, value=self.seconds())
+        return pd.concat([scores, pd.DataFrame([seconds])]).assign(
+            run=run.name,
+            stage=run.stage,
+            method=run.method,
+            option=run.option or '',
+            split=run.split,
+            seed=run.seed,
+            digest=self.digest,
+            revision=revision(),
+            machine=machine(threads),
+        )
 
     def seconds(self) -> float:
-        """Of all attempts, from their start to the last line that they wrote."""
+        """Of all attempts, each from the time in its log's name to its last line."""
         return sum(max(0.0, osp.getmtime(p) - float(osp.basename(p)[8:-4])) for p in self._files('console_*.log'))
 
     def tail(self, lines: int = 15) -> str:
@@ -141,11 +142,6 @@ def stop(processes: list[subprocess.Popen]) -> None:
     for process in processes:
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, end - time.monotonic()))
-        kill_group(process)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def kill_group(process: subprocess.Popen) -> None:
-    """Kills a process and all that it started."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)

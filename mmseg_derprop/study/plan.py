@@ -172,8 +172,8 @@ class Study(_Part):
             raise StudyError(f'--only matches no run: {pattern!r}. Names are like {names}.')
         if index is None:
             return found
-        if index >= len(found):
-            raise StudyError(f'--index must be below {len(found)}, the number of runs, but is {index}.')
+        if not 0 <= index < len(found):
+            raise StudyError(f'--index must be from 0 to {len(found) - 1}, but is {index}.')
         run = found[index]
         return [run.start, run] if run.start else [run]
 

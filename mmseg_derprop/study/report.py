@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import os.path as osp
-from collections.abc import Iterator
 
 import jinja2
 import matplotlib
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from .pictures import draw_predictions
 from .plan import StudyError
-from .tables import Tables, read_results
+from .table import read_table
 
 # Training curves that are drawn where they were logged.
 CURVES = ('loss', 'tau', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
@@ -34,24 +33,24 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
         StudyError: If there are no results, or none of the baseline.
     """
     folder = source if osp.isdir(source) else None
-    data = read_results(osp.join(folder, 'results.csv') if folder else source)
+    data = read_table(osp.join(folder, 'results.csv') if folder else source)
     data['label'] = data['method'] + np.where(data['option'] == '', '', '+' + data['option'])
     data.loc[data['stage'] == 'start', 'label'] += ' (start)'
     if not len(data) or baseline not in set(data['label']):
         raise StudyError(f'--baseline must be one of {", ".join(sorted(set(data["label"])))}, but is {baseline}.')
-    records = Tables(folder).runs() if folder else {}
     sections = []
     for split, part in data.groupby('split'):
-        notes, figures = [], [_svg(draw_curves(part))]
+        notes: list[str] = []
+        figures = [_svg(draw_curves(part))]
         if folder and images:
             figures += [_png(figure) for figure in draw_predictions(folder, part, images, notes)]
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
     loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
     page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template('page.html')
-    return page.render(
-        baseline=baseline, sections=sections, runs=run_table(data), records=records, html=pd.DataFrame.to_html
-    )
+    runs = data[data['metric'] == 'seconds'].rename(columns={'value': 'seconds', 'iteration': 'iterations'})
+    runs = runs[['run', 'split', 'seed', 'iterations', 'seconds', 'revision', 'machine']]
+    return page.render(baseline=baseline, sections=sections, runs=runs, html=pd.DataFrame.to_html)
 
 
 def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
@@ -107,12 +106,6 @@ def class_table(data: pd.DataFrame, baseline: str) -> pd.DataFrame:
             table = summarize(data, metric, baseline)
             columns[metric[4:]] = table['last'] + (' (' + table['difference'] + ')').replace(' ()', '')
     return pd.DataFrame(columns)
-
-
-def run_table(data: pd.DataFrame) -> pd.DataFrame:
-    """A line for each run."""
-    seconds = data[data['metric'] == 'seconds'].rename(columns={'value': 'seconds'})
-    return seconds[['run', 'label', 'split', 'seed', 'iteration', 'seconds', 'revision']]
 
 
 def draw_curves(data: pd.DataFrame) -> Figure:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import signal
-import statistics
 import subprocess
 import time
-from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
 
+import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from .job import Job, kill_group, stop
+from .job import Job, stop
 from .logs import last_iteration
 from .plan import Run, Study
-from .tables import Tables, hold_lock
+from .table import ResultTable, hold_lock
 
 POLL_SECONDS = 0.3
-LINE_SECONDS = 60.0  # between two lines of progress where there is no terminal
+SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two updates of the bars, and two lines where there is no terminal
 FINISHED, FAILED, LEFT = 0, 1, 3
 
 
@@ -29,8 +28,6 @@ class _Running:
     job: Job
     process: subprocess.Popen
     lock: ExitStack
-    begun: float
-    first: int  # iteration
 
 
 class Scheduler:
@@ -41,28 +38,33 @@ class Scheduler:
     Args:
         study (Study): The study.
         jobs (list[Job]): Its jobs, starts first.
-        tables (Tables): Where results go.
+        table (ResultTable): Where results go.
         at_once (int): How many run at the same time.
         threads (int): Processor threads of each.
-        time_limit (float, optional): Seconds after which running jobs save and end, and no other is started.
+        time_limit (float): Seconds after which running jobs save and end, and no other is started.
     """
 
     def __init__(
-        self, study: Study, jobs: list[Job], tables: Tables, at_once: int, threads: int, time_limit: float | None = None
+        self,
+        study: Study,
+        jobs: list[Job],
+        table: ResultTable,
+        at_once: int = 1,
+        threads: int = 1,
+        time_limit: float = float('inf'),
     ) -> None:
-        self.study, self.tables, self.at_once, self.threads = study, tables, at_once, threads
-        self.end = float('inf') if time_limit is None else time.monotonic() + time_limit
+        self.study, self.table, self.at_once, self.threads = study, table, at_once, threads
+        self.end = time.monotonic() + time_limit
         self.total = len(jobs)
         self.waiting = list(jobs)
         self.running: list[_Running] = []
-        self.failed: dict[str, str] = {}
         self.stopped: list[Job] = []
-        self.elsewhere: set[str] = set()
+        self.failed: list[str] = []
         self.signal = 0
+        self.next_show = 0.0
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         columns = TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn()
         self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
-        self.next_line = time.monotonic() + LINE_SECONDS
 
     def run(self) -> int:
         """Works until nothing is left to do.
@@ -71,10 +73,11 @@ class Scheduler:
             int: 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus the signal's
             number after a signal.
         """
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        old = {
-            number: signal.signal(number, lambda received, _: setattr(self, 'signal', received)) for number in numbers
-        }
+
+        def note(number: int, frame: object) -> None:
+            self.signal = number
+
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             with self.progress:
                 while (self.waiting or self.running) and not self.signal and time.monotonic() < self.end:
@@ -89,12 +92,12 @@ class Scheduler:
                 signal.signal(number, handler)
         return self._report()
 
-    def say(self, text: str) -> None:
-        self.progress.console.print(f'{time.strftime("%H:%M:%S")}  {text}')
+    def _say(self, text: str) -> None:
+        self.console.print(f'{time.strftime("%H:%M:%S")}  {text}')
 
     def _begin(self) -> None:
         """Starts what can be started."""
-        finished = self.tables.runs()
+        finished = self.table.finished().index
         for job in list(self.waiting):
             if job.name in finished:
                 self.waiting.remove(job)
@@ -104,116 +107,91 @@ class Scheduler:
             elif len(self.running) < self.at_once and (job.start is None or job.start.name in finished):
                 lock = ExitStack()
                 descriptor = lock.enter_context(hold_lock(job.lock_path))
-                if descriptor is not None:
-                    self.waiting.remove(job)
-                    self._launch(job, descriptor, lock)
-                elif job.name not in self.elsewhere:
-                    self.elsewhere.add(job.name)
-                    self.say(f'{job.name} is being run by another process')
-
-    def _launch(self, job: Job, descriptor: int, lock: ExitStack) -> None:
-        if job.name in self.tables.runs():  # by another process, just now
-            lock.close()
-        elif self._finish(job):  # killed between the end of training and the result
-            lock.close()
-        else:
-            first, begun = job.done(), time.monotonic()
-            self.running.append(_Running(job, job.launch(descriptor, self.threads), lock, begun, first))
-            self.say(f'{job.name} {"resumes from" if first else "begins at"} iteration {first} of {job.max_iters}')
-
-    def _finish(self, job: Job) -> bool:
-        """Writes the results of a run if it has reached its end."""
-        collected = job.collect(self.threads)
-        if collected is None:
-            return False
-        record, scores = collected
-        self.tables.add(record, scores)
-        last = scores[(scores['metric'] == 'mIoU') & (scores['iteration'] == job.max_iters)]
-        values = ', '.join(f'{f"{n} " if n else ""}mIoU {v:.1f}' for n, v in zip(last['network'], last['value']))
-        self.say(f'{job.name} finished in {duration(record["seconds"])}: {values or "no mIoU"}')
-        return True
+                # Another process may have finished it just now, or have been killed before it wrote the results.
+                if descriptor is None or job.name in self.table.finished().index or self._finish(job):
+                    lock.close()
+                    continue
+                self._say(f'{job.name} runs from iteration {job.done()} to {job.max_iters}')
+                self.waiting.remove(job)
+                self.running.append(_Running(job, job.launch(descriptor, self.threads), lock))
 
     def _collect(self, stopping: bool = False) -> None:
         """Writes results of runs that ended, and notes failures."""
         for running in [running for running in self.running if running.process.poll() is not None]:
             job, code = running.job, running.process.returncode
             self.running.remove(running)
-            kill_group(running.process)
-            if (code == 0 or stopping) and self._finish(job):
-                pass
-            elif stopping:
-                self.stopped.append(job)
-            else:
-                why = f'ended with {code}' if code else f'left no checkpoint and scores of iteration {job.max_iters}'
-                self._fail(job, f'{why}\n{job.tail()}')
+            if not self._finish(job):
+                if stopping:
+                    self.stopped.append(job)
+                else:
+                    self._fail(job, f'ended with {code} before its last checkpoint and validation\n{job.tail()}')
             running.lock.close()
 
+    def _finish(self, job: Job) -> bool:
+        """Writes the results of a run if it has reached its end."""
+        lines = job.collect(self.threads)
+        if lines is None:
+            return False
+        self.table.replace([job.name], lines)
+        last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
+        scores = ', '.join(f'{network} mIoU {value:.1f}' for network, value in zip(last['network'], last['value']))
+        self._say(f'{job.name} finished in {duration(job.seconds())}: {scores}')
+        return True
+
     def _fail(self, job: Job, why: str) -> None:
-        self.failed[job.name] = why.partition('\n')[0]
-        self.say(f'{job.name} failed: {why}')
+        self.failed.append(job.name)
+        self._say(f'{job.name} failed: {why}')
 
     def _show(self) -> None:
-        """Shows iterations and the time left."""
-        records, parts, lines = self.tables.runs(), [], {}
-        for running in self.running:
-            job = running.job
-            iteration = max(running.first, last_iteration(job.work_dir))
-            lines[job.name] = iteration, job.max_iters
-            left, seconds = job.max_iters - iteration, time.monotonic() - running.begun
-            known = estimate(self.study, records, job.run, left)
-            if known is None and iteration > running.first:
-                known = left * seconds / (iteration - running.first)
-            parts.append(known)
-        parts += [estimate(self.study, records, job.run, job.max_iters - job.done()) for job in self.waiting]
+        """Shows iterations and the time left, now and then."""
+        if time.monotonic() < self.next_show:
+            return
+        self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
+        runs = self.table.finished()
+        bars = {r.job.name: (max(r.job.done(), last_iteration(r.job.work_dir)), r.job.max_iters) for r in self.running}
+        left = [
+            estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running
+        ]
+        left += [estimate(self.study, runs, job.run, job.max_iters - job.done()) for job in self.waiting]
         finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
-        text = f'{finished} of {self.total} runs finished, {total(parts, self.at_once)} left'
+        text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'
         for task in self.progress.task_ids:
             self.progress.remove_task(task)
-        self.progress.add_task(text, total=self.total, completed=finished)
-        for name, (iteration, last) in lines.items():
-            self.progress.add_task(name, total=last, completed=iteration)
-        if self.progress.disable and time.monotonic() >= self.next_line:
-            self.next_line = time.monotonic() + LINE_SECONDS
-            each = ', '.join(f'{name} {iteration}/{last}' for name, (iteration, last) in lines.items())
-            self.say(f'{text}; {each or "waiting"}')
+        for name, (done, last) in {text: (finished, self.total), **bars}.items():
+            self.progress.add_task(name, completed=done, total=last)
+        if self.progress.disable:
+            self._say('; '.join([text, *(f'{name} {done}/{last}' for name, (done, last) in bars.items())]))
 
     def _report(self) -> int:
-        left = self.waiting + self.stopped
-        self.say(f'{self.total - len(left) - len(self.failed)} of {self.total} runs are finished')
-        for name, why in self.failed.items():
-            self.say(f'failed: {name} {why}')
+        left = len(self.waiting) + len(self.stopped)
+        self._say(f'{self.total - left - len(self.failed)} of {self.total} runs are finished')
+        if self.failed:
+            self._say(f'failed: {", ".join(self.failed)}')
         if left:
             why = signal.Signals(self.signal).name if self.signal else 'the time limit'
-            self.say(f'stopped by {why}; {len(left)} runs are left, the same command resumes them')
+            self._say(f'stopped by {why}; {left} runs are left, the same command resumes them')
         if self.signal:
             return 128 + self.signal
         return FAILED if self.failed else LEFT if left else FINISHED
 
 
-def estimate(study: Study, records: dict[str, dict[str, Any]], run: Run, iterations: int) -> float | None:
-    """Seconds of so many iterations of a run, from finished runs that are like it, else from the study file."""
-    for keys in (('stage', 'method', 'option'), ('method', 'option'), ('method',)):
-        like = [r for r in records.values() if all(r[key] == (getattr(run, key) or '') for key in keys)]
-        if like:
-            return iterations * statistics.fmean(r['seconds'] / r['iterations'] for r in like)
-    given = study.seconds_per_iteration.get(run.method)
-    return None if given is None else iterations * given
+def estimate(study: Study, finished: pd.DataFrame, run: Run, iterations: int) -> float:
+    """Seconds of so many iterations, from finished runs of the method, else from the study file; NaN if unknown."""
+    rates = finished['value'] / finished['iteration']
+    method = finished['method'] == run.method
+    for like in (method & (finished['option'] == (run.option or '')), method):
+        if like.any():
+            return iterations * float(rates[like].mean())
+    return iterations * study.seconds_per_iteration.get(run.method, float('nan'))
 
 
-def total(parts: Iterable[float | None], at_once: int) -> str:
-    """Seconds of parallel runs as a text, which says where some are unknown."""
-    parts = list(parts)
-    known = [part for part in parts if part is not None]
-    if not known:
-        return '?' if parts else '0s'
-    text = duration(max(sum(known) / at_once, *known))
-    return text if len(known) == len(parts) else f'at least {text}'
+def total(seconds: list[float], at_once: int) -> str:
+    """Time of parallel runs, which says where parts are unknown."""
+    parts = pd.Series(seconds, dtype=float)
+    text = duration(max(parts.sum() / at_once, parts.max()) if parts.notna().any() else parts.sum())
+    return f'more than {text}' if parts.isna().any() else text
 
 
-def duration(seconds: float | None) -> str:
-    """``1h02m``, ``5m07s``, ``12s``, or ``?``."""
-    if seconds is None:
-        return '?'
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f'{hours}h{minutes:02}m' if hours else f'{minutes}m{rest:02}s' if minutes else f'{rest}s'
+def duration(seconds: float) -> str:
+    """As 1:02:03, or ? if unknown."""
+    return str(timedelta(seconds=round(seconds))) if seconds == seconds else '?'

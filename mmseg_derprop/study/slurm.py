@@ -28,18 +28,18 @@ exec {command} --index "$SLURM_ARRAY_TASK_ID"
 """
 
 
-def write_script(path: str, name: str, jobs: list[Job], arguments: list[str], threads: int) -> None:
+def write_script(path: str, name: str, jobs: list[Job], words: list[str], threads: int) -> None:
     """Writes an array script for sbatch.
 
     Args:
         path (str): Of the script.
         name (str): Of the study.
         jobs (list[Job]): All jobs of the array, starts first.
-        arguments (list[str]): Command line of tools/study.py, without ``--slurm`` and ``--index``.
+        words (list[str]): Command line of tools/study.py without ``--slurm``.
         threads (int): Processor threads of a run.
     """
     starts = sum(job.run.stage == 'start' for job in jobs)
-    command = shlex.join([sys.executable, *arguments])
+    command = shlex.join([sys.executable, *words])
     numbers = dict(runs=len(jobs), last=len(jobs) - 1, starts=starts, last_start=max(starts - 1, 0), threads=threads)
     with open(path, 'w') as file:
         file.write(SCRIPT.format(name=name, path=shlex.quote(path), command=command, **numbers))

@@ -1,6 +1,6 @@
 """Makes one self-contained page of a study: tables, paired differences, curves, pictures of predictions.
 
-    python tools/analysis_tools/report.py work_dirs/NAME_OF_THE_STUDY --out report.html [--baseline supervised] [--images 3]
+    python tools/analysis_tools/report.py work_dirs/NAME_OF_THE_STUDY --out report.html
 
 A table like docs/results/camvid_study.csv may take the place of the folder; then there are no pictures. Values are
 means ± standard deviations over seeds, differences to the baseline are paired by seed, mean ± standard error.
@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.study import StudyError
+from mmseg_derprop.study.plan import StudyError
 from mmseg_derprop.study.report import build_page
 
 
