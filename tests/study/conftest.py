@@ -66,12 +66,17 @@ def out(tmp_path):
     return tmp_path / 'out'
 
 
-def load_tool(path):
-    """A tool as a module."""
-    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / 'tools' / path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+@pytest.fixture
+def load_tool():
+    """Loads a tool as a module."""
+
+    def load(path):
+        spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / 'tools' / path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture
@@ -81,12 +86,20 @@ def stand_in(monkeypatch):
 
 
 @pytest.fixture
-def call(monkeypatch, capsys, write, out, shapes):
+def call(load_tool, monkeypatch, capsys, write, out, shapes):
     """Runs tools/study.py in this process with the study, changed; gives its exit status and what it said."""
     tool = load_tool('study.py')
 
     def run(*args, **changes):
-        argv = ['study.py', write(**changes), '--work-dir', str(out), '--data-root', str(shapes), *map(str, args)]
+        argv = [
+            str(ROOT / 'tools/study.py'),
+            write(**changes),
+            '--work-dir',
+            str(out),
+            '--data-root',
+            str(shapes),
+            *map(str, args),
+        ]
         monkeypatch.setattr(sys, 'argv', argv)
         try:
             status = tool.main()

@@ -30,6 +30,7 @@ scalars.parent.mkdir(parents=True)
 networks = ('teacher/', 'student/') if 'SemiSegmentor' in config else ('',)
 for step in range(first + 1, max_iters + 1):
     time.sleep(float(os.environ.get('STAND_IN_SECONDS', 0)))
+    print(step, flush=True)
     (args.work_dir / f'iter_{step}.pth').touch()
     scores = {f'{n}{m}': 10.0 * step + seed for n in networks for m in ('mIoU', 'IoU.disc')}
     with scalars.open('a') as log:

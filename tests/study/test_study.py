@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def results(out):
     """The table's lines by run."""
     table = pd.read_csv(out / 'results.csv', keep_default_na=False)
-    return {name: lines.set_index(['network', 'metric', 'iteration'])['value'] for name, lines in table.groupby('run')}
+    return {
+        name: lines.set_index(['network', 'metric', 'iteration'])['value'].sort_index()
+        for name, lines in table.groupby('run', sort=False)
+    }
 
 
 def names(said):
@@ -222,7 +225,7 @@ def test_results_are_in_one_table_and_what_is_finished_is_skipped(call, out, sta
     assert [path.name for path in (out / 'runs/fixmatch_all_seed0').glob('*.pth')] == ['iter_4.pth']
     configs = [Config.fromfile(out / f'configs/{name}_all_seed0.py') for name in ('fixmatch', 'supervised')]
     assert {config.load_from for config in configs} == {str(out / 'runs/start_all_seed0/iter_2.pth')}
-    assert call()[1].count('\n') == 1
+    assert 'runs from' not in call()[1]
     assert len((out / 'runs/fixmatch_all_seed0/pids').read_text().split()) == 1
 
 
