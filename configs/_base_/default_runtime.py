@@ -1,3 +1,4 @@
+_base_ = './semi_hooks.py'
 default_scope = 'mmseg'
 custom_imports = dict(imports=['mmseg_derprop'], allow_failed_imports=False)
 env_cfg = dict(
@@ -9,6 +10,7 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False
+custom_hooks = _base_.semi_hooks
 randomness = dict(seed=0)
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [

@@ -1,5 +1,4 @@
-# The runtime of supervised configs, with the hooks of a method that need no method. It is a file of its own because
-# methods define custom_hooks, which no two bases may both do.
+# The runtime of supervised configs: the hooks that need no unlabelled images.
 _base_ = './default_runtime.py'
 custom_hooks = [
     dict(type='NonFiniteHook', action='stop'),

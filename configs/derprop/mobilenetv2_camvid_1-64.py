@@ -1,6 +1,6 @@
-# DerProp on 6 labelled and 361 unlabelled images of CamVid, half resolution, two CPU cores. It goes on from the
+# DerProp on 6 labelled and 361 unlabelled images of CamVid, half resolution, two CPU cores. It starts from the
 # supervised baseline, configs/supervised/mobilenetv2_camvid_1-64.py (--cfg-options load_from=CHECKPOINT), because
-# without pretrained weights the pseudo-labels of an untrained network are worth nothing. docs/results/camvid.md.
+# without pretrained weights the pseudo-labels of an untrained network are useless. docs/results/camvid.md.
 _base_ = [
     '../_base_/models/deeplabv3plus_mobilenetv2.py',
     '../_base_/datasets/camvid_half_semi.py',

@@ -1,5 +1,5 @@
 # FixMatch (arXiv 2001.07685) on 11 labelled and 356 unlabelled images of CamVid, half resolution, two CPU cores.
-# It goes on from the supervised baseline, configs/supervised/efficientnet-lite0_camvid_1-32.py (--cfg-options
+# It starts from the supervised baseline, configs/supervised/efficientnet-lite0_camvid_1-32.py (--cfg-options
 # load_from=CHECKPOINT).
 _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',

@@ -9,3 +9,5 @@ _base_ = [
 model = dict(_delete_=True, segmentor=_base_.model, num_classes=19, **_base_.method)
 model['segmentor'].decode_head.loss_decode = _base_.ohem
 model['segmentor'].test_cfg = _base_.slide
+# UniMatch's paper takes every label on Cityscapes, whatever its confidence, for its FixMatch too.
+model['pseudo_labels'] = dict(source='student', threshold=dict(type='FixedThreshold', value=0.0))

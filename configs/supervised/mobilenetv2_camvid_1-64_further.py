@@ -1,4 +1,5 @@
-# The supervised twin of configs/derprop/mobilenetv2_camvid_1-64.py: the same further iterations, labelled images alone.
+# The supervised baseline of configs/derprop/mobilenetv2_camvid_1-64.py: the same further iterations, labelled images
+# alone.
 _base_ = [
     '../_base_/models/deeplabv3plus_mobilenetv2.py',
     '../_base_/datasets/camvid_half.py',

@@ -1,4 +1,5 @@
-# A small network on the 24 labelled images of the embedded data set, from random weights. DerProp goes on from it.
+# A small network on the 24 labelled images of the embedded data set, from random weights. Semi-supervised
+# training starts from it.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes.py',

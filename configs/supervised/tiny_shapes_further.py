@@ -1,4 +1,4 @@
-# The supervised twin of configs/derprop/tiny_shapes.py: the same further iterations, labelled images alone.
+# The supervised baseline of configs/derprop/tiny_shapes.py: the same further iterations, labelled images alone.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes.py',

@@ -10,5 +10,5 @@ model = dict(_delete_=True, segmentor=_base_.model, num_classes=19, **_base_.met
 model['segmentor'].decode_head.loss_decode = _base_.ohem
 model['segmentor'].test_cfg = _base_.slide
 # Its paper takes every label on Cityscapes, whatever its confidence.
-model['pseudo_labels']['tau'] = 0.0
+model['pseudo_labels'] = dict(source='student', threshold=dict(type='FixedThreshold', value=0.0))
 train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=_base_.two_strong_pipeline)))

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 from ..datasets import SemiSampler
 from ..datasets.collate import branches_of
 from ..models import SemiSegmentor
-from ..models.checks import decode
 from ..models.data_preprocessor import check_crops
+from ..models.segmentors import decode
 from ..utils.randomness import preserve_rng_state
 
 
@@ -50,7 +50,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
         raise ValueError(
             f'The pipelines make the branches {", ".join(inputs)}, but the model also reads {", ".join(missing)}: '
             'make them with MultiBranch. The data configs have a two_view_pipeline for '
-            "cutmix_partner='second_view', and a two_strong_pipeline for num_strong=2."
+            "cutmix.partner='second_view', and a two_strong_pipeline for views.num_strong=2."
         )
     sizes = {branch: [(image.shape[-2], image.shape[-1])] for branch, image in inputs.items()}
     check_crops(sizes, model.data_preprocessor.base)
@@ -75,13 +75,13 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             f'{model.num_classes} classes (0 to {model.num_classes - 1}) and ignores {model.ignore_index}: set '
             "num_classes and ignore_index of its heads, or map the labels (the dataset's reduce_zero_label or classes)."
         )
-    if sampler.num_unlabeled == 1 and model.cutmix_partner == 'batch':
+    if sampler.num_unlabeled == 1 and model.cutmix.partner != 'second_view':
         raise ValueError(
             'One unlabelled image per process has no partner in its batch to cut-mix with: set num_unlabeled to 2 or '
-            "more, or cutmix_partner='second_view' with cutmix_predictor='teacher'."
+            "more, or model.cutmix.partner='second_view' with predictor='teacher'."
         )
     alone = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) == 1]
-    if 'num_unlabeled' in alone or (alone and not (model.sees_weak and model.joint_forward)):
+    if 'num_unlabeled' in alone or (alone and not (model.needs_weak_forward and model.views.joint_forward)):
         _check_single_image(model, inputs['weak'], alone[-1])
 
 

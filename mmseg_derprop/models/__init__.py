@@ -2,14 +2,15 @@
 
 from contextlib import suppress
 
+from . import published  # noqa: F401  (registers its parts)
 from .data_preprocessor import SemiDataPreprocessor
 from .derprop_head import DerPropHead, Embedding
 from .heads.deeplabv3plus_head import DeepLabV3PlusHead
-from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss
-from .pseudo_labeler import Prediction, PseudoLabeler, PseudoLabels
+from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss, SemiLoss
+from .pseudo_labels import Prediction, PseudoLabeler, PseudoLabels, Threshold
 from .semi_segmentor import SemiSegmentor
+from .step import Step, StrongView, View
 from .teacher_student import plain_config
-from .view import View
 
 with suppress(ImportError):  # so that a config can name mmpretrain's backbones where they are installed
     import mmpretrain.models  # noqa: F401
@@ -24,7 +25,11 @@ __all__ = [
     'PseudoLabeler',
     'PseudoLabels',
     'SemiDataPreprocessor',
+    'SemiLoss',
     'SemiSegmentor',
+    'Step',
+    'StrongView',
+    'Threshold',
     'View',
     'plain_config',
 ]

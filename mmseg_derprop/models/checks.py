@@ -1,137 +1,106 @@
-"""What a segmentor must be for labels to be propagated on it, found out before training starts."""
+"""Checks that the parts of a model fit each other, before anything is trained."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-import torch
-from mmengine.model import revert_sync_batchnorm
-from mmseg.models import BaseSegmentor
-from torch import Tensor, nn
+from torch import nn
+
+from .losses import NEEDS, SemiLoss
+from .parts import build_part
+
+if TYPE_CHECKING:
+    from .semi_segmentor import SemiSegmentor
+
+# Where options of SemiSegmentor that users may know from old configs stand now.
+MOVED_OPTIONS = {
+    'loss_weight': 'losses, a dict of dict(type=..., loss_weight=...)',
+    'labels_from': 'pseudo_labels.source',
+    'num_strong': 'views.num_strong',
+    'complementary_dropout': 'views.complementary_dropout',
+    'joint_forward': 'views.joint_forward',
+    'strong_statistics': 'views.update_bn_on_strong',
+    'perturb_ratio': 'views.perturb_ratio',
+    'cutmix_partner': 'cutmix.partner',
+    'cutmix_predictor': 'cutmix.predictor',
+    'cutmix_target': "losses.kl.type, 'UnmixedConsistencyLoss' for False",
+    'affinity_pairs': "losses.affinity_u.inside_box, or its type 'AllPairsAffinityLoss' for 'all'",
+    'label_affinity': "losses.affinity_x.type, 'InterpolatedLabelAffinityLoss' for 'interpolated'",
+    'label_affinity_grad': "losses.affinity_x.type, 'InterpolatedLabelAffinityLoss' for False",
+    'smoothness': "losses.smooth.type, 'ConstantSmoothness' for 'softmax'",
+    'compile': "compile at the config's top level, which MMEngine reads",
+    'alpha': 'pseudo_labels.alpha',
+}
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
-    """Raises ValueError, with what is allowed, if an option has an unknown value."""
-    choices = tuple(choices)
-    if value not in choices:
-        raise ValueError(f'{name} = {value!r} is unknown; choose one of {", ".join(map(repr, choices))}.')
-
-
-def check_keys(name: str, given: Mapping, allowed: Iterable[str]) -> None:
-    """Raises ValueError, with what is allowed, if a mapping has an unknown key."""
-    allowed = tuple(allowed)
-    if not isinstance(given, Mapping):
-        raise ValueError(f'{name} = {given!r}, but it must be a dict of {", ".join(map(repr, allowed))}.')
-    unknown = sorted(set(given) - set(allowed), key=str)
-    if unknown:
-        raise ValueError(f'{name} has no {", ".join(map(repr, unknown))}; it has {", ".join(map(repr, allowed))}.')
-
-
-def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
-    """The decode heads of a segmentor, several if it is a cascade, the final one last."""
-    head = segmentor.decode_head
-    return list(head) if isinstance(head, nn.ModuleList) else [head]
-
-
-def decode(segmentor: BaseSegmentor, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """Logits of each decode head of a segmentor, the final one last.
+def build_losses(configs: Any) -> nn.ModuleDict:
+    """Builds the terms of the loss.
 
     Args:
-        segmentor (BaseSegmentor): A segmentor with one decode head, or a cascade of them.
-        features (tuple[Tensor, ...]): What its ``extract_feat`` gave.
-
-    Returns:
-        list[Tensor]: (N, K, h', w') each.
+        configs (dict[str, dict]): Their configs by name.
 
     Raises:
-        TypeError: If a head gives anything but a map of logits.
+        ValueError: If there is none, a name cannot be a key of the log, or a type is unknown.
     """
-    stages: list[Tensor] = []
-    for head in decode_heads(segmentor):
-        try:
-            logits = head(features, stages[-1]) if stages else head(features)
-        except TypeError as error:  # mask classifiers also want the labels
-            raise TypeError(_no_logits(head, f'nothing without more than features ({error})')) from error
-        if not isinstance(logits, Tensor) or logits.ndim != 4:
-            raise TypeError(_no_logits(head, type(logits).__name__))
-        stages.append(logits)
-    return stages
-
-
-def _no_logits(head: nn.Module, given: str) -> str:
-    return (
-        f'{type(head).__name__} gives {given} instead of one (N, K, H, W) map of logits, and labels are propagated '
-        'along logits. Mask classifiers and heads with several outputs do not fit; choose a head that classifies '
-        'pixels, such as FCNHead, ASPPHead, UPerHead or SegformerHead.'
-    )
-
-
-def check_heads(segmentor: BaseSegmentor) -> None:
-    """Raises unless all heads of a segmentor classify the same classes by several channels."""
-    if not segmentor.with_decode_head:
-        raise TypeError(f'{type(segmentor).__name__} has no decode_head, but labels are propagated along its logits.')
-    auxiliary: Any = segmentor.auxiliary_head if segmentor.with_auxiliary_head else []
-    others = list(auxiliary) if isinstance(auxiliary, (list, nn.ModuleList)) else [auxiliary]
-    *stages, final = decode_heads(segmentor)
-    if getattr(final, 'out_channels', None) == 1:
+    if not isinstance(configs, Mapping) or not configs:
         raise ValueError(
-            f"{type(final).__name__} has out_channels = 1, but the classes' probabilities are compared: at least 2 are "
-            'needed. Set out_channels=2 (softmax over background and foreground).'
+            f"model.losses must be a dict of losses, such as dict(seg=dict(type='SupervisedLoss')), but is {configs!r}."
         )
-    for head in stages + others:
-        for name in ('num_classes', 'ignore_index'):
-            ours, theirs = getattr(head, name, None), getattr(final, name, None)
-            if ours != theirs:
-                raise ValueError(
-                    f'{type(head).__name__} has {name} = {ours}, but the final decode head has {theirs}: give all '
-                    'heads the same (for classes, num_classes of the SemiSegmentor).'
-                )
+    losses = nn.ModuleDict()
+    for name, config in configs.items():
+        if not isinstance(name, str) or name == 'loss' or not name.replace('_', 'a').isalnum():
+            raise ValueError(
+                f"A name in model.losses must be of letters, digits and _, and not 'loss', which is the total, but is "
+                f'{name!r}. Rename it.'
+            )
+        losses[name] = build_part(f'model.losses.{name}', config, SemiLoss)
+    return losses
 
 
-def probe(segmentor: BaseSegmentor) -> list[int]:
-    """Runs a copy of a segmentor in training mode on two black images.
+def check_model(model: SemiSegmentor) -> None:
+    """Checks that the losses and the labeller have what they need, and that something is learned.
 
-    The copy keeps the segmentor's batch statistics, and the generators are put back, so nothing moves.
-
-    Args:
-        segmentor (BaseSegmentor): Freshly built.
-
-    Returns:
-        list[int]: Channels of the features that ``extract_feat`` gives.
+    A propagation head that no loss trains is frozen, so that distributed training does not wait for its gradient.
 
     Raises:
-        TypeError: If the segmentor gives no logits that could be propagated.
-        ValueError: If its heads do not fit each other or the features, or it has a single output channel.
+        ValueError: If not; names the options.
     """
-    check_heads(segmentor)
-    # Synchronised normalisation refuses to run before the model is on its GPU.
-    twin = revert_sync_batchnorm(copy.deepcopy(segmentor)).train()
-    device = next(twin.parameters()).device
-    size = getattr(segmentor.data_preprocessor, 'size', None)
-    sizes = [(64, 64)] + ([tuple(size)] if size else [])
-    channels: list[int] | None = None
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for attempt, image_size in enumerate(sizes, 1):
-            try:
-                features = twin.extract_feat(torch.zeros(2, 3, *image_size, device=device))
-                if not all(isinstance(feature, Tensor) and feature.ndim == 4 for feature in features):
-                    kinds = ', '.join(type(feature).__name__ for feature in features)
-                    raise TypeError(
-                        f'{type(segmentor).__name__}.extract_feat gives {kinds}, but (N, C, h, w) feature maps are '
-                        "needed; vision transformers of mmpretrain give them with out_type='featmap'."
-                    )
-                channels = [feature.shape[1] for feature in features]
-                decode(twin, features)
-                return channels
-            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-                if attempt < len(sizes):  # a network of fixed image size gets its second chance at the crop size
-                    continue
-                given = f'; the features have {channels} channels' if channels else ''
-                raise ValueError(
-                    f'The segmentor cannot predict images of {image_size[0]}x{image_size[1]}{given}: '
-                    f'{type(error).__name__}: {error}. Check in_index and in_channels of its heads, or set size of its '
-                    'data_preprocessor to the crop size.'
-                ) from error
-    raise AssertionError('unreachable')
+    active = model.active_losses
+    if not any(loss.trains for loss in active.values()):
+        weights = {name: loss.loss_weight for name, loss in model.losses.items()}
+        raise ValueError(
+            f'model.losses must have a loss that trains with a loss_weight above 0, but the weights are {weights}. '
+            'Set one, for instance model.losses.seg.loss_weight=1.0.'
+        )
+
+    def needing(need: str) -> str:
+        return ', '.join(f'model.losses.{name}' for name, loss in active.items() if need in loss.needs)
+
+    if unknown := sorted(model.needs - set(NEEDS)):
+        raise ValueError(f'needs of {needing(unknown[0])} must be among {", ".join(NEEDS)}, but has {unknown[0]!r}.')
+    if 'partner' in model.needs and model.cutmix.partner == 'second_view':
+        raise ValueError(
+            f"model.cutmix.partner must be an image of the batch for {needing('partner')}, but is 'second_view'. "
+            "Set it to 'batch', or inside_box=False of an AffinityConsistencyLoss."
+        )
+    head, labeler = model.propagation_head, model.pseudo_labeler
+    readers = [needing('embedding')] if 'embedding' in model.needs else []
+    if labeler.alpha_schedule:
+        readers.append(f'model.pseudo_labels.alpha={labeler.alpha_schedule!r}')
+    if labeler.regions is not None:
+        readers.append('model.pseudo_labels.regions')
+    if head is None and readers:
+        raise ValueError(
+            f"model.propagation_head must be a config such as dict(type='DerPropHead') for {', '.join(readers)}, but "
+            'is None. Give one, or take these out (a loss by loss_weight=0, alpha by 0, regions by None).'
+        )
+    trained = any(loss.trains and 'embedding' in loss.needs for loss in active.values())
+    if head is not None and not trained:
+        head.requires_grad_(False)
+        if labeler.alpha_schedule or labeler.regions is not None:
+            raise ValueError(
+                f'A loss must train the propagation head, which {", ".join(readers)} read, but none with a weight does.'
+                " Add one, such as dict(type='SupervisedLoss', on='propagated'), or set propagation_head=None, alpha=0 "
+                'and regions=None.'
+            )

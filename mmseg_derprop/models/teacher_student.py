@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmseg.models import BaseSegmentor
@@ -12,20 +12,22 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..utils.options import is_number
-from .checks import check_choice, decode_heads, probe
+from ..utils.options import check_options, is_number
 from .data_preprocessor import SemiDataPreprocessor
+from .parts import TeacherOptions, build_options
+from .segmentors import decode_heads, probe
 
 
 class TeacherStudentSegmentor(BaseSegmentor):
     """Two copies of a segmentor, of which one is trained and the other follows it.
 
-    The teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`update_teacher`. A
+    The EMA teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`follow_student`. A
     checkpoint of the plain segmentor loads into both.
 
     Args:
         segmentor (dict): Config of the segmentor.
         num_classes (int, optional): Number of classes, for all its heads; by default as in its config.
+        teacher (dict, optional): How the teacher follows, :class:`TeacherOptions`.
         predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
         data_preprocessor (dict, optional): For a segmentor that has none of its own.
 
@@ -34,17 +36,19 @@ class TeacherStudentSegmentor(BaseSegmentor):
         TypeError: If the segmentor's decode head gives no logits.
     """
 
+    @check_options
     def __init__(
         self,
         segmentor: dict,
         num_classes: int | None = None,
-        predict_on: str = 'teacher',
+        teacher: dict | None = None,
+        predict_on: Literal['teacher', 'student'] = 'teacher',
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_choice('predict_on', predict_on, ('teacher', 'student'))
-        self.predict_on = predict_on
+        self.predict_on: str = predict_on
+        self.teacher_options: TeacherOptions = build_options('model.teacher', TeacherOptions, teacher)
         self.student: BaseSegmentor = MODELS.build(plain_config(segmentor, num_classes, data_preprocessor))
         self.feature_channels = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
@@ -68,6 +72,17 @@ class TeacherStudentSegmentor(BaseSegmentor):
                 entry.lerp_(student[name], 1 - momentum)
             else:
                 entry.copy_(student[name])
+
+    def follow_student(self, event: str, steps: int = 0) -> None:
+        """Moves the teacher if it follows at this event.
+
+        Args:
+            event (str): ``'step'``, after an optimiser step, or ``'epoch'``, at the start of an epoch but the first.
+            steps (int): Optimiser steps before this one.
+        """
+        if event == self.teacher_options.interval:
+            momentum = self.teacher_options.momentum
+            self.update_teacher(min(1 - 1 / (steps + 1), momentum) if event == 'step' else momentum)
 
     def train(self, mode: bool = True) -> TeacherStudentSegmentor:
         """As nn.Module.train; the teacher stays in evaluation mode."""

@@ -2,34 +2,35 @@
 
 from .affinity import (
     affinity_consistency_loss,
-    count_box_pairs,
-    count_label_pairs,
     interpolated_label_affinity_loss,
     label_affinity_loss,
     labels_on_grid,
     smoothness_loss,
 )
 from .alignment import class_counts, move_class_bias
+from .consistency import cross_entropy_map, entropy_map, masked_mean, soft_cross_entropy_map
 from .cutmix import box_masks, mix
 from .dropout import complementary_dropout2d
 from .regions import propagate_regions, region_masks
-from .similarity import NORMALIZATIONS, derivative, propagate, similarity_metric, similarity_rows
+from .similarity import NORMALIZATIONS, check_order, derivative, propagate, similarity_metric, similarity_rows
 from .threshold import class_maxima, class_sums, move_class_thresholds, move_threshold
 
 __all__ = [
     'NORMALIZATIONS',
     'affinity_consistency_loss',
     'box_masks',
+    'check_order',
     'class_counts',
     'class_maxima',
     'class_sums',
     'complementary_dropout2d',
-    'count_box_pairs',
-    'count_label_pairs',
+    'cross_entropy_map',
     'derivative',
+    'entropy_map',
     'interpolated_label_affinity_loss',
     'label_affinity_loss',
     'labels_on_grid',
+    'masked_mean',
     'mix',
     'move_class_bias',
     'move_class_thresholds',
@@ -40,4 +41,5 @@ __all__ = [
     'similarity_metric',
     'similarity_rows',
     'smoothness_loss',
+    'soft_cross_entropy_map',
 ]

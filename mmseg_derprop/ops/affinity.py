@@ -80,17 +80,6 @@ def count_box_pairs(inside: Tensor, keep_inside: bool = True) -> Tensor:
     return (inside.shape[1] - members).square().sum() + (members.square().sum() if keep_inside else 0)
 
 
-def count_label_pairs(labels: Tensor, grid: tuple[int, int], ignore_index: int = 255) -> Tensor:
-    """Pairs of positions over which :func:`label_affinity_loss` is a mean: scalar, float32.
-
-    Args:
-        labels (Tensor): (N, H, W) int64.
-        grid (tuple[int, int]): (h, w).
-        ignore_index (int): The label that does not count.
-    """
-    return (labels_on_grid(labels, grid) != ignore_index).sum(1, dtype=torch.float32).square().sum()
-
-
 def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Labels at the pixels nearest to the positions of a grid whose corners are the image's corners.
 

@@ -1,11 +1,11 @@
-"""Compares the project's parts with golden data of the published program.
+"""Compares the project's parts with golden data of the published programs.
 
     python tools/analysis_tools/check_golden.py step.npz ...
     python tools/analysis_tools/check_golden.py network.npz --weights CONVERTED.pth --config CONFIG [--cfg-options ...]
 
 A file holds inputs (``in_*``) and what the published program makes of them (``out_*``). A step file has what the
-networks gave for a batch: all that follows is compared, gradients included, with the preset of
-configs/_base_/methods/derprop_published.py. A network file has an image: the network is compared, with weights that
+networks gave for a batch: all that follows is compared, gradients included, with the preset derprop_published.py of
+configs/_base_/methods, or, for files of its siblings' programs, corrmatch.py, unimatch.py and unimatch_v2.py. A network file has an image: the network is compared, with weights that
 tools/model_converters/published2mmseg.py converted. The exit status is 0 only if every output of every file agrees.
 """
 
@@ -24,17 +24,25 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, View
-from mmseg_derprop.models.losses import hard_loss
-from mmseg_derprop.models.shares import Shares
-from mmseg_derprop.models.terms import StrongView, smoothness
-from mmseg_derprop.ops import propagate_regions, similarity_rows
+from mmseg_derprop.models import (
+    DerPropHead,
+    Embedding,
+    Prediction,
+    SemiSegmentor,
+    Step,
+    StrongView,
+    Threshold,
+    View,
+)
+from mmseg_derprop.models.pseudo_labels import RegionPropagation
+from mmseg_derprop.ops import box_masks, cross_entropy_map, masked_mean, mix, propagate_regions, similarity_rows
 from mmseg_derprop.ops.affinity import affinity_factors
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of
 from mmseg_derprop.utils.config import load_config
 
-METHOD = Path(__file__).resolve().parents[2] / 'configs/_base_/methods/derprop_published.py'
-TOLERANCE, ZERO_TOLERANCE = 1e-4, 1e-8  # of an entry's largest magnitude; of an entry that is zero throughout
+METHODS = Path(__file__).resolve().parents[2] / 'configs/_base_/methods'
+TOLERANCE = 1e-4  # of an entry's largest magnitude
+ZERO = 5e-8  # an entry below it is zero but for rounding, as the gradient of a bias that a softmax does not see
 AMBIGUOUS, AMBIGUOUS_SHARE = 1e-5, 0.002  # distance of a region's pixel from its threshold; share of such pixels
 TIE = 1e-7  # affinities that differ by less are equal but for rounding
 DIVIDES_BY_ZERO = {'affinity_x', 'loss_consistency', 'loss_norm', 'loss_norm_u_s1', 'loss'}  # if published so
@@ -54,9 +62,9 @@ class Comparison:
         if undefined and not want.isfinite().all():
             return self.report(name, 'published value is not finite', bool(found.isfinite().all()))
         error, largest = (found - want).abs(), want.abs().max().item()
-        limit = TOLERANCE * largest if largest else ZERO_TOLERANCE
+        limit = TOLERANCE * largest if largest > ZERO else ZERO
         exact, ok = bool((error <= limit).all()), bool((error - slack <= limit).all())
-        relative = f'relative {error.max().item() / largest:.1e}' if largest else 'zero throughout'
+        relative = f'relative {error.max().item() / largest:.1e}' if largest > ZERO else 'zero throughout'
         self.report(name + label, f'{error.max():.1e}  {relative}' + (', by rounding' if ok and not exact else ''), ok)
 
     def same(self, name: str, found: Tensor, excused: Tensor | None = None, share: float = 1.0, label: str = ''):
@@ -118,54 +126,65 @@ def tie_slack(strong: Embedding, weak: Embedding, weight: float, leaves: dict[st
     return slack
 
 
-def build_step_model(inputs: dict[str, Tensor]) -> SemiSegmentor:
-    """The published preset around a tiny segmentor, with the head, threshold and alpha of a step file."""
+def build_step_model(inputs: dict[str, Tensor], preset: str) -> SemiSegmentor:
+    """A preset around a tiny segmentor, with the head, threshold and alpha of a step file."""
     backbone = dict(type='ResNet', depth=18, stem_channels=4, base_channels=4, num_stages=1)
     backbone.update(strides=(1,), dilations=(1,), out_indices=(0,))
     decode_head = dict(type='FCNHead', in_channels=4, channels=4, num_convs=0, concat_input=False, align_corners=True)
     loss = dict(type='CrossEntropyLoss', avg_non_ignore=True)
-    decode_head.update(num_classes=len(inputs['conv1_w']), loss_decode=loss)
+    decode_head.update(num_classes=inputs['logits_x'].shape[1], loss_decode=loss)
     segmentor = dict(type='EncoderDecoder', data_preprocessor=dict(type='SegDataPreProcessor'))
-    method = load_config(str(METHOD)).method
-    method.propagation_head.channels = inputs['conv1_w'].shape[1]
-    method.pseudo_labels = dict(tau=float(inputs['thresh_init']), momentum=float(inputs['thresh_momentum']))
-    model = MODELS.build(dict(segmentor=dict(segmentor, backbone=backbone, decode_head=decode_head), **method))
-    model.alpha = float(inputs['alpha'])
-    for name, layer in dict(conv1=model.propagation_head.conv_q, conv2=model.propagation_head.conv_k).items():
-        layer.load_state_dict(dict(weight=inputs[f'{name}_w'], bias=inputs[f'{name}_b']))
-    return model.train()
+    segmentor.update(backbone=backbone, decode_head=decode_head)
+    method = load_config(str(METHODS / f'{preset}.py')).method
+    if 'thresh_init' in inputs:
+        method.propagation_head.channels = inputs['conv1_w'].shape[1]
+        init, momentum = float(inputs['thresh_init']), float(inputs['thresh_momentum'])
+        method.pseudo_labels.threshold.update(init=init, momentum=momentum)
+    else:
+        method.pseudo_labels.threshold.value = float(inputs['conf_thresh'])
+    model = MODELS.build(dict(segmentor=segmentor, **method)).train()
+    model.pseudo_labeler.alpha = float(inputs.get('alpha', torch.tensor(0.0)))
+    if model.propagation_head is not None:
+        for name, layer in dict(conv1=model.propagation_head.conv_q, conv2=model.propagation_head.conv_k).items():
+            layer.load_state_dict(dict(weight=inputs[f'{name}_w'], bias=inputs[f'{name}_b']))
+    return model
+
+
+def as_samples(labels: Tensor) -> list[SegDataSample]:
+    """Data samples of labels (N, H, W)."""
+    return [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels.long()]
 
 
 def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
-    """Everything after the networks, from the entries of a step file."""
-    model, expected = build_step_model(inputs), table.expected
+    """Everything after DerProp's networks, from the entries of a step file."""
+    model, expected = build_step_model(inputs, 'derprop_published'), table.expected
     head, labeler, align_corners = model.propagation_head, model.pseudo_labeler, model.align_corners
     names = ('logits_x', 'logits_u_w', 'logits_u_w_fp', 'logits_u_s', 'feat_x', 'feat_u_w', 'feat_u_s')
     leaves = {name: inputs[name].requires_grad_() for name in names}
     leaves.update(conv1_w=head.conv_q.weight, conv1_b=head.conv_q.bias)
     leaves.update(conv2_w=head.conv_k.weight, conv2_b=head.conv_k.bias)
     x, u_w, fp, u_s, feat_x, feat_u_w, feat_u_s, *_ = leaves.values()
-    labels_x, inside, rows = inputs['labels_x'].long(), inputs['cutmix_box'] == 1, inputs['region_rows_w'].long()
+    samples, inside = as_samples(inputs['labels_x']), inputs['cutmix_box'] == 1
 
     # The step, as SemiSegmentor.loss takes it. The labelled half of the perturbed logits has no loss.
     embedding = head.embed(torch.cat([feat_x, feat_u_w]))
     views = View(torch.cat([x, u_w]), torch.cat([torch.zeros_like(x), fp]), embedding, head, align_corners)
     labeled, weak = views[: len(x)], views[len(x) :]
     strong = View(u_s, None, head.embed(feat_u_s), head, align_corners)
-    own = model.predict_weak(weak.logits.detach(), weak, inputs['ignore_u'] == 255)
+    own = labeler.predict(weak.logits, inputs['ignore_u'] == 255, weak)
     partner = Prediction.of(inputs['logits_mix_teacher'], inputs['ignore_mix'] == 255)
-    regions = head.regions(embedding, views.size, rows)
+    rows = inputs['region_rows_w'].long()
+    regions = labeler.regions.propose(embedding, views.size, head.max_order, rows)
     ambiguous = ambiguous_pixels(head, embedding, views.size, rows)
     end_to_end = labeler(own, partner, inside, regions[len(x) :])
-    labeler.new_step = False  # the same batch again, ambiguous pixels as in the file: tau does not move further
-    target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :])
-    samples = [SegDataSample(gt_sem_seg=PixelData(data=labels[None])) for labels in labels_x]
-    shares = Shares.equal(num_strong=1)
-    losses = model.sup_losses(labeled, samples, shares)
-    losses |= model.unsup_losses(labeled, weak, [StrongView(strong, target, inside)], shares)
+    # The same batch again, ambiguous pixels as in the file.
+    target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :], update=False)
+    strong_view = StrongView(strong, target, inside, u_s, None)
+    step = Step(model.student, samples, inputs['labels_x'].long(), 255, labeled, (), (), weak, target, (strong_view,))
+    losses = model.compare(step)
     ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
-    slack = tie_slack(strong.embedding, weak.embedding, model.unsup_weight['affinity'], ties)
-    total = sum(losses.values())
+    slack = tie_slack(strong.embedding, weak.embedding, model.losses['affinity_u'].loss_weight, ties)
+    total = model.parse_losses(losses)[0]
     total.backward()
 
     # Labels, masks and the threshold. What regions do to labels is also computed from the file's own regions.
@@ -180,38 +199,103 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     excused = ambiguous[len(x) :].any(1)
     table.same('labels_after_regions', end_to_end.labels, excused, label=' (end to end)')
     table.same('confident_after_regions', end_to_end.accepted, excused, label=' (end to end)')
-    # tau moves little in a step, so its target is compared, to the rounding of tau.
-    share, start = 1 - labeler.momentum or 1.0, labeler.momentum * float(inputs['thresh_init'])
-    expected['threshold_after'] = (expected['threshold_after'].double() - start) / share
-    rounding = 2 * float(np.spacing(labeler.tau.numpy())) / share
-    table.close('threshold_after', (labeler.tau.double() - start) / share, rounding)
+    compare_threshold(inputs, table, labeler.threshold, 'threshold_after')
 
     # Maps, losses without their weights, and gradients.
-    label_affinity, finite_scale = label_affinity_matrix(labels_x, embedding.grid)
-    terms = dict(x='sup.seg', x_corr='sup.prop', consistency='sup.affinity', consistency_u_s1='unsup.affinity')
-    terms.update(u_kl='unsup.kl', u_s1='unsup.soft', u_w_fp='unsup.fp')
-    weights = dict(sup=model.sup_weight, unsup=model.unsup_weight)
+    label_affinity, finite_scale = label_affinity_matrix(inputs['labels_x'].long(), embedding.grid)
+    terms = dict(x='seg', x_corr='seg_prop', consistency='affinity_x', consistency_u_s1='affinity_u', u_kl='kl')
+    terms.update(u_s1='soft', u_w_fp='fp', u_corr_s1='prop_s', u_corr_w='prop_w', norm='smooth', norm_u_s1='smooth_s')
     found = {
         'pixel_propagated_w': torch.cat([labeled.propagated, weak.propagated]),
         'pixel_propagated_s': strong.propagated,
         'similarity_w': affinity_matrix(embedding, 0),
         'similarity_d1_w': affinity_matrix(embedding, 1),
         'affinity_x': label_affinity,
-        'loss_u_corr_s1': hard_loss(strong.propagated, target.labels, target.accepted, target.mixed.ignored),
-        'loss_u_corr_w': hard_loss(weak.propagated, own.labels, target.own_confident, own.ignored),
-        'loss_norm': smoothness(embedding.q, embedding.k, 'softmax'),
-        'loss_norm_u_s1': smoothness(strong.embedding.q, strong.embedding.k, 'softmax'),
         'loss': total,
+        **{f'loss_{name}': losses[key] / model.losses[key].loss_weight for name, key in terms.items()},
+        **{f'grad_{name}': torch.zeros_like(t) if t.grad is None else t.grad for name, t in leaves.items()},
     }
-    for name, term in terms.items():
-        group, _, key = term.partition('.')
-        found[f'loss_{name}'] = losses[f'{group}.loss_{key}'] / weights[group][key]
-    for name, leaf in leaves.items():
-        found[f'grad_{name}'] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     undefined = DIVIDES_BY_ZERO if head.num_classes == 2 or not finite_scale else set()
     for name in expected:
         if name in found:
             table.close(name, found[name], slack.get(name.removeprefix('grad_'), 0.0), name in undefined)
+
+
+def compare_threshold(inputs: dict[str, Tensor], table: Comparison, threshold: Threshold, name: str) -> None:
+    """A threshold moves little in a step, so its target is compared, to the rounding of the threshold."""
+    share, start = 1 - threshold.momentum or 1.0, threshold.momentum * float(inputs['thresh_init'])
+    table.expected[name] = (table.expected[name].double() - start) / share
+    rounding = 2 * float(np.spacing(threshold.value.numpy())) / share
+    table.close(name, (threshold.value.double() - start) / share, rounding)
+
+
+def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
+    """Everything after the networks of CorrMatch, UniMatch or UniMatch V2, whose file names it by its entries."""
+    preset = 'unimatch_v2' if 'logits_teacher' in inputs else 'corrmatch' if 'feat_x' in inputs else 'unimatch'
+    model = build_step_model(inputs, preset)
+    head, labeler = model.propagation_head, model.pseudo_labeler
+    names = [name for name in inputs if name.startswith(('logits_x', 'logits_u', 'feat_', 'conv'))]
+    leaves = {name: inputs[name].requires_grad_() for name in names}
+    if head is not None:
+        leaves.update(conv1_w=head.conv_q.weight, conv1_b=head.conv_q.bias)
+        leaves.update(conv2_w=head.conv_k.weight, conv2_b=head.conv_k.bias)
+
+    def view(name: str, perturbed: str = '', feature: str = '') -> View:
+        embedding = head.embed(leaves[feature]) if feature in leaves else None
+        return View(leaves[name], leaves.get(perturbed), embedding, head, align_corners=True)
+
+    labeled = view('logits_x', feature='feat_x')
+    weak = view('logits_u_w', 'logits_u_w_fp', 'feat_u_w') if 'logits_u_w' in leaves else None
+    ignored = inputs['ignore_u'] == 255
+    own = labeler.predict(inputs['logits_teacher' if weak is None else 'logits_u_w'], ignored)
+    index = model.cutmix.partner_of(len(ignored), ignored.device)
+    partner = labeler.predict(inputs['logits_eval'], ignored)[index] if 'logits_eval' in inputs else own[index]
+    regions = None
+    if labeler.regions is not None:
+        e = weak.embedding
+        regions = labeler.regions.propose(e, weak.size, head.max_order, inputs['rows_w'].long())
+    strong = []
+    for number in range(1, 1 + model.views.num_strong):
+        box = box_masks(inputs[f'box{number}'].long(), ignored.shape[-2:])
+        images = inputs[f'img_u_s{number}']
+        suffix = '' if model.views.num_strong == 1 else str(number)
+        target = labeler(own, partner, box, regions, update=number == 1)
+        images = mix(images, images[index], box)
+        strong.append(StrongView(view(f'logits_u_s{suffix}', feature='feat_u_s'), target, box, images, index))
+    samples, labels = as_samples(inputs['labels_x']), inputs['labels_x'].long()
+    target = strong[0].target
+    step = Step(model.student, samples, labels, 255, labeled, (), (), weak, target, tuple(strong))
+    losses = model.compare(step)
+    total = model.parse_losses(losses)[0]
+    total.backward()
+
+    found: dict[str, Tensor] = {'loss': total}
+    for number, one in enumerate(strong, 1):
+        table_of = {f'labels{number}': one.target.labels, f'conf{number}': one.target.mixed.confidence}
+        table_of |= {f'ignore{number}': one.target.mixed.ignored * 255, f'img_s{number}': one.images}
+        losses_on = masked_mean(
+            cross_entropy_map(one.view.logits, one.target.labels), one.target.accepted, one.target.mixed.ignored
+        )
+        found |= table_of | {f'loss_s{number}': losses_on}
+    found |= dict(labels_before=target.mixed.labels, labels=target.labels, confident=target.confident)
+    found |= dict(accepted=target.accepted, ignore=target.mixed.ignored * 255)
+    if regions is not None:
+        found |= dict(regions=target.regions, corr_out_s=strong[0].view.propagated, corr_out_w=weak.propagated)
+        compare_threshold(inputs, table, labeler.threshold, 'threshold')
+    unweighted = {name: loss / model.losses[name].loss_weight for name, loss in losses.items()}
+    for name, key in dict(x='seg', x_corr='seg_prop', kl='kl', fp='fp', corr_s='prop_s', corr_w='prop_w').items():
+        if key in unweighted:
+            found[f'loss_{name}'] = unweighted[key]
+    if 'prop_s' in unweighted:
+        found['loss_corr'] = (unweighted['prop_s'] + unweighted['prop_w']) / 2
+    short = dict(u_w_fp='fp', u_s='s', u_s1='s1', u_s2='s2', feat_u_w='feat_w', feat_u_s='feat_s')
+    for name, leaf in leaves.items():
+        name = name.removeprefix('logits_')
+        found[f'grad_{short.get(name, name)}'] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+    for name, want in table.expected.items():
+        if name in found and name not in table.seen:
+            compare = table.close if want.is_floating_point() else table.same
+            compare(name, found[name])
 
 
 @torch.no_grad()
@@ -232,15 +316,16 @@ def check_network(inputs: dict[str, Tensor], table: Comparison, weights: str, co
         hint = 'Depth and num_classes must fit: --cfg-options model.segmentor.backbone.depth=50, for instance.'
         raise SystemExit(f'{config} does not fit {weights}:\n{first}\n{hint}') from None
     image, rows, head = inputs['image'], inputs['region_rows'].long(), model.eval().propagation_head
-    head.normalize = load_config(str(METHOD)).method.propagation_head.normalize  # whatever preset the config has
-    view, features, _ = model.see(image)
+    head.normalize = 'source'  # whatever preset the config has
+    view, features, _ = model.forward_view(image, embed=True)
     table.close('logits', view.logits)
     table.close('logits', model.logits_of(model.teacher, image), label=' (teacher)')
     table.close('pixel_propagated', view.propagated)
     table.close('feat', head.dropout(head.conv(features[head.in_index])))
     table.close('similarity_row0', affinity_matrix(view.embedding, 0)[:, 0])
     ambiguous = ambiguous_pixels(head, view.embedding, view.size, rows)
-    table.same('regions', head.regions(view.embedding, view.size, rows), ambiguous, AMBIGUOUS_SHARE)
+    regions = RegionPropagation(head.num_classes).propose(view.embedding, view.size, head.max_order, rows)
+    table.same('regions', regions, ambiguous, AMBIGUOUS_SHARE)
 
 
 def read(path: str, prefix: str) -> dict[str, Tensor]:
@@ -268,8 +353,10 @@ def main() -> None:
         try:
             if 'image' in inputs:
                 check_network(inputs, table, args.weights, args.config, args.cfg_options)
-            else:
+            elif 'logits_mix_teacher' in inputs:
                 check_step(inputs, table)
+            else:
+                check_sibling(inputs, table)
         except KeyError as error:
             raise SystemExit(f'{path} lacks the entry {error}.') from error
         for name in table.expected.keys() - table.seen:

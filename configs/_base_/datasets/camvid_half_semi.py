@@ -4,7 +4,7 @@ geometry = _base_.train_pipeline[2:-1]
 labeled_pipeline = [*_base_.train_pipeline[:-1], _base_.labeled_view]
 unlabeled_pipeline = [*_base_.load_unlabeled, *geometry, _base_.views]
 two_strong_pipeline = [*_base_.load_unlabeled, *geometry, _base_.two_strong_views]
-# For cutmix_partner='second_view': the same image, cropped and augmented anew.
+# For model.cutmix.partner='second_view': the same image, cropped and augmented anew.
 two_view_pipeline = [
     *_base_.load_unlabeled,
     dict(type='MultiBranch', first=[*geometry, _base_.views], second=[*geometry, _base_.second_views]),

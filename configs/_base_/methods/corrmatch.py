@@ -1,23 +1,22 @@
-# CorrMatch (arXiv 2306.04300): labels propagated along the correlation of positions, to pixels and to regions.
+# CorrMatch (arXiv 2306.04300): labels propagated along the correlation of positions, to pixels and to regions. Its
+# program does not cut-mix the target of its kl, and never draws the last position.
 method = dict(
     type='SemiSegmentor',
-    propagation_head=dict(
-        type='DerPropHead', channels=256, max_order=0, normalize='source', num_regions=128, last_row=False
+    propagation_head=dict(type='DerPropHead', channels=256, max_order=0, normalize='source'),
+    pseudo_labels=dict(
+        source='student',
+        threshold=dict(type='MaxConfidenceThreshold', init=0.85, momentum=0.999),
+        regions=dict(type='RegionsWithoutLastRow', num=128),
     ),
-    pseudo_labels=dict(tau=0.85, momentum=0.999),
-    loss_weight=dict(
-        sup=dict(seg=0.5 / 2, prop=0.5 / 2),
-        unsup=dict(hard=0.25 / 2, kl=0.25 / 2, fp=0.25 / 2, prop=0.25 / 2),
+    cutmix=dict(partner='batch', predictor='student'),
+    losses=dict(
+        seg=dict(type='SupervisedLoss', loss_weight=0.5 / 2),
+        seg_prop=dict(type='SupervisedLoss', on='propagated', loss_weight=0.5 / 2),
+        hard=dict(type='HardConsistencyLoss', loss_weight=0.25 / 2),
+        kl=dict(type='UnmixedConsistencyLoss', kind='kl', loss_weight=0.25 / 2),
+        fp=dict(type='PerturbedConsistencyLoss', loss_weight=0.25 / 2),
+        prop_s=dict(type='PropagatedConsistencyLoss', on='strong', loss_weight=0.25 / 2 / 2),
+        prop_w=dict(type='PropagatedConsistencyLoss', on='weak', loss_weight=0.25 / 2 / 2),
     ),
-    cutmix_partner='batch',
-    cutmix_predictor='student',
-    cutmix_target=True,
-    perturb_ratio=0.5,
     predict_on='student',
 )
-custom_hooks = [
-    dict(type='PseudoLabelHook', alpha=0.0),
-    dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
-    dict(type='BrokenFilesHook', limit=100),
-]

@@ -1,33 +1,30 @@
-# DerProp (arXiv 2508.02254) as its paper intends it; docs/options.md lists what the published program does instead.
+# DerProp (arXiv 2508.02254) as its paper intends it; derprop_published.py behaves as its authors' program, derprop.py
+# is what trains best.
 method = dict(
     type='SemiSegmentor',
-    propagation_head=dict(
-        type='DerPropHead',
-        channels=256,
-        max_order=1,
-        normalize='source_mean',
-        num_regions=128,
-        last_row=True,
+    propagation_head=dict(type='DerPropHead', channels=256, max_order=1, normalize='source_mean'),
+    teacher=dict(momentum=0.5, interval='epoch'),
+    pseudo_labels=dict(
+        source='student',
+        alpha='linear',
+        threshold=dict(type='MaxConfidenceThreshold', init=0.85, momentum=0.999),
+        regions=dict(type='RegionPropagation', num=128),
     ),
-    pseudo_labels=dict(tau=0.85, momentum=0.999),
-    # The paper's weights; it halves their sum.
-    loss_weight=dict(
-        sup=dict(seg=0.5 / 2, prop=0.5 / 2, affinity=0.5 / 2),
-        unsup=dict(kl=0.25 / 2, soft=0.25 / 2, fp=0.25 / 2, prop=0.25 / 2, affinity=0.5 / 2, smooth=0.25 / 2),
+    cutmix=dict(partner='batch', predictor='own'),
+    views=dict(perturb_ratio=0.5),
+    # The paper's weights; it halves their sum, and prop is the mean of its strong and its weak part.
+    losses=dict(
+        seg=dict(type='SupervisedLoss', loss_weight=0.5 / 2),
+        seg_prop=dict(type='SupervisedLoss', on='propagated', loss_weight=0.5 / 2),
+        affinity_x=dict(type='LabelAffinityLoss', loss_weight=0.5 / 2),
+        kl=dict(type='SoftConsistencyLoss', kind='kl', loss_weight=0.25 / 2),
+        soft=dict(type='SoftConsistencyLoss', kind='soft', loss_weight=0.25 / 2),
+        fp=dict(type='PerturbedConsistencyLoss', loss_weight=0.25 / 2),
+        prop_s=dict(type='PropagatedConsistencyLoss', on='strong', loss_weight=0.25 / 2 / 2),
+        prop_w=dict(type='PropagatedConsistencyLoss', on='weak', loss_weight=0.25 / 2 / 2),
+        affinity_u=dict(type='AffinityConsistencyLoss', loss_weight=0.5 / 2),
+        smooth=dict(type='SmoothnessLoss', on='clean', loss_weight=0.25 / 2),
+        smooth_s=dict(type='SmoothnessLoss', on='strong', loss_weight=0.25 / 2),
     ),
-    cutmix_partner='batch',
-    cutmix_predictor='own',
-    cutmix_target=True,
-    affinity_pairs='inside',
-    label_affinity='nearest',
-    label_affinity_grad=True,
-    smoothness='absolute',
-    perturb_ratio=0.5,
     predict_on='teacher',
 )
-custom_hooks = [
-    dict(type='PseudoLabelHook', alpha='linear', teacher_interval='epoch', teacher_momentum=0.5),
-    dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
-    dict(type='BrokenFilesHook', limit=100),
-]

@@ -1,20 +1,10 @@
-# UniMatch V2 (arXiv 2410.10777): an averaged teacher labels, two strong views learn from complementary channels.
-# The unlabelled pipeline is the data config's two_strong_pipeline. The CutMix partner is the next image of the batch
-# where its paper takes the batch in reverse.
+# UniMatch V2 (arXiv 2410.10777): an EMA teacher labels, two strong views learn from complementary channels.
+# The unlabelled pipeline is the data config's two_strong_pipeline.
+_base_ = './fixmatch.py'
 method = dict(
-    type='SemiSegmentor',
-    pseudo_labels=dict(tau=0.95, momentum=1.0),
-    loss_weight=dict(sup=dict(seg=0.5), unsup=dict(hard=0.5)),
-    labels_from='teacher',
-    num_strong=2,
-    complementary_dropout=True,
-    cutmix_partner='batch',
-    cutmix_predictor='own',
+    teacher=dict(momentum=0.996, interval='step'),
+    pseudo_labels=dict(source='teacher'),
+    cutmix=dict(partner='reversed', predictor='own'),
+    views=dict(num_strong=2, complementary_dropout=True),
     predict_on='teacher',
 )
-custom_hooks = [
-    dict(type='PseudoLabelHook', alpha=0.0, teacher_interval='step', teacher_momentum=0.996),
-    dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
-    dict(type='BrokenFilesHook', limit=100),
-]

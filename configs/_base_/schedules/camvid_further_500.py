@@ -1,5 +1,6 @@
-# 500 further iterations from a supervised checkpoint (load_from), DerProp and its supervised twin alike. The learning
-# rate is low, so that the network keeps what it knows while the propagation head, which starts from nothing, learns.
+# 500 further iterations from a supervised checkpoint (load_from), DerProp and its supervised baseline alike. The
+# learning rate is low, so that the network keeps what it knows while the propagation head, which starts from nothing,
+# learns.
 _base_ = './camvid_2k.py'
 train_cfg = dict(max_iters=500, val_interval=100)
 optim_wrapper = dict(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
 from mmengine.dist import all_gather_object, all_reduce
@@ -12,8 +12,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
-from ...models.checks import check_choice
-from ...utils.options import is_number
+from ...utils.options import Bounds, check_options
 
 LISTED = 5  # names in a message
 
@@ -43,10 +42,8 @@ class NonFiniteHook(Hook):
     # Behind the engine's own look at the losses, before whatever uses what the step left.
     priority = 'HIGH'
 
-    def __init__(self, action: str = 'stop', limit: int = 10) -> None:
-        check_choice('action', action, ('stop', 'skip'))
-        if not is_number(limit, 0, whole=True):
-            raise ValueError(f'limit = {limit!r}, but the number of iterations that may be skipped is at least 0.')
+    @check_options
+    def __init__(self, action: Literal['stop', 'skip'] = 'stop', limit: Annotated[int, Bounds(0)] = 10) -> None:
         self.action = action
         self.limit = limit
         self.losses: dict[str, Tensor] = {}
@@ -84,7 +81,7 @@ class NonFiniteHook(Hook):
         """Judges the losses of a forward pass, without waiting for them."""
         if module.training and isinstance(output, dict):
             flat = {k: sum(x.mean() for x in v) if isinstance(v, list) else v.mean() for k, v in output.items()}
-            self.losses = {name: value.detach() for name, value in flat.items() if 'loss' in name}
+            self.losses = {name: value.detach() for name, value in flat.items()}
             self.bad = (~torch.stack([value.float() for value in self.losses.values()]).isfinite()).any().int()
             all_reduce(self.bad, 'max')
 

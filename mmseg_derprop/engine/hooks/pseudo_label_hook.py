@@ -1,6 +1,8 @@
-"""Moves what the method moves between optimiser steps: alpha, the threshold's step, the teacher."""
+"""Tells the model where training is."""
 
 from __future__ import annotations
+
+from typing import Annotated, Literal
 
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -10,8 +12,7 @@ from mmseg.registry import HOOKS
 from ...datasets import check_leaks
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
-from ...models.checks import check_choice
-from ...utils.options import is_number
+from ...utils.options import Bounds, check_options
 from ..preflight import check_batch
 from .broken_files_hook import warn_if_uncounted
 from .strict_load_hook import unwrap
@@ -19,20 +20,14 @@ from .strict_load_hook import unwrap
 
 @HOOKS.register_module()
 class PseudoLabelHook(Hook):
-    """Sets alpha, moves the teacher and logs the pseudo-labels of a :class:`SemiSegmentor`.
+    """Tells a :class:`SemiSegmentor` where training is, checks its data, and logs its pseudo-labels.
 
-    An epoch is one pass over the unlabelled images, ``len(train_dataloader)`` iterations, counted from 0. With
-    gradient accumulation everything moves once per optimiser step.
+    What moves between iterations (alpha, the EMA teacher, the head's warm-up) is an option of the model. An epoch is
+    one pass over the unlabelled images, ``len(train_dataloader)`` iterations, counted from 0. With gradient
+    accumulation everything moves once per optimiser step.
 
     Args:
-        alpha (float | str): Share of the propagated prediction in the pseudo-labels, or ``'linear'``: epoch / epochs.
-        teacher_interval (str): ``'epoch'``: the teacher is a copy of the student in epoch 0 and moves at the start of
-            each later one. ``'step'``: it moves after each optimiser step.
-        teacher_momentum (float): Share of the teacher's own weights. By ``'step'`` it is at most 1 - 1 / (t + 1) at
-            step t, counted from 0.
-        head_warmup (int): Iterations at the start for which the propagation head learns alone: from nothing, its losses
-            would undo what the network has learned, so they do not reach it, and labels do without the head.
-        interval (int): Iterations between two entries of the statistics in the log.
+        interval (int): Iterations between two entries of the statistics in the log, at least 1.
         leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
 
     Raises:
@@ -42,32 +37,17 @@ class PseudoLabelHook(Hook):
     """
 
     priority = 'NORMAL'
+    moved_options = {
+        'alpha': 'model.pseudo_labels.alpha',
+        'teacher_interval': 'model.teacher.interval',
+        'teacher_momentum': 'model.teacher.momentum',
+        'head_warmup': 'model.propagation_head.warmup',
+    }
 
+    @check_options
     def __init__(
-        self,
-        alpha: float | str = 'linear',
-        teacher_interval: str = 'epoch',
-        teacher_momentum: float = 0.5,
-        head_warmup: int = 0,
-        interval: int = 10,
-        leaks: str = 'error',
+        self, interval: Annotated[int, Bounds(1)] = 10, leaks: Literal['error', 'warn', 'ignore'] = 'error'
     ) -> None:
-        if isinstance(alpha, str):
-            check_choice('alpha', alpha, ('linear',))
-        elif not is_number(alpha, 0, 1):
-            raise ValueError(f"alpha = {alpha!r}, but it must lie within 0 .. 1, or be 'linear'.")
-        check_choice('teacher_interval', teacher_interval, ('epoch', 'step'))
-        if not is_number(teacher_momentum, 0, 1):
-            raise ValueError(f'teacher_momentum = {teacher_momentum!r}, but it must lie within 0 .. 1.')
-        check_choice('leaks', leaks, ('error', 'warn', 'ignore'))
-        if not is_number(head_warmup, 0, whole=True):
-            raise ValueError(f'head_warmup = {head_warmup!r}, but it must be a number of iterations, at least 0.')
-        if not is_number(interval, 1, whole=True):
-            raise ValueError(f'interval = {interval!r}, but it must be a number of iterations, at least 1.')
-        self.alpha = alpha
-        self.teacher_interval = teacher_interval
-        self.teacher_momentum = teacher_momentum
-        self.head_warmup = head_warmup
         self.interval = interval
         self.leaks = leaks
 
@@ -100,34 +80,34 @@ class PseudoLabelHook(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Begins an optimiser step, unless this batch goes on with one."""
-        self.model.head_alone = runner.iter < self.head_warmup
+        self.model.begin_iteration(runner.iter)
         # Between two iterations this tells whether the last one ended a step.
-        self.model.pseudo_labeler.new_step = runner.optim_wrapper.should_update()
-        if not self.model.pseudo_labeler.new_step:
+        if not runner.optim_wrapper.should_update():
             return
+        self.model.pseudo_labeler.threshold.begin_step()
         epoch = self.sampler.epoch(runner.iter)
         if epoch > self.epoch:
-            if self.teacher_interval == 'epoch':
-                self.model.update_teacher(self.teacher_momentum)
+            self.model.follow_student('epoch')
             self.begin_epoch(runner, epoch)
 
     def begin_epoch(self, runner: Runner, epoch: int) -> None:
-        """Sets alpha. The message hub, which checkpoints carry, keeps the epoch: a step can straddle two."""
+        """Tells the labeller. The message hub, which checkpoints carry, keeps the epoch: a step can straddle two."""
         self.epoch = epoch
-        self.model.alpha = epoch / self.epochs if self.alpha == 'linear' else float(self.alpha)
+        self.model.pseudo_labeler.begin_epoch(epoch, self.epochs)
         runner.message_hub.update_info('pseudo_label_epoch', epoch)
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Moves the teacher where it follows steps, and logs."""
-        if self.teacher_interval == 'step' and runner.optim_wrapper.should_update():
+        if runner.optim_wrapper.should_update():
             # Kept in the message hub, which checkpoints carry.
             steps = runner.message_hub.runtime_info.get('teacher_steps', 0)
-            self.model.update_teacher(min(1 - 1 / (steps + 1), self.teacher_momentum))
+            self.model.follow_student('step', steps)
             runner.message_hub.update_info('teacher_steps', steps + 1)
         if self.every_n_inner_iters(batch_idx, self.interval):
-            runner.message_hub.update_scalar('train/alpha', self.model.alpha)
+            if self.model.pseudo_labeler.alpha_schedule == 'linear':
+                runner.message_hub.update_scalar('train/alpha', self.model.pseudo_labeler.alpha)
             for name, value in self.model.statistics.items():
                 runner.message_hub.update_scalar(f'train/{name}', value)
 

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ...models import PseudoLabels
+from ...models import PseudoLabels, Step
 from ...utils.options import is_number
 from ...visualization.drawing import count_map, heat, outline, overlay, paint, panel
 from .pseudo_label_hook import semi_segmentor
@@ -38,35 +38,35 @@ class PseudoLabelVisualizationHook(Hook):
                 raise ValueError(f'{name} = {value!r}, but it must be a whole number of at least 1.')
         self.interval = interval
         self.max_images = max_images
-        self.step: dict | None = None
+        self.step: Step | None = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Asks the model for the step if it is to be drawn."""
         due = self.every_n_inner_iters(batch_idx, self.interval)
         semi_segmentor(runner).step_observer = self._keep if due else None
 
-    def _keep(self, step: dict) -> None:
+    def _keep(self, step: Step) -> None:
         self.step = step
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Draws the step that the model handed over."""
-        if self.step is None or data_batch is None:
+        if self.step is None or not self.step.strong or data_batch is None:
             return
         palette = runner.train_dataloader.dataset.metainfo['palette']
-        target, inside = self.step['target'], self.step['inside'].cpu().numpy()
-        partner = 'strong' if semi_segmentor(runner).cutmix_partner == 'batch' else 'strong_mix'
-        images = {branch: [_rgb(i) for i in data_batch['inputs'][branch]] for branch in {'weak', 'strong', partner}}
-        shift = 1 if partner == 'strong' else 0
+        strong = self.step.strong[0]
+        boxes = strong.box.cpu().numpy()
+        second = 'strong_mix' if strong.partner is None else 'strong'
+        order = range(len(boxes)) if strong.partner is None else strong.partner.tolist()
+        images = {branch: [_rgb(i) for i in data_batch['inputs'][branch]] for branch in {'weak', 'strong', second}}
         rows = []
-        for index in range(min(self.max_images, len(inside))):
-            box = inside[index]
-            other = images[partner][(index + shift) % len(inside)]
-            strong = outline(np.where(box[..., None], other, images['strong'][index]), box)
+        for index, (box, other) in enumerate(zip(boxes[: self.max_images], order)):
+            mixed = np.where(box[..., None], images[second][other], images['strong'][index])
             sample = data_batch['data_samples']['weak'][index]
             truth = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
-            rows.append(draw_pseudo_labels(images['weak'][index], strong, target, index, palette, truth))
+            picture = outline(mixed, box)
+            rows.append(draw_pseudo_labels(images['weak'][index], picture, strong.target, index, palette, truth))
         runner.visualizer.add_image('pseudo_labels', panel(rows), step=runner.iter + 1)
         self.step = None
 

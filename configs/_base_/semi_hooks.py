@@ -1,0 +1,8 @@
+# The hooks of every semi-supervised run. A config with hooks of its own joins them:
+# custom_hooks = [*_base_.custom_hooks, *_base_.semi_hooks]
+semi_hooks = [
+    dict(type='PseudoLabelHook'),
+    dict(type='NonFiniteHook', action='stop'),
+    dict(type='LogHistoryHook', length=1000),
+    dict(type='BrokenFilesHook', limit=100),
+]

@@ -1,0 +1,22 @@
+"""Terms of the total loss, each a registered module."""
+
+from .base import NEEDS, SemiLoss
+from .consistency import HardConsistencyLoss, PerturbedConsistencyLoss, PropagatedConsistencyLoss, SoftConsistencyLoss
+from .derivative import AffinityConsistencyLoss, LabelAffinityLoss, SmoothnessLoss
+from .pixel import OhemCrossEntropyLoss, PixelCrossEntropyLoss
+from .supervised import SupervisedLoss
+
+__all__ = [
+    'NEEDS',
+    'AffinityConsistencyLoss',
+    'HardConsistencyLoss',
+    'LabelAffinityLoss',
+    'OhemCrossEntropyLoss',
+    'PerturbedConsistencyLoss',
+    'PixelCrossEntropyLoss',
+    'PropagatedConsistencyLoss',
+    'SemiLoss',
+    'SmoothnessLoss',
+    'SoftConsistencyLoss',
+    'SupervisedLoss',
+]

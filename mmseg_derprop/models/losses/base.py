@@ -1,0 +1,49 @@
+"""What every term of the total loss has."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from torch import Tensor, nn
+
+from ...utils.options import Bounds, check_options
+from ..step import Step
+
+NEEDS = ('embedding', 'partner', 'perturbed', 'strong', 'weak')
+
+
+class SemiLoss(nn.Module):
+    """A term of the total loss; a user's own derives from it and is registered in ``mmseg.registry.MODELS``.
+
+    ``model.losses`` is a dict of configs of such terms, by the names that the log has. A term of weight 0 is not
+    computed, and neither is what only it needs.
+
+    Args:
+        loss_weight (float): Factor of the term, at least 0.
+
+    Attributes:
+        needs (frozenset[str]): What must be computed for :meth:`forward`, besides the labelled images' prediction:
+            ``'weak'``, the student's view of the unlabelled images; ``'perturbed'``, what is decoded from their
+            perturbed features; ``'strong'``, the strong views; ``'partner'``, that an image of the batch fills the
+            CutMix boxes; ``'embedding'``, q and k of the views that the term reads.
+        trains (bool): Whether it has a gradient.
+
+    Raises:
+        ValueError: If ``loss_weight`` is no number or below 0.
+    """
+
+    needs: frozenset[str] = frozenset()
+    trains = True
+
+    @check_options
+    def __init__(self, loss_weight: Annotated[float, Bounds(0)] = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+
+    def forward(self, step: Step) -> Tensor:
+        """The term without its weight, a scalar.
+
+        Args:
+            step (Step): What the iteration has.
+        """
+        raise TypeError(f'{type(self).__name__} must define forward(step).')

@@ -1,0 +1,110 @@
+"""Losses of predictions with pseudo-labels (METHOD section 6: kl, soft, fp, prop; section 12: s)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ...ops import cross_entropy_map, masked_mean
+from ...utils.options import Bounds, check_options
+from ..step import Step, StrongView
+from .base import SemiLoss
+
+Weight = Annotated[float, Bounds(0)]
+
+
+class StrongLoss(SemiLoss):
+    """A term on the strong views, the mean over them; subclasses compute it on one."""
+
+    needs = frozenset({'strong'})
+
+    def forward(self, step: Step) -> Tensor:
+        return torch.stack([self.on_view(strong, step) for strong in step.strong]).mean()
+
+    def on_view(self, strong: StrongView, step: Step) -> Tensor:
+        """The term on one strong view, a scalar."""
+        raise TypeError(f'{type(self).__name__} must define on_view(strong, step).')
+
+
+@MODELS.register_module()
+class HardConsistencyLoss(StrongLoss):
+    """Cross entropy of the strong view with the pseudo-labels, on accepted pixels (FixMatch, arXiv 2001.07685)."""
+
+    def on_view(self, strong: StrongView, step: Step) -> Tensor:
+        target = strong.target
+        losses = cross_entropy_map(strong.view.logits, target.labels)
+        return masked_mean(losses, target.accepted, target.mixed.ignored)
+
+
+@MODELS.register_module()
+class SoftConsistencyLoss(StrongLoss):
+    """Distance of the strong view from the probabilities of the cut-mixed weak prediction.
+
+    Args:
+        loss_weight (float): Factor of the term.
+        kind (str): ``'kl'``: KL(target || prediction) on confident pixels (CorrMatch, arXiv 2306.04300); ``'soft'``:
+            cross entropy with the target on accepted pixels (DerProp).
+    """
+
+    @check_options
+    def __init__(self, loss_weight: Weight = 1.0, kind: Literal['kl', 'soft'] = 'kl') -> None:
+        super().__init__(loss_weight)
+        self.kind = kind
+
+    def on_view(self, strong: StrongView, step: Step) -> Tensor:
+        target = strong.target
+        if self.kind == 'kl':
+            return masked_mean(strong.divergence, target.confident, target.mixed.ignored)
+        return masked_mean(strong.soft_cross_entropy, target.accepted, target.mixed.ignored)
+
+
+@MODELS.register_module()
+class PerturbedConsistencyLoss(SemiLoss):
+    """Cross entropy of what is decoded from perturbed features of the weak view (UniMatch, arXiv 2208.09910).
+
+    The labels are the weak view's own, on its confident pixels.
+    """
+
+    needs = frozenset({'weak', 'perturbed'})
+
+    def forward(self, step: Step) -> Tensor:
+        return weak_loss(step.weak.perturbed, step)
+
+
+@MODELS.register_module()
+class PropagatedConsistencyLoss(SemiLoss):
+    """Cross entropy of the propagated prediction with the pseudo-labels.
+
+    Args:
+        loss_weight (float): Factor of the term.
+        on (str): ``'strong'``: of the strong views, the mean over them, on accepted pixels; ``'weak'``: of the weak
+            view, with its own labels on its confident pixels.
+    """
+
+    @check_options
+    def __init__(self, loss_weight: Weight = 1.0, on: Literal['strong', 'weak'] = 'strong') -> None:
+        super().__init__(loss_weight)
+        self.on = on
+        self.needs = frozenset({on, 'embedding'})
+
+    def forward(self, step: Step) -> Tensor:
+        if self.on == 'weak':
+            return weak_loss(step.weak.propagated, step)
+        losses = []
+        for strong in step.strong:
+            target = strong.target
+            losses.append(
+                masked_mean(
+                    cross_entropy_map(strong.view.propagated, target.labels), target.accepted, target.mixed.ignored
+                )
+            )
+        return torch.stack(losses).mean()
+
+
+def weak_loss(logits: Tensor, step: Step) -> Tensor:
+    """Cross entropy of logits (N, K, H, W) with the weak view's own labels, on its confident pixels."""
+    own = step.target.own
+    return masked_mean(cross_entropy_map(logits, own.labels), step.target.own_confident, own.ignored)
