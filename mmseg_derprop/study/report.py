@@ -79,7 +79,8 @@ def paired_differences(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
     if baseline not in values.index.get_level_values(0):
         return values * np.nan
     own = values.loc[baseline]
-    differences = values - [own.loc[n] if n in own.index else own.iloc[0] for _, n in values.index]
+    paired = [own.loc[n] if n in own.index else own.iloc[0] for _, n in values.index]
+    differences = values - np.array(paired)
     differences.loc[[baseline]] = np.nan
     return differences
 

@@ -98,5 +98,5 @@ def revision() -> str:
     """Git revision of the package, with ``+changes`` where files differ from it; '' if it is installed."""
     if not osp.exists(osp.join(ROOT, '.git')):
         return ''
-    command = ['git', '-C', ROOT, 'describe', '--always', '--exclude=*', '--abbrev=40', '--dirty=+changes']
+    command = ['git', '-C', ROOT, 'describe', '--always', '--exclude=*', '--abbrev=12', '--dirty=+changes']
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
@@ -169,6 +170,7 @@ def test_wrong_input_is_named(study, report, tmp_path, capsys):
 
 def test_pictures_are_the_networks_predictions(call, out, report, stand_in, small_segmentor, tmp_path):
     """Of the methods that have a checkpoint; a run whose name leads out of the folder gets none."""
+    init_default_scope('mmseg')
     call(matrix=[{'methods': ['supervised', 'fixmatch', 'other'], 'splits': ['all'], 'seeds': [0]}])
     for name in ('start', 'supervised', 'fixmatch'):
         config = Config.fromfile(out / f'configs/{name}_all_seed0.py')
