@@ -1,13 +1,11 @@
 """Names of files and texts from data: they do not leave their folder, and no shell, page or config runs them."""
 
-import os
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-import study_files
 import torch
 from mmengine.config import Config
 from tiny_checkpoints import call, save_checkpoint
@@ -17,8 +15,6 @@ from mmseg_derprop.apis.label_folder import LabelFolder
 from mmseg_derprop.datasets import NameLeaves, SemiDataset, UnlabeledDataset
 from mmseg_derprop.datasets.outside import leaves
 from mmseg_derprop.engine import CheckNamesHook
-from mmseg_derprop.report.runs import read_folder
-from mmseg_derprop.study import StudyError, load_study
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 LISTS = 'ImageSets/Segmentation'
@@ -266,68 +262,6 @@ def test_a_resumed_run_removes_its_own_files_only(make_runner, tmp_path):
     options = {'train_cfg.max_iters': 3, 'default_hooks.checkpoint': hook, 'resume': True, 'load_from': str(path)}
     make_runner(options).train()
     assert all(file.exists() for file in victims) and not own.exists()
-
-
-def test_a_study_stays_in_work_dirs(place):
-    for name in ('../../x', '/tmp/x', '..'):
-        Path('study.yaml').write_text(
-            f'name: {name}\nbases: [a.py]\n'
-            f'data: {{labeled: a.py}}\nsplits: {{a: {{}}}}\nseeds: [0]\nmethods: {{a: {{}}}}\n'
-        )
-        Path('a.py').touch()
-        with pytest.raises(StudyError, match='name is .* cannot be a path'):
-            load_study('study.yaml')
-
-
-# Report --------------------------------------------------------------------------------------------------------------
-
-
-def test_a_report_shows_names_and_runs_none(place):
-    script = '<script>alert(1)</script>'
-    changes = dict(study=script, command=f'touch x; {script}', versions={script: script}, config_digest=script)
-    runs = [study_files.result(f'{script} $a$b', script, seed, **changes) for seed in (0, 1)]
-    for number, run in enumerate(runs):
-        run['name'] = f'run{number}'
-        for score in run['scores']:
-            score['classes'] = {network: {script: 50.0, '$x': 40.0} for network in score['classes']}
-    study_files.write(place / 'study', *runs)
-    (place / f'study/results/{script.replace("/", "")}.json').write_text('[]')
-    call('analysis_tools/report.py', 'study', '--out', 'report')
-    page = (place / 'report/report.html').read_text()
-    assert script not in page and '<script>alert' not in page and '&lt;script&gt;alert(1)&lt;/script&gt;' in page
-    assert {path.parent.name for path in place.rglob('*') if path.is_file()} == {'results', 'report'}
-
-
-def test_a_result_opens_no_config_elsewhere(place):
-    (place / 'elsewhere').mkdir()
-    (place / 'elsewhere/run.py').write_text("open('harmed', 'w')\n")
-    (place / 'elsewhere/x.pth').touch()
-    for folder in ('../elsewhere', str(place / 'elsewhere')):
-        run = study_files.result(work_dir=folder, checkpoint=f'{folder}/x.pth')
-        study_files.write(place / 'study', run)
-        (found,) = read_folder(place / 'study')[0]
-        assert found.place('work_dir') is None and found.place('checkpoint') is None
-        call('analysis_tools/report.py', 'study', '--out', 'report')
-        assert 'is not there' in (place / 'report/report.html').read_text()
-    assert not os.path.exists('harmed')
-
-
-def test_a_picture_with_markup_in_its_name(shapes, place, semi_config):
-    """The report says which validation image is not there."""
-    config = semi_config()
-    name = '<script>alert(1)<'
-    root = place / 'data'
-    shutil.copytree(shapes, root)
-    (root / LISTS / 'val.txt').write_text(f'{name}\n')
-    (place / 'study/runs/x').mkdir(parents=True)
-    config.dump('old.py')
-    text = Path('old.py').read_text().replace(repr(config.data_root), repr(str(root)))
-    Path('study/runs/x/run.py').write_text(text)
-    save_checkpoint(config, 'study/runs/x/x.pth')
-    study_files.write(place / 'study', study_files.result(work_dir='runs/x', checkpoint='runs/x/x.pth'))
-    call('analysis_tools/report.py', 'study', '--out', 'report', '--images', 1)
-    page = Path('report/report.html').read_text()
-    assert '&lt;script&gt;alert(1)&lt;' in page and name not in page
 
 
 def test_semi_dataset_hands_the_permission_on(data, tmp_path, shapes):

@@ -10,7 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-import study_files
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import OneCycleLR
@@ -114,17 +113,6 @@ def test_the_newest_checkpoint_is_passed_over(bad, place, capsys):
     call('train.py', 'run.py', '--work-dir', 'work', '--resume')
     assert 'iter_1.pth is left out: it holds more than data' in capsys.readouterr().err
     assert list((place / 'work').glob('*/*.log')) and not (place / 'harmed').exists()
-
-
-def test_the_report_draws_no_pictures_of_it(bad, config, place):
-    run = study_files.result(checkpoint='runs/x/bad.pth', work_dir='runs/x')
-    study_files.write(place / 'study', run)
-    (place / 'study/runs/x').mkdir(parents=True)
-    os.rename('bad.pth', 'study/runs/x/bad.pth')
-    config.dump('study/runs/x/run.py')
-    call('analysis_tools/report.py', 'study', '--out', 'report')
-    assert 'it holds more than data' in (place / 'report/report.html').read_text()
-    assert not (place / 'harmed').exists()
 
 
 @pytest.fixture
