@@ -21,19 +21,21 @@ class CamVidDataset(BaseSegDataset):
     """
 
     METAINFO = dict(
-        classes=(
-            'sky',
-            'building',
-            'pole',
-            'road',
-            'pavement',
-            'tree',
-            'sign',
-            'fence',
-            'car',
-            'pedestrian',
-            'bicyclist',
-            'void',
+        classes=tuple(
+            [
+                'sky',
+                'building',
+                'pole',
+                'road',
+                'pavement',
+                'tree',
+                'sign',
+                'fence',
+                'car',
+                'pedestrian',
+                'bicyclist',
+                'void',
+            ]
         ),
         palette=[
             [128, 128, 128],
