@@ -21,21 +21,19 @@ class CamVidDataset(BaseSegDataset):
     """
 
     METAINFO = dict(
-        classes=tuple(
-            [
-                'sky',
-                'building',
-                'pole',
-                'road',
-                'pavement',
-                'tree',
-                'sign',
-                'fence',
-                'car',
-                'pedestrian',
-                'bicyclist',
-                'void',
-            ]
+        classes=(
+            'sky',
+            'building',
+            'pole',
+            'road',
+            'pavement',
+            'tree',
+            'sign',
+            'fence',
+            'car',
+            'pedestrian',
+            'bicyclist',
+            'void',
         ),
         palette=[
             [128, 128, 128],
