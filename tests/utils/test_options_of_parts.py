@@ -3,10 +3,8 @@
 import builders
 import numpy as np
 import pytest
-from mmseg.registry import DATA_SAMPLERS, HOOKS, MODELS, TRANSFORMS
+from mmseg.registry import HOOKS, MODELS
 
-from mmseg_derprop.datasets import RandomCutMixBox, SemiSampler
-from mmseg_derprop.datasets.sampler_position import SamplerPosition
 from mmseg_derprop.utils.options import check_flags, is_number, is_range
 
 
@@ -69,63 +67,8 @@ def test_of_a_segmentor(changes, words):
         (HOOKS, dict(type='ExactCheckpointHook', interval='1000'), "interval = '1000'"),
         (HOOKS, dict(type='ExactCheckpointHook', max_keep_ckpts=None), 'max_keep_ckpts = None'),
         (HOOKS, dict(type='StrictLoadHook', needed='student.'), "needed = 'student.'"),
-        (TRANSFORMS, dict(type='StrongAugment', jitter=0.5), 'jitter is 0.5'),
-        (TRANSFORMS, dict(type='StrongAugment', blur_sigma=2.0), 'blur_sigma is 2.0'),
-        (TRANSFORMS, dict(type='StrongAugment', gray_prob='0.2'), "gray_prob is '0.2'"),
-        (TRANSFORMS, dict(type='RandomCutMixBox', area=0.4), 'area is 0.4'),
-        (TRANSFORMS, dict(type='RandomRescale', ratio_range=(0.5, float('inf'))), 'ratio_range'),
-        (TRANSFORMS, dict(type='PadToCrop', size='512'), "size is '512'"),
-        (TRANSFORMS, dict(type='PadToCrop', size=8, pad_val=None), 'pad_val is None'),
-        (TRANSFORMS, dict(type='CheckLabels', num_classes='21'), "num_classes is '21'"),
     ],
 )
 def test_of_other_parts(registry, config, words):
     with pytest.raises(ValueError, match=words):
         registry.build(config)
-
-
-class Images:
-    num_labeled, num_unlabeled = 3, 4
-
-    def __len__(self):
-        return 7
-
-
-@pytest.mark.parametrize('changes', [dict(num_labeled='4'), dict(num_unlabeled=0.5), dict(seed=-1), dict(shuffle='no')])
-def test_of_a_sampler(changes):
-    (name,) = changes
-    with pytest.raises(ValueError, match=name):
-        DATA_SAMPLERS.build(dict(dict(type='SemiSampler', dataset=Images(), num_labeled=1, num_unlabeled=1), **changes))
-
-
-@pytest.mark.parametrize('state', [None, {}, dict(seed=None), dict(seed=1, processes=1, batch=3, stream={})])
-def test_state_of_another_sampler(state):
-    sampler = SemiSampler(Images(), 1, 1, seed=0)
-    with pytest.raises(ValueError, match='none of a SemiSampler'):
-        sampler.load_state_dict(state, 3)
-    with pytest.raises(ValueError, match='seed is -1'):
-        sampler.load_state_dict(dict(sampler.state_dict(), seed=-1), 3)
-    for batch in ('', (1,), (1, None), (1, 1, 1)):
-        with pytest.raises(ValueError, match='none of a SemiSampler'):
-            sampler.load_state_dict(dict(sampler.state_dict(), batch=batch), 3)
-    assert sampler.seed == 0
-
-
-def test_a_stream_of_nothing():
-    with pytest.raises(ValueError, match='unlabeled_step is 0'):
-        SamplerPosition(3, 4, 1, 0)
-    with pytest.raises(ValueError, match='unlabeled is None'):
-        SamplerPosition(3, 4, 1, 1, unlabeled=None)
-
-
-@pytest.mark.parametrize(
-    'options', [dict(area=(1, 1)), dict(area=(1, 1), aspect=(0.9, 1.1)), dict(area=(0.3, 0.4), aspect=(1e-6, 1e6))]
-)
-def test_boxes_that_hardly_fit_are_found_soon(options):
-    """They were drawn until one fitted by chance, which of an image of 512 x 512 never happened."""
-    for seed in range(5):
-        np.random.seed(seed)
-        x1, y1, x2, y2 = RandomCutMixBox(prob=1, **options).draw_box(512, 512)
-        assert 0 <= x1 < x2 <= 512 and 0 <= y1 < y2 <= 512
-        share = (x2 - x1) * (y2 - y1) / 512**2
-        assert options['area'][0] - 0.01 < share <= options['area'][1]
