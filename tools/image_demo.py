@@ -19,7 +19,7 @@ import numpy as np
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments
+from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments, result_path
 from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_segmentor, predict
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
@@ -35,12 +35,12 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--side-by-side', action='store_true', help='the image beside the picture')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
-        parser.error(f'--opacity is {args.opacity}, but must lie within 0 and 1')
+        parser.error(f'--opacity must be from 0 to 1, but is {args.opacity}')
     images = check_arguments(parser, args)
     for image in images:
-        out = osp.join(args.out_dir, image.name)
+        out = result_path(args.out_dir, image.name)
         if osp.exists(out) and osp.samefile(out, image.path):
-            parser.error(f'{out} would replace the image: name another --out-dir')
+            parser.error(f'{out} would replace the image. Name another --out-dir.')
     return args, images
 
 
@@ -74,7 +74,7 @@ def main() -> None:
             continue
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         picture = draw(mmcv.imread(image.path, channel_order='rgb'), labels, model.dataset_meta, args)
-        mmcv.imwrite(picture[..., ::-1], osp.join(args.out_dir, image.name))
+        mmcv.imwrite(picture[..., ::-1], str(result_path(args.out_dir, image.name)))
     print(f'{len(images) - len(unreadable)} of {len(images)} pictures in {args.out_dir}')
     if unreadable:
         raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))

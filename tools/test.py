@@ -18,7 +18,6 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
@@ -118,9 +117,7 @@ def test(args: argparse.Namespace) -> None:
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]
-    checks = [dict(type='StrictLoadHook', needed=needed)]
-    checks.append(dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False)))
-    config.custom_hooks = [*(config.get('custom_hooks') or []), *checks]
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='StrictLoadHook', needed=needed)]
     if args.mode:
         set_mode(config, args.mode, args.crop_size, args.stride)
     if args.show_dir:
@@ -150,7 +147,7 @@ def main() -> None:
     try:
         with checkpoints_as_data(args.trust_checkpoint):
             test(args)
-    except (CheckpointNotRead, NameLeaves) as error:
+    except CheckpointNotRead as error:
         raise SystemExit(str(error)) from None
 
 

@@ -2,7 +2,6 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .hooks.broken_files_hook import BrokenFilesHook
-from .hooks.check_names_hook import CheckNamesHook
 from .hooks.checkpoint_hook import ExactCheckpointHook
 from .hooks.freeze_norm_hook import FreezeNormHook
 from .hooks.log_history_hook import LogHistoryHook
@@ -19,7 +18,6 @@ __all__ = [
     'BFloat16OptimWrapper',
     'BrokenFilesHook',
     'StrictLoadHook',
-    'CheckNamesHook',
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',

@@ -149,9 +149,7 @@ class Scheduler:
         self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
         runs = self.table.finished()
         bars = {r.job.name: (max(r.job.done(), last_iteration(r.job.work_dir)), r.job.max_iters) for r in self.running}
-        left = [
-            estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running
-        ]
+        left = [estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running]
         left += [estimate(self.study, runs, job.run, job.max_iters - job.done()) for job in self.waiting]
         finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
         text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'

@@ -118,7 +118,6 @@ HOOK_OPTIONS = {
     'NonFiniteHook': dict(action=choice('stop', 'skip'), limit=SMALL),
     'LogHistoryHook': dict(length=SMALL),
     'BrokenFilesHook': dict(limit=SMALL),
-    'CheckNamesHook': dict(allow_outside=FLAGS),
     'PseudoLabelVisualizationHook': dict(interval=SMALL, max_images=SMALL),
     'ExactCheckpointHook': dict(interval=SMALL, max_keep_ckpts=SMALL, by_epoch=FLAGS),
     'StrictLoadHook': dict(needed=st.lists(choice('', 'student.'))),

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ...datasets import BrokenData, Problem
-from ...utils.options import is_number
+from ...utils.options import NonNegativeInt, check_options
 from .checkpoint_hook import cpu_group
 
 
@@ -30,9 +30,8 @@ class BrokenFilesHook(Hook):
         BrokenData: In training, if there are more; lists them.
     """
 
-    def __init__(self, limit: int = 100) -> None:
-        if not is_number(limit, 0, whole=True):
-            raise ValueError(f'limit = {limit!r}, but the number of files that may be left out is at least 0.')
+    @check_options
+    def __init__(self, limit: NonNegativeInt = 100) -> None:
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:
