@@ -1,7 +1,7 @@
 """Trains a config.
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
-    [--trust-checkpoint] [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.datasets import BrokenData, NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
-from mmseg_derprop.utils.checkpoints import check_run, check_whole, newest_checkpoint
+from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +43,6 @@ def parse_args() -> argparse.Namespace:
         choices=('float16', 'bfloat16'),
         help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
     )
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
@@ -51,13 +50,8 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp == 'float16' and get_device() == 'cpu':
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
-    if args.resume not in (None, 'auto') and '://' not in args.resume:
-        if not osp.isfile(args.resume):
-            parser.error(f'there is no checkpoint {args.resume}')
-        try:
-            check_whole(args.resume)
-        except ValueError as error:
-            parser.error(f'{args.resume} cannot be gone on from: {error}; --resume without a path finds a whole one')
+    if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
+        parser.error(f'there is no checkpoint {args.resume}')
     return args
 
 
@@ -95,8 +89,7 @@ def train(args: argparse.Namespace) -> None:
         timeout = config.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')  # seconds, as the engine takes it
         torch.distributed.init_process_group('gloo', timeout=None if timeout is None else timedelta(seconds=timeout))
         config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
-    # A resumed run must find all it had; another start takes what fits.
-    check = dict(type='StrictLoadHook', needed=[''] if config.get('resume') else [])
+    check = dict(type='StrictLoadHook')
     names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
     config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
     runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
@@ -113,7 +106,7 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             train(args)
     except (CheckpointNotRead, NameLeaves) as error:
         raise SystemExit(str(error)) from None

@@ -3,5 +3,4 @@
 _base_ = './default_runtime.py'
 custom_hooks = [
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
 ]

@@ -5,7 +5,6 @@ from .hooks.broken_files_hook import BrokenFilesHook
 from .hooks.check_names_hook import CheckNamesHook
 from .hooks.checkpoint_hook import ExactCheckpointHook
 from .hooks.freeze_norm_hook import FreezeNormHook
-from .hooks.log_history_hook import LogHistoryHook
 from .hooks.non_finite_hook import NonFiniteHook
 from .hooks.pseudo_label_hook import PseudoLabelHook
 from .hooks.strict_load_hook import CheckpointMismatch, StrictLoadHook
@@ -24,7 +23,6 @@ __all__ = [
     'CheckpointNotWritten',
     'ExactCheckpointHook',
     'FreezeNormHook',
-    'LogHistoryHook',
     'NonFiniteHook',
     'PseudoLabelHook',
     'PseudoLabelVisualizationHook',

@@ -116,7 +116,6 @@ HOOK_OPTIONS = {
         leaks=choice('error', 'warn', 'ignore'),
     ),
     'NonFiniteHook': dict(action=choice('stop', 'skip'), limit=SMALL),
-    'LogHistoryHook': dict(length=SMALL),
     'BrokenFilesHook': dict(limit=SMALL),
     'CheckNamesHook': dict(allow_outside=FLAGS),
     'PseudoLabelVisualizationHook': dict(interval=SMALL, max_images=SMALL),

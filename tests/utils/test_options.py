@@ -64,7 +64,6 @@ def test_of_a_segmentor(changes, words):
         (HOOKS, dict(type='PseudoLabelHook', head_warmup=-1), 'head_warmup = -1'),
         (HOOKS, dict(type='PseudoLabelHook', interval='10'), "interval = '10'"),
         (HOOKS, dict(type='NonFiniteHook', limit=None), 'limit = None'),
-        (HOOKS, dict(type='LogHistoryHook', length=0.5), 'length = 0.5'),
         (HOOKS, dict(type='PseudoLabelVisualizationHook', interval=0), 'interval = 0'),
         (HOOKS, dict(type='ExactCheckpointHook', interval='1000'), "interval = '1000'"),
         (HOOKS, dict(type='ExactCheckpointHook', max_keep_ckpts=None), 'max_keep_ckpts = None'),

@@ -24,7 +24,7 @@ from mmengine.config import DictAction
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.report import figures, page, panels, runs
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,7 +43,6 @@ def parse_args() -> argparse.Namespace:
         metavar=('X', 'Y'),
         help='whose similarity map is drawn (default: one inside of an object near the centre of each image)',
     )
-    add_trust_option(parser)
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the configs for the pictures'
     )
@@ -88,7 +87,7 @@ def main() -> None:
     for number, setting in enumerate(settings, 1):
         pictures = figures.charts(setting, looks, args.out, number)
         if args.images:
-            with checkpoints_as_data(args.trust_checkpoint):
+            with checkpoints_as_data():
                 pictures += panels_of(setting, number, args, notes)
         sections.append(page.Section(setting, pictures))
     studies = sorted({setting.study for setting in settings if setting.study})

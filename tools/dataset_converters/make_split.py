@@ -31,6 +31,7 @@ from PIL import Image
 from mmseg_derprop import __version__
 from mmseg_derprop.datasets.outside import leaves
 from mmseg_derprop.datasets.splits import draw_splits
+from mmseg_derprop.utils.files import write_bytes
 
 KINDS = ('labeled', 'unlabeled')
 
@@ -176,10 +177,7 @@ def write_all(files: dict[Path, bytes], force: bool) -> bool:
             'overwrite them with --force'
         )
     for path, content in new.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        part.write_bytes(content)
-        os.replace(part, path)
+        write_bytes(path, content)
     return bool(new)
 
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
-import os
 import sys
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
+
+from mmseg_derprop.utils.files import write_text
 
 UNIMATCH = 'LiheYoung/UniMatch/0324f3dd4a22128105a5eb135d2586c0bb3cc647'
 UNIMATCH_V2 = 'LiheYoung/UniMatch-V2/f6afb4dfca2d9dcbcee2307e97717954ca75c0ba'
@@ -179,14 +180,6 @@ def read_source(path: str, split: Split, folders: list[Path] | None, base_url: s
     return found[SHA256[path]]
 
 
-def write(path: Path, ids: list[str]) -> None:
-    """Writes a list; nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_bytes(''.join(f'{name}\n' for name in ids).encode())
-    os.replace(part, path)
-
-
 def prepare(data: DataSet, root: Path, force: bool, **source) -> tuple[int, int]:
     """Writes what is missing.
 
@@ -227,7 +220,7 @@ def prepare(data: DataSet, root: Path, force: bool, **source) -> tuple[int, int]
     if errors:
         raise OSError('\n  '.join([f'{len(errors)} lists could not be had, nothing was written:', *errors]))
     for path, ids in lists.items():
-        write(path, ids)
+        write_text(path, ''.join(f'{name}\n' for name in ids))
     check(data, root)
     return len(lists), there
 

@@ -4,6 +4,5 @@ method = dict(labels_from='teacher')
 custom_hooks = [
     dict(type='PseudoLabelHook', alpha='linear', teacher_interval='step', teacher_momentum=0.996),
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
     dict(type='BrokenFilesHook', limit=100),
 ]

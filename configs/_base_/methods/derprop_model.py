@@ -29,6 +29,5 @@ method = dict(
 method_hooks = [
     dict(type='PseudoLabelHook', alpha=0.0, teacher_interval='step', teacher_momentum=0.99),
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
     dict(type='BrokenFilesHook', limit=100),
 ]

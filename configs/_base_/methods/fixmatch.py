@@ -10,6 +10,5 @@ method = dict(
 custom_hooks = [
     dict(type='PseudoLabelHook', alpha=0.0),
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
     dict(type='BrokenFilesHook', limit=100),
 ]

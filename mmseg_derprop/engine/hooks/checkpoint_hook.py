@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, and from which a run goes on exactly."""
+"""Checkpoints that are whole, plain data, and from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 from ...datasets import SemiSampler
+from ...utils.checkpoints import make_plain
+from ...utils.files import remove_unfinished
 from ...utils.options import is_number
+from .. import whole_files  # noqa: F401  (registers the file backend)
 from ..batches import Batches
 from ..process_buffers import Buffers, gather_buffers, load_buffers
 from ..signals import StopSignals
-from ..whole_files import remove_unfinished
 from .strict_load_hook import CheckpointMismatch, unwrap
+
+LOGGED = 1000  # values of each scalar
 
 
 @HOOKS.register_module()
@@ -26,9 +30,11 @@ class ExactCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for runs that may be killed at any moment.
 
     - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
+    - It is plain data: ``torch.load(path, weights_only=True)`` reads it. What hooks of the priority LOWEST add to it is
+      their own matter. The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
     - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one. What is random in an iteration
       follows from the run's seed, rank and iteration; the position in the data is kept in images, so that a run may
-      go on with other numbers of processes and images. Buffers that differ between processes, such as the running
+      resume with other numbers of processes and images. Buffers that differ between processes, such as the running
       statistics of normalisation that is not synchronised, are kept for each.
     - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
     - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
@@ -79,12 +85,13 @@ class ExactCheckpointHook(CheckpointHook):
         self.process_buffers = found
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds it to a checkpoint that a run can go on from."""
+        """Adds it to a checkpoint that a run can resume from, which then becomes plain data."""
         if 'optimizer' in checkpoint and any(self.process_buffers):
             checkpoint['process_buffers'] = self.process_buffers
+        make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Goes on where the run was, and listens to signals."""
+        """Resumes where the run was, and listens to signals."""
         loop = runner.train_loop
         if not isinstance(loop, IterBasedTrainLoop):
             raise TypeError(
@@ -130,6 +137,8 @@ class ExactCheckpointHook(CheckpointHook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Saves if it is time, or if a signal came."""
+        for history in runner.message_hub.log_scalars.values():
+            history.max_length = LOGGED
         last = self.save_last and self.is_last_train_iter(runner)
         self.due |= last or self.every_n_train_iters(runner, self.interval, self.save_begin)
         self.between_steps = runner.optim_wrapper.should_update()
@@ -245,7 +254,7 @@ class ExactCheckpointHook(CheckpointHook):
         """Ends this process; the others, which come here too, wait for the one that saves."""
         if self.group is not None:
             barrier(self.group)
-        self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; go on with --resume')
+        self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; resume with --resume')
         self.signals.stop()
         raise SystemExit(128 + number)
 
