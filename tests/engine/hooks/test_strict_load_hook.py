@@ -108,9 +108,17 @@ def test_long_lists_are_cut(model):
 def test_hook(model, state, wrapped):
     from mmseg.models import SegTTAModel
 
-    runner = SimpleNamespace(model=SegTTAModel(model) if wrapped else model)
-    StrictLoadHook(['']).after_load_checkpoint(runner, dict(state_dict=state, meta=dict(iter=1)))
+    def load(state, needed=None, **cfg):
+        runner = SimpleNamespace(model=SegTTAModel(model) if wrapped else model, cfg=cfg)
+        StrictLoadHook(needed).after_load_checkpoint(runner, state)
+
+    load(dict(state_dict=state, meta=dict(iter=1)), resume=True)
+    student = dict(state_dict={name: value for name, value in state.items() if name.startswith('student.')})
+    load(student)  # a run that begins takes what there is
+    for options in (dict(resume=True), dict(needed=['teacher.'])):
+        with pytest.raises(CheckpointMismatch, match='lacks .* teacher'):
+            load(student, **options)
     with pytest.raises(CheckpointMismatch, match='Nothing'):
-        StrictLoadHook().after_load_checkpoint(runner, dict(state_dict={}))
+        load(dict(state_dict={}))
     with pytest.raises(CheckpointMismatch, match='no state dict'):
-        StrictLoadHook().after_load_checkpoint(runner, dict(weights=1))
+        load(dict(weights=1))
