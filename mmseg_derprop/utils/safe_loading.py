@@ -81,9 +81,12 @@ def load_data(file: Any, map_location: Any = 'cpu', mmap: bool | None = None) ->
     """
     if _is_program(file):
         raise CheckpointNotRead(REFUSED.format(found='a TorchScript program', path=file))
-    before = torch.serialization.get_safe_globals()
-    torch.serialization.add_safe_globals([item for item in _allowed() if item not in before])
+    # A user's own classes are read as well, but not the real ones that the maintained MMEngine adds.
+    before = list(torch.serialization.get_safe_globals())
+    ours = set(map(_name, _allowed()))
     try:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals([*_allowed(), *(item for item in before if _name(item) not in ours)])
         return _torch_load(file, map_location=map_location, weights_only=True, mmap=mmap)
     except Exception as error:  # a file of another kind fails in any way
         if isinstance(error, OSError) and error.filename is not None:
@@ -93,7 +96,7 @@ def load_data(file: Any, map_location: Any = 'cpu', mmap: bool | None = None) ->
         raise CheckpointNotRead('it is cut off, or no PyTorch checkpoint, and is not read') from error
     finally:
         torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(list(before))
+        torch.serialization.add_safe_globals(before)
 
 
 def _is_program(file: Any) -> bool:
@@ -127,6 +130,10 @@ def _allowed() -> tuple[Any, ...]:
     parts = (name.rpartition('.') for name in STAND_INS)
     classes = (type(name, (_StandIn,), {'__module__': module}) for module, _, name in parts)
     return (*named, slice, np.ndarray, np.dtype, *dtypes, *classes)
+
+
+def _name(item: Any) -> str:
+    return item[1] if isinstance(item, tuple) else f'{item.__module__}.{item.__name__}'
 
 
 def _named(name: str, function: Callable) -> Callable:

@@ -174,7 +174,7 @@ def test_no_room_for_a_checkpoint(config, uninterrupted, tmp_path):
     run = Run(config_, run.folder, limit)
     assert run.end() == 1
     said = run.log.read_text()
-    assert 'iter_3.pth could not be written' in said and 'make room, and go on with --resume' in said
+    assert 'iter_3.pth could not be written' in said and 'make room, and resume with --resume' in said
     assert run.saved() == ['iter_2.pth'] and (run.folder / 'iter_2.pth').read_bytes() == before
     assert not list(run.folder.glob('.*'))
 
@@ -187,8 +187,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(config, uninterrupted, tmp
     }
     whole, _ = uninterrupted('validated', config(options, val=True))
     for iteration in (5, 10):
-        act = {'custom_hooks.4.act': dict(kill_in_validation=iteration)}
-        run = Run(config({**options, **act}, val=True), tmp_path / 'run')
+        run = Run(config(options, val=True, kill_in_validation=iteration), tmp_path / 'run')
         assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
         assert f'iter_{iteration}.pth' in run.saved()
     run = Run(config(options, val=True), run.folder).succeeds()

@@ -53,6 +53,7 @@ class ExactCheckpointHook(CheckpointHook):
     """
 
     last_ckpt: str | None
+    file_backend: Any
 
     def __init__(
         self,
@@ -151,16 +152,13 @@ class ExactCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Saves the best, then a checkpoint that knows of it, then removes the best so far."""
-        before, last = self.best_paths(), self.last_ckpt
-        # The base class would remove the best so far, and save again, in its own order.
-        self.set_best_paths(dict.fromkeys(before))
-        self.last_ckpt = None
+        # The base class would remove first, and save again in its own order.
+        backend, last = self.file_backend, self.last_ckpt
+        keeper = _Keeper(backend)
+        self.file_backend, self.last_ckpt = keeper, None
         super().after_val_epoch(runner, metrics)
-        after = self.best_paths()
-        self.set_best_paths({key: after[key] or path for key, path in before.items()})
-        self.last_ckpt = last
-        outdated = [path for key, path in before.items() if path and after[key] not in (None, path)]
-        runner.message_hub.update_info('outdated_checkpoints', outdated)
+        self.file_backend, self.last_ckpt = backend, last
+        runner.message_hub.update_info('outdated_checkpoints', keeper.removed)
         runner.message_hub.update_info('validated', runner.iter)
         if self.saved == runner.iter:
             self.save(runner.iter)
@@ -213,19 +211,6 @@ class ExactCheckpointHook(CheckpointHook):
             if inside and path.endswith(osp.splitext(self.filename_tmpl)[1]) and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def best_paths(self) -> dict[str | None, str | None]:
-        """The best checkpoint by metric; that of a single metric under None."""
-        if hasattr(self, 'best_ckpt_path'):
-            return {None: self.best_ckpt_path}
-        return dict(getattr(self, 'best_ckpt_path_dict', {}))
-
-    def set_best_paths(self, paths: dict) -> None:
-        """Replaces them."""
-        if hasattr(self, 'best_ckpt_path'):
-            self.best_ckpt_path = paths[None]
-        else:
-            self.best_ckpt_path_dict = paths
-
     def on_signal(self) -> None:
         """Stops at once if nothing would be lost; else after this iteration."""
         if self.group is not None:
@@ -257,6 +242,20 @@ class ExactCheckpointHook(CheckpointHook):
         self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; resume with --resume')
         self.signals.stop()
         raise SystemExit(128 + number)
+
+
+class _Keeper:
+    """A file backend that only notes what it is to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removed: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.removed.append(path)
 
 
 def cpu_group(runner: Runner) -> torch.distributed.ProcessGroup:
