@@ -110,7 +110,7 @@ def test_what_training_does_follows_from_the_options(check, root):
     a, b = names(root, 'labeled')[:2]
     (root / f'SegmentationClass/{a}.png').write_bytes(b'')
     (root / f'SegmentationClass/{b}.png').unlink()
-    options = ['train_dataloader.dataset.broken_labeled=skip', 'custom_hooks.3.limit=2']
+    options = ['train_dataloader.dataset.broken_labeled=skip', 'custom_hooks.2.limit=2']
     _, _, found = check(SEMI, '--cfg-options', *options, f'data_root={root}')
     training = {(part, does) for part, _, _, does in problems(found)}
     assert training == {

@@ -205,7 +205,7 @@ def resumed(folder, seeded, shapes, quick_runs):
     """Work dir of a run that was cut off in iteration 5 and went on from iteration 3."""
     work = folder / 'resumed'
     with pytest.raises(KeyboardInterrupt):
-        train(seeded, work, *options(shapes, **{'custom_hooks.4.at': 4}))
+        train(seeded, work, *options(shapes, **{'custom_hooks.3.at': 4}))
     assert (work / 'iter_3.pth').is_file() and not (work / 'iter_6.pth').exists()
     train(seeded, work, '--resume', *options(shapes))
     return work

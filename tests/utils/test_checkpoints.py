@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from argparse import Namespace
 from collections import OrderedDict, deque
 from pathlib import Path
 
@@ -21,6 +22,10 @@ from mmseg_derprop.utils.checkpoints import (
     state_dict_of,
     write_checkpoint,
 )
+
+
+class Own:
+    """Of a user."""
 
 
 class Harmful:
@@ -96,6 +101,17 @@ def test_anything_else_is_refused(tmp_path, monkeypatch, harmful, name):
     with pytest.raises(ValueError, match=rf"more than data \(.*{name}.*\n.*torch.load\('x.pth', weights_only=False"):
         read_checkpoint('x.pth')
     assert not Path('harmed').exists()
+
+
+def test_a_users_own_class_may_be_allowed(tmp_path):
+    torch.save(dict(state=Namespace(a=1), own=Own()), tmp_path / 'x.pth')
+    torch.serialization.add_safe_globals([Own])
+    try:
+        assert isinstance(read_checkpoint(str(tmp_path / 'x.pth'))['own'], Own)
+    finally:
+        before = [item for item in torch.serialization.get_safe_globals() if item is not Own]
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
 
 
 def test_the_remedy_helps(tmp_path, monkeypatch):
