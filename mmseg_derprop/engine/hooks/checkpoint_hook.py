@@ -158,7 +158,9 @@ class ExactCheckpointHook(CheckpointHook):
         self.file_backend, self.last_ckpt = keeper, None
         super().after_val_epoch(runner, metrics)
         self.file_backend, self.last_ckpt = backend, last
-        runner.message_hub.update_info('outdated_checkpoints', keeper.removed)
+        new = f'_{self.filename_tmpl.format(runner.iter)}'  # if it was validated before, it has replaced its own file
+        outdated = [path for path in keeper.removed if not path.endswith(new)]
+        runner.message_hub.update_info('outdated_checkpoints', outdated)
         runner.message_hub.update_info('validated', runner.iter)
         if self.saved == runner.iter:
             self.save(runner.iter)
