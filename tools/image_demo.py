@@ -1,8 +1,7 @@
 """Draws what a checkpoint sees in images.
 
     python tools/image_demo.py IMAGES CONFIG CHECKPOINT [--out-dir DIR] [--opacity 0.5] [--legend] [--side-by-side]
-        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--trust-checkpoint]
-        [--cfg-options ...]
+        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. The pictures have the names of the images, subfolders included.
 Configs and checkpoints of plain MMSegmentation work as well.
@@ -61,7 +60,7 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         dataset = ImageDataset(images, inference_pipeline(config))
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             model, _ = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         os.makedirs(args.out_dir, exist_ok=True)
     except (OSError, ValueError) as error:

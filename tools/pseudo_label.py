@@ -2,7 +2,7 @@
 
     python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --threshold-from-checkpoint]
         [--ignore 255] [--confidence] [--tta] [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N]
-        [--workers N] [--trust-checkpoint] [--cfg-options ...]
+        [--workers N] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. DIR gets labels/ (8-bit PNG of class ids at the image's own size, with
 palette, --ignore where the confidence is below the threshold), images.csv (a line an image: share of labelled pixels,
@@ -113,7 +113,7 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         pipeline = inference_pipeline(config, args.tta)
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             model, loaded = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         if args.tta and model.out_channels == 1:
             raise ValueError('--tta needs an output channel for each class, but this network has a single one.')

@@ -1,7 +1,7 @@
 """Evaluates a checkpoint.
 
 python tools/test.py CONFIG CHECKPOINT [--predict-on teacher|student|both] [--mode whole|slide] [--crop-size H W]
-    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR] [--trust-checkpoint]
+    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR]
     [--cfg-options key=value ...] [--launcher pytorch]
 
 The config's model is a SemiSegmentor or any plain segmentor. Prints a table of the classes of each network.
@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.engine import CheckpointMismatch
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -36,7 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>)')
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -145,7 +144,7 @@ def test(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             test(args)
     except CheckpointNotRead as error:
         raise SystemExit(str(error)) from None

@@ -14,7 +14,6 @@ from mmengine import fileio
 from mmengine.config import DictAction
 
 from ..datasets.unlabeled import IMAGE_SUFFIXES
-from ..utils.safe_loading import add_trust_option
 
 
 class ImageFile(NamedTuple):
@@ -82,7 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size that are predicted together')
     parser.add_argument('--workers', type=int, default=2, help='processes that load images (default: %(default)s)')
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
 
 

@@ -3,8 +3,6 @@
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .hooks.broken_files_hook import BrokenFilesHook
 from .hooks.checkpoint_hook import ExactCheckpointHook
-from .hooks.freeze_norm_hook import FreezeNormHook
-from .hooks.log_history_hook import LogHistoryHook
 from .hooks.non_finite_hook import NonFiniteHook
 from .hooks.pseudo_label_hook import PseudoLabelHook
 from .hooks.strict_load_hook import CheckpointMismatch, StrictLoadHook
@@ -21,8 +19,6 @@ __all__ = [
     'CheckpointMismatch',
     'CheckpointNotWritten',
     'ExactCheckpointHook',
-    'FreezeNormHook',
-    'LogHistoryHook',
     'NonFiniteHook',
     'PseudoLabelHook',
     'PseudoLabelVisualizationHook',

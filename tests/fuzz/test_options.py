@@ -116,7 +116,6 @@ HOOK_OPTIONS = {
         leaks=choice('error', 'warn', 'ignore'),
     ),
     'NonFiniteHook': dict(action=choice('stop', 'skip'), limit=SMALL),
-    'LogHistoryHook': dict(length=SMALL),
     'BrokenFilesHook': dict(limit=SMALL),
     'PseudoLabelVisualizationHook': dict(interval=SMALL, max_images=SMALL),
     'ExactCheckpointHook': dict(interval=SMALL, max_keep_ckpts=SMALL, by_epoch=FLAGS),

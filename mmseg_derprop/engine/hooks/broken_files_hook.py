@@ -10,6 +10,7 @@ from mmseg.registry import HOOKS
 
 from ...datasets import BrokenData, Problem
 from ...utils.options import NonNegativeInt, check_options
+from ..batches import samples_of
 from .checkpoint_hook import cpu_group
 
 
@@ -88,6 +89,4 @@ def warn_if_uncounted(runner: Runner) -> None:
 
 def replaced(data_batch: dict | None) -> list[tuple]:
     """The problems of the files that the images of a batch stand for."""
-    samples = (data_batch or {}).get('data_samples', [])
-    branches = samples.values() if isinstance(samples, dict) else [samples]
-    return [tuple(problem) for branch in branches for sample in branch for problem in sample.get('replaced', [])]
+    return [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]
