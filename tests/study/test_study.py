@@ -339,8 +339,13 @@ def test_dry_run_prints_the_plan_and_estimates(call, out, stand_in, monkeypatch)
     assert re.search(r'supervised_all_seed0 .* 0:00:0[45] left  to do', said) and 'more than' not in said
 
 
-def test_another_configuration_is_refused_or_replaced(call, content, out, stand_in):
+def test_another_configuration_is_refused_or_replaced(call, content, out, stand_in, monkeypatch):
+    monkeypatch.setenv('STAND_IN_FAILS', 'start')
+    content['start']['settings'] = {'train_cfg.max_iters': 1}
     call()
+    monkeypatch.delenv('STAND_IN_FAILS')
+    content['start']['settings'] = {'train_cfg.max_iters': 2}
+    assert call()[0] == 2 and call('--rerun')[0] == 0  # it had begun only
     content['start']['settings'] = {'train_cfg.max_iters': 3}
     before = (out / 'results.csv').read_text()
     status, said = call()
