@@ -134,7 +134,9 @@ class Scheduler:
             return False
         self.table.replace([job.name], lines)
         last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
-        scores = ', '.join(f'{network} mIoU {value:.1f}' for network, value in zip(last['network'], last['value']))
+        scores = ', '.join(
+            f'{network} mIoU {value:.1f}'.strip() for network, value in zip(last['network'], last['value'])
+        )
         self._say(f'{job.name} finished in {duration(job.seconds())}: {scores}')
         return True
 
@@ -184,10 +186,10 @@ def estimate(study: Study, finished: pd.DataFrame, run: Run, iterations: int) ->
 
 
 def total(seconds: list[float], at_once: int) -> str:
-    """Time of parallel runs, which says where parts are unknown."""
+    """Time of parallel runs as a text, which says whether parts are unknown."""
     parts = pd.Series(seconds, dtype=float)
-    text = duration(max(parts.sum() / at_once, parts.max()) if parts.notna().any() else parts.sum())
-    return f'more than {text}' if parts.isna().any() else text
+    text = duration(max(parts.sum(min_count=1) / at_once, parts.max()) if len(parts) else 0.0)
+    return f'more than {text}' if parts.isna().any() and parts.notna().any() else text
 
 
 def duration(seconds: float) -> str:

@@ -271,7 +271,7 @@ def test_shipped_configs_can_be_exported(module, path):
     assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies)
     # So that this package can be imported after an exported model.
     for name in copies:  # of the package, or of a model exported earlier
-        original = next(ROOT.glob(f'mmseg_derprop/*/{name.removeprefix("exported_")}.py')).read_text()
+        original = next(ROOT.glob(f'mmseg_derprop/**/{name.removeprefix("exported_")}.py')).read_text()
         assert '.register_module()' not in original and '.register_module(force=True)' in original
     assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model'])
 
