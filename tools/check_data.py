@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import cv2
@@ -34,7 +35,6 @@ from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.utils.config import load_config
 
-BATCH = 8
 LABELED, UNLABELED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'
 
 
@@ -121,24 +121,13 @@ class Examination(Dataset):
         return examine(self.source, index)
 
 
-def examined(part: Part, workers: int) -> Iterator[Examined]:
-    """What is found of each sample of a part, with a progress bar."""
-    dataset = ConcatDataset([Examination(source) for source in part.sources])
-    settings = dict(num_workers=workers, collate_fn=list, worker_init_fn=one_thread)
-    batches = DataLoader(dataset, BATCH, multiprocessing_context='fork' if workers else None, **settings)
-    for batch in track(batches, f'{part.name:<10}'):
-        yield from batch
-
-
-def one_thread(worker: int) -> None:
-    """Processes are enough."""
-    cv2.setNumThreads(0)
-
-
 def report(part: Part, workers: int) -> list[Problem]:
     """Examines all samples of a part; prints what it has, and returns its problems."""
     problems, sizes, counts = list(part.problems), set(), np.zeros(256, np.int64)
-    for found in examined(part, workers) if part.sources else ():
+    samples = ConcatDataset([Examination(source) for source in part.sources]) if part.sources else []
+    options = dict(num_workers=workers, multiprocessing_context='fork') if workers else {}
+    loader = DataLoader(samples, 8, collate_fn=list, worker_init_fn=lambda _: cv2.setNumThreads(0), **options)
+    for found in chain.from_iterable(track(loader, f'{part.name:<10}')):
         if found.problem:
             problems.append(found.problem)
         if found.size is not None:
@@ -153,8 +142,7 @@ def report(part: Part, workers: int) -> list[Problem]:
     classes = (part.sources[0].metainfo.get('classes') if part.sources else None) or ()
     if part.name != UNLABELED and counts.any():
         shares = dict(zip(classes, counts / counts.sum()))
-        listed = ', '.join(f'{name} {share:.2%}' for name, share in shares.items())
-        print(f'{"":<12}{listed}, ignored {1 - sum(shares.values()):.2%}')
+        print(*(f'{name} {share:.2%},' for name, share in shares.items()), f'ignored {1 - sum(shares.values()):.2%}')
         absent = [name for name, share in shares.items() if not share]
         if absent and part.name == LABELED:
             print(f'Note: no labelled pixel has the class {", ".join(absent)}: nothing will be learned of it.')

@@ -190,12 +190,6 @@ def test_a_supervised_baseline_sees_the_same_labelled_images(monkeypatch, rank, 
     assert list(islice(LabeledSampler(range(L), 3, seed=8), 60)) != [i for batch in batches for i in batch]
 
 
-def test_an_image_drawn_again_in_an_epoch_is_augmented_anew(monkeypatch):
-    drawn = [i for i in islice(make(monkeypatch), 30) if i >= L]
-    assert [int(i) for i in drawn[17:18]] == [int(drawn[0])]
-    assert drawn[17].draw == (0, 1) != drawn[0].draw == (0, 0)
-
-
 @pytest.mark.parametrize(
     'changes', [dict(batch=(1,)), dict(batch=''), dict(stream={}), dict(stream=dict(labeled_step=0))]
 )

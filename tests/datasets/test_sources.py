@@ -202,7 +202,7 @@ def test_empty_lists_of_sources(root):
     with pytest.raises(ValueError, match='labeled must have at least 1 source'):
         SemiDataset([], unlabeled(root))
     none = DATASETS.build(labeled(root, indices=0, serialize_data=False))
-    with pytest.raises(ValueError, match='0 images'):
+    with pytest.raises(ValueError, match='hold 0'):
         SemiDataset(labeled(root), none)
 
 

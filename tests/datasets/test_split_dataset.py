@@ -67,14 +67,6 @@ def test_geometry_is_kept_and_colours_are_not():
     assert PIPELINE[3] is CROP and 'cat_max_ratio' in CROP
 
 
-def test_options_of_loading_are_kept():
-    load = [dict(type='LoadImageFromFile', color_type='unchanged'), dict(type='mmseg.LoadAnnotations')]
-    load[1].update(imdecode_backend='cv2', reduce_zero_label=True)
-    labeled, unlabeled = semi_pipelines([*load, CROP])
-    assert labeled[:2] == load and unlabeled[0] == load[0]
-    assert unlabeled[1] == dict(type='LoadUnlabeledAnnotations', imdecode_backend='cv2')
-
-
 def test_a_pipeline_without_geometry_gets_ours():
     labeled, _ = semi_pipelines([*LOAD, dict(type='PackSegInputs')], crop_size=(16, 16))
     assert names(labeled[2:]) == ['RandomRescale', 'PadToCrop', 'RandomCrop', 'RandomFlip', 'MultiBranch']
@@ -140,13 +132,6 @@ def test_a_folder_of_images(plain, tmp_path, shapes):
     assert 'gt_sem_seg' not in dataset[4]['data_samples']['weak']
     again = split(plain, dict(data_prefix=dict(img_path=str(tmp_path)), indices=2))
     assert again.num_unlabeled == 2
-
-
-def test_another_labelled_list_and_crop(plain, tmp_path, shapes):
-    ids = (shapes / LISTS / 'labeled.txt').read_text().split()
-    (tmp_path / 'two.txt').write_text('\n'.join(ids[:2]))
-    dataset = split(plain, labeled=str(tmp_path / 'two.txt'), crop_size=(20, 24))
-    assert dataset.num_labeled == 2 and dataset[0]['inputs']['sup'].shape == (3, 20, 24)
 
 
 @pytest.mark.parametrize('branches', [('weak', 'strong', 'strong2'), ('weak', 'strong', 'weak_mix', 'strong_mix')])

@@ -34,14 +34,6 @@ def test_an_image_depends_on_seed_split_and_index_only():
         assert not np.array_equal(image, draw_shapes(*other)[0])
 
 
-@pytest.mark.parametrize('size', [32, 65, 96])
-def test_shapes_and_types(size):
-    image, label = draw_shapes(5, 'labeled', 0, size)
-    assert image.shape == (size, size, 3) and image.dtype == np.uint8
-    assert label.shape == (size, size) and label.dtype == np.uint8
-    assert set(np.unique(label)) <= {*range(len(CLASSES)), IGNORE}
-
-
 def test_every_class_is_frequent_and_colour_tells_nothing():
     samples = [draw_shapes(0, 'unlabeled', index) for index in range(150)]
     images, labels = (np.stack(part) for part in zip(*samples, strict=True))

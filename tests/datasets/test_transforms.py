@@ -129,10 +129,6 @@ def test_nested_branches_share_their_weak_crop():
     assert results['seg_fields'] == ['ignore_map']
 
 
-def test_branch_that_gives_up_gives_up_the_item():
-    assert MultiBranch(sup=[lambda results: None])(image()) is None
-
-
 def test_collate_lists_by_branch():
     sup = MultiBranch(sup=[PackSemiInputs()])
     items = [sup(image()), sup(image(8, 8)), views()(unlabeled()), views()(unlabeled())]

@@ -7,10 +7,9 @@ import builders
 import numpy as np
 import pytest
 from commands import call
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
-from mmseg.registry import DATASETS
 from mutations import EDITS, edited
 from own_errors import cases, ends_well, folder
 from PIL import Image
@@ -95,58 +94,3 @@ def test_tools_use_what_can_be_read(run, files, options):
             sum(path.is_file() for path in (place / kind).rglob('*.*')) for kind in ('drawn', 'labels/labels')
         )
         assert drawn == labelled or any('\n' in name for _, name, _ in files)
-
-
-LABEL_SIZES = st.sampled_from([(9, 7), (9, 7), (9, 7), (7, 9), (1, 1), (10, 7)])
-
-
-@cases(250)
-@given(
-    st.sampled_from(['L', 'P']) | st.sampled_from(MODES),
-    st.sampled_from(['png', 'png', 'bmp', 'tiff', 'gif', 'jpeg', 'webp']),
-    LABEL_SIZES,
-    st.lists(st.integers(0, 2) | st.integers(0, 2) | st.integers(0, 255), min_size=1, max_size=2),
-    st.sampled_from([1, 1, 1, 6]),
-    st.sampled_from([None, None, 0, 200, 255, -1]),
-    st.booleans(),
-)
-def test_label_files(mode, kind, size, ids, turn, ignore_index, zero):
-    values = np.random.default_rng(0).choice(np.array(ids, np.uint8), size[::-1])
-    image = Image.fromarray(values)
-    image = Image.fromarray(values.astype('<u2')) if mode == 'I;16' else image.convert(mode)
-    with folder() as place:
-        for name in ('images', 'labels'):
-            (place / name).mkdir()
-        exif = Image.Exif()
-        exif[0x0112] = turn
-        Image.new('RGB', (9, 7)).save(place / 'images/a.png', exif=exif)
-        try:
-            image.save(place / 'labels/a.png', kind)
-        except (OSError, ValueError, KeyError):
-            assume(False)
-        options = {} if ignore_index is None else dict(ignore_index=ignore_index)
-        labeled = dict(
-            type='BaseSegDataset',
-            metainfo=dict(classes=('x', 'y', 'z')),
-            data_prefix=dict(img_path=str(place / 'images'), seg_map_path=str(place / 'labels')),
-            img_suffix='.png',
-            reduce_zero_label=zero,
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations'),
-                dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')]),
-            ],
-            **options,
-        )
-        unlabeled = dict(type='UnlabeledDataset', data_prefix=labeled['data_prefix'])
-        unlabeled['pipeline'] = [
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadUnlabeledAnnotations'),
-            dict(type='MultiBranch', weak=[dict(type='PackSemiInputs')]),
-        ]
-        with ends_well('a.png'):
-            dataset = DATASETS.build(dict(type='SemiDataset', labeled=labeled, unlabeled=unlabeled))
-            labels = dataset[0]['data_samples']['sup'].gt_sem_seg.data
-            assert set(labels.unique().tolist()) <= {0, 1, 2, 255, ignore_index}
-            weak = dataset[1]
-            assert weak['data_samples']['weak'].gt_sem_seg.shape == weak['inputs']['weak'].shape[-2:]

@@ -204,7 +204,7 @@ def test_transforms(case, height, width, seed):
     labels = np.random.randint(3, size=(height, width), dtype=np.uint8)
     results = dict(img=image, gt_seg_map=labels, seg_fields=['gt_seg_map'], img_shape=(height, width))
     changes = (dict(size=9) if kind == 'PadToCrop' else {}) | changes
-    also = ['does not fit'] if kind == 'RandomCutMixBox' else ['allowed are'] if kind == 'CheckLabels' else []
+    also = ['does not fit'] if kind == 'RandomCutMixBox' else ['must'] if kind == 'CheckLabels' else []
     with ends_well(*changes, *also):
         results = TRANSFORMS.build(dict(type=kind, **changes))(results)
         assert results['img'].dtype == np.uint8 and results['img'].shape[:2] == results['gt_seg_map'].shape

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -150,11 +149,3 @@ def test_lists_and_names_that_are_no_text(run, data):
     (data / 'images/a/x\ny.jpg').touch()
     with pytest.raises(SystemExit, match=r'1 names .*cannot stand in a list'):
         run('--images', data / 'images', '--num', '1', labels=False)
-
-
-def test_names_of_any_bytes(run, data):
-    """File systems have them; lists carry them as they are."""
-    (data / 'other').mkdir()
-    (data / 'other' / os.fsdecode(b'caf\xe9.jpg')).touch()
-    run('--images', data / 'other', '--num', '1', labels=False)
-    assert (data / 'out/1/labeled.txt').read_bytes() == b'caf\xe9\n'

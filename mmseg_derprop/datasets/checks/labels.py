@@ -92,9 +92,9 @@ def label_header_problem(label_path: str, image_path: str) -> Problem | None:
     """
     try:
         with Image.open(label_path) as label, Image.open(image_path) as image:
-            channels = len(label.getbands())
-            shape = (*label.size[::-1], *([channels] if channels > 1 else []))
-            problem = _shape_problem(shape, oriented_size(image))
+            sides = [side for side in label.size[::-1] if side > 1]  # MMSegmentation's loader drops the others
+            channels = [len(label.getbands())] if len(label.getbands()) > 1 and len(sides) == 2 else []
+            problem = _shape_problem([*sides, *channels], oriented_size(image))
             if not problem and label.mode not in ('1', 'L', 'P'):
                 problem = (
                     'labels of more than 8 bits',
@@ -115,7 +115,7 @@ def oriented_size(image: Image.Image) -> tuple[int, int]:
 
 def _shape_problem(labels: Sequence[int], image: Sequence[int] | None) -> tuple[str, str] | None:
     """Kind and cause of what is wrong with the shape of labels (H, W) or (H, W, C), for an image (H, W)."""
-    if len(labels) < 2 or 1 in labels[:2]:  # MMSegmentation's loader squeezes
+    if len(labels) < 2:
         return 'labels of one row or column', 'must have at least 2 rows and columns. Take it out of the data'
     if len(labels) > 2:
         return (

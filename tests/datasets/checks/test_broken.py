@@ -176,13 +176,6 @@ def test_what_is_broken(root, name):
         build(root, broken_unlabeled='stop')[seeded(LABELED)]
 
 
-def test_limit_of_pixels_is_pillows(root, monkeypatch):
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 900)
-    dataset = build(root, broken_labeled='skip')
-    problem = examine(dataset.unlabeled_sources[0], 0).problem
-    assert problem.kind == 'too large' and 'at most 1800 pixels' in str(problem) and 'tiles' in str(problem)
-
-
 def test_a_replacement_follows_from_seed_epoch_and_index(root):
     for i in (0, 4):
         (root / f'images/u{i}.jpg').write_bytes(half(encoded('JPEG')))
@@ -212,15 +205,6 @@ def test_a_replacement_follows_from_seed_epoch_and_index(root):
     for index, sample in zip(draws, loader):
         assert {branch: image.tolist() for branch, image in sample['inputs'].items()} == wanted[int(index), index.draw]
         assert [problem.kind for problem in replaced(sample)[:1]] == ['cut off']
-
-
-def test_a_plain_index_is_replaced_too(root):
-    (root / 'images/u8.jpg').write_bytes(b'')
-    dataset = build(root)
-    assert [problem.kind for problem in replaced(dataset[LABELED + 8])] == ['empty']
-    assert image_of(dataset[-1]) != 'u8.jpg'
-    with pytest.raises(IndexError):
-        dataset[LABELED + UNLABELED]
 
 
 def test_nothing_is_left(root):
