@@ -37,7 +37,7 @@ def test_corners_lie_on_corners():
 
 @pytest.mark.parametrize(('order', 'titles'), [(2, [panels.DERIVATIVE, panels.PLAIN]), (0, [panels.PLAIN])])
 def test_similarity_maps_against_the_reference(order, titles):
-    model = builders.build(head=dict(max_order=order)).eval()
+    model = builders.build(options={'propagation_head.max_order': order}).eval()
     inputs, _ = builders.batch()
     with torch.no_grad():
         view = model.see(inputs['weak'][:1])[0]
