@@ -153,7 +153,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         from_teacher = self.pseudo_labeler.source == 'teacher'
         logits = self.logits_of(self.teacher, inputs['weak']) if from_teacher else step.weak.logits
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
-        own = self.pseudo_labeler.predict(logits, ignored, step.weak if self.trusts_head else None)
+        own = self.pseudo_labeler.predict(logits, ignored, step.maybe_weak if self.trusts_head else None)
         if self.pseudo_labeler.alignment is not None:
             self.pseudo_labeler.alignment.update(own, step.labels, step.labels != self.ignore_index)
         return own
