@@ -11,7 +11,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-from mmseg_derprop.models.checks import decode_heads
+from mmseg_derprop.models.segmentors import decode_heads
 from mmseg_derprop.utils.config import load_config
 
 init_default_scope('mmseg')

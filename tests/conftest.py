@@ -141,7 +141,8 @@ def semi_config(shapes, tmp_path, quick_runs):
             config.model.segmentor = segmentor
         if second_view:
             config.train_dataloader.dataset.unlabeled.pipeline = config.two_view_pipeline
-            config.model.update(cutmix_partner='second_view', cutmix_predictor='teacher', affinity_pairs='outside')
+            config.model.cutmix = dict(partner='second_view', predictor='teacher')
+            config.model.losses.affinity_u.inside_box = False
         set_crop(config.train_dataloader, (96, 96), (crop, crop))
         config.merge_from_dict(
             {
@@ -151,7 +152,7 @@ def semi_config(shapes, tmp_path, quick_runs):
                 'experiment_name': (name := f'test_{next(_runs)}'),
                 'visualizer.name': name,
                 'model.propagation_head.channels': 16,
-                'model.propagation_head.num_regions': 8,
+                'model.pseudo_labels.regions.num': 8,
                 'train_cfg.max_iters': 7,
                 'train_cfg.val_interval': 1000,
                 'default_hooks.checkpoint': None,

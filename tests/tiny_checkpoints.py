@@ -42,6 +42,6 @@ def save_checkpoint(config, path, tau=None, meta=ShapesDataset.METAINFO):
             if 'conv_seg.weight' in name:
                 parameter.normal_(0, 15)
     if tau is not None:
-        model.pseudo_labeler.tau.fill_(tau)
+        model.pseudo_labeler.threshold.value.fill_(tau)
     torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=model.state_dict()), path)
     return path
