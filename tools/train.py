@@ -102,7 +102,10 @@ def train(args: argparse.Namespace) -> None:
     check = dict(type='StrictLoadHook', needed=[''] if config.get('resume') else [])
     names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
     config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    except ValueError as error:  # an option, of any part
+        raise SystemExit(f'{args.config}: {error}') from error
     try:
         runner.train()
     except CheckpointNotWritten as error:
