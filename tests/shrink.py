@@ -112,8 +112,10 @@ def shrink(config, narrower=True):
         segmentor.backbone.zero_init_residual = False  # untrained, its residual branches would have no gradient
     if narrower:
         narrow(segmentor)
-    if config.model.get('propagation_head'):
-        config.model.propagation_head.update(dict(channels=16, num_regions=8) if narrower else dict(num_regions=8))
+    if config.model.get('propagation_head') and narrower:
+        config.model.propagation_head.channels = 16
+    if config.model.get('pseudo_labels', {}).get('regions'):
+        config.model.pseudo_labels.regions.num = 8
     side = 56 if (segmentor.data_preprocessor.get('test_cfg') or {}).get('size_divisor') == 14 else 33
     for part in (config.train_dataloader, config.model):
         set_crop(part, tuple(config.crop_size), (side, side))
