@@ -1,27 +1,8 @@
 """Options of a wrong type are refused by name where they are given, and not by what they break later."""
 
 import builders
-import numpy as np
 import pytest
 from mmseg.registry import HOOKS, MODELS
-
-from mmseg_derprop.utils.options import check_flags, is_number, is_range
-
-
-@pytest.mark.parametrize('value', [None, True, 'a', '1', [1], float('nan'), float('inf'), 1j, -1, 3])
-def test_no_number_within_bounds(value):
-    assert not is_number(value, 0, 2)
-    assert not is_range((value, 2), 0, 2)
-
-
-def test_numbers():
-    assert all(is_number(value, 0, 2) for value in (0, 2, 0.5, np.float32(1), np.int64(2)))
-    assert is_number(np.int64(1), whole=True) and not is_number(1.0, whole=True)
-    assert is_range([0, 0], 0) and is_range((0.5, 2), 0) and not is_range((2, 0.5), 0)
-    assert not any(is_range(value, 0) for value in (0.5, None, 'ab', (1,), (1, 2, 3)))
-    check_flags(one=True, other=False)
-    with pytest.raises(ValueError, match="one = 'False'.*True or False"):
-        check_flags(one='False')
 
 
 @pytest.mark.parametrize(
