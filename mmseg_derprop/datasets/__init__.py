@@ -19,28 +19,3 @@ from .transforms import (
     RandomRescale,
 )
 from .unlabeled import UnlabeledDataset
-
-__all__ = [
-    'BrokenData',
-    'CamVidDataset',
-    'CheckLabels',
-    'LabeledSampler',
-    'LoadUnlabeledAnnotations',
-    'MultiBranch',
-    'PackSemiInputs',
-    'PadToCrop',
-    'Problem',
-    'RandomCutMixBox',
-    'RandomRescale',
-    'SemiDataset',
-    'SemiSampler',
-    'ShapesDataset',
-    'SplitDataset',
-    'StrongAugment',
-    'UnlabeledDataset',
-    'check_files',
-    'check_folder',
-    'check_leaks',
-    'semi_collate',
-    'write_shapes',
-]
