@@ -6,7 +6,6 @@ from .checks.files import check_files, check_folder
 from .checks.labels import CheckLabels
 from .checks.leaks import check_leaks
 from .collate import semi_collate
-from .outside import NameLeaves
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
@@ -28,7 +27,6 @@ __all__ = [
     'LabeledSampler',
     'LoadUnlabeledAnnotations',
     'MultiBranch',
-    'NameLeaves',
     'PackSemiInputs',
     'PadToCrop',
     'Problem',

@@ -1,4 +1,4 @@
-"""Scores as MMSegmentation computes them, to all their digits."""
+"""Scores as MMSegmentation computes them, to all their digits and of each class."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from mmseg.registry import METRICS
 
 @METRICS.register_module()
 class UnroundedIoUMetric(IoUMetric):
-    """IoUMetric that also keeps its scores unrounded.
+    """IoUMetric that also gives the IoU of each class, and keeps its scores unrounded.
+
+    Its results have ``IoU.<class>`` beside ``mIoU``, in percent, so that the log's scalars hold them. A class that is
+    in no image is left out.
 
     Attributes:
         table (dict): Percent by name (``aAcc``, ``mIoU``, ...), and ``classes``: of each class, percent by name
@@ -20,7 +23,7 @@ class UnroundedIoUMetric(IoUMetric):
         self.table: dict = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """As in IoUMetric."""
+        """As in IoUMetric, and the IoU of each class."""
         metrics = super().compute_metrics(results)
         if not self.format_only:
             areas = [sum(column) for column in zip(*results)]
@@ -32,6 +35,8 @@ class UnroundedIoUMetric(IoUMetric):
             self.table['classes'] = {
                 name: {key: _number(value[i]) for key, value in percent.items()} for i, name in enumerate(classes)
             }
+            ious = {name: scores.get('IoU') for name, scores in self.table['classes'].items()}
+            metrics |= {f'IoU.{name}': value for name, value in ious.items() if value is not None}
         return metrics
 
 

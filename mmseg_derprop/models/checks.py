@@ -84,23 +84,25 @@ def check_model(model: SemiSegmentor) -> None:
             f"model.cutmix.partner must be an image of the batch for {needing('partner')}, but is 'second_view'. "
             "Set it to 'batch', or inside_box=False of an AffinityConsistencyLoss."
         )
+    _check_head(model, needing('embedding'))
+
+
+def _check_head(model: SemiSegmentor, losses: str) -> None:
+    """Whether there is a propagation head for what reads it, and losses that train it."""
     head, labeler = model.propagation_head, model.pseudo_labeler
-    readers = [needing('embedding')] if 'embedding' in model.needs else []
-    if labeler.alpha_schedule:
-        readers.append(f'model.pseudo_labels.alpha={labeler.alpha_schedule!r}')
-    if labeler.regions is not None:
-        readers.append('model.pseudo_labels.regions')
+    parts = [f'model.pseudo_labels.alpha={labeler.alpha_schedule!r}'] if labeler.alpha_schedule else []
+    parts += ['model.pseudo_labels.regions'] if labeler.regions is not None else []
+    readers = ', '.join([losses, *parts] if losses else parts)
     if head is None and readers:
         raise ValueError(
-            f"model.propagation_head must be a config such as dict(type='DerPropHead') for {', '.join(readers)}, but "
-            'is None. Give one, or take these out (a loss by loss_weight=0, alpha by 0, regions by None).'
+            f"model.propagation_head must be a config such as dict(type='DerPropHead') for {readers}, but is None. "
+            'Give one, or take these out (a loss by loss_weight=0, alpha by 0, regions by None).'
         )
-    trained = any(loss.trains and 'embedding' in loss.needs for loss in active.values())
-    if head is not None and not trained:
-        head.requires_grad_(False)
-        if labeler.alpha_schedule or labeler.regions is not None:
-            raise ValueError(
-                f'A loss must train the propagation head, which {", ".join(readers)} read, but none with a weight does.'
-                " Add one, such as dict(type='SupervisedLoss', on='propagated'), or set propagation_head=None, alpha=0 "
-                'and regions=None.'
-            )
+    if head is None or any(loss.trains and 'embedding' in loss.needs for loss in model.active_losses.values()):
+        return
+    if parts:
+        raise ValueError(
+            f'A loss must train the propagation head, which {readers} read, but none with a weight does. Add one, such '
+            "as dict(type='SupervisedLoss', on='propagated'), or set propagation_head=None, alpha=0 and regions=None."
+        )
+    head.requires_grad_(False)

@@ -18,6 +18,11 @@ from .parts import TeacherOptions, build_options
 from .segmentors import decode_heads, probe
 
 
+def _of_evaluated(name: str) -> Any:
+    """An attribute or method that the network which evaluation asks answers."""
+    return property(lambda self: getattr(self.evaluated, name), doc=f'``{name}`` of the evaluated network.')
+
+
 class TeacherStudentSegmentor(BaseSegmentor):
     """Two copies of a segmentor, of which one is trained and the other follows it.
 
@@ -106,57 +111,18 @@ class TeacherStudentSegmentor(BaseSegmentor):
         """The segmentor that evaluation asks."""
         return self.teacher if self.predict_on == 'teacher' else self.student
 
-    @property
-    def decode_head(self) -> nn.Module:
-        return self.evaluated.decode_head
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.evaluated.backbone
-
-    @property
-    def align_corners(self) -> bool:
-        return self.student.align_corners
-
-    @property
-    def num_classes(self) -> int:
-        return self.student.num_classes
-
-    @property
-    def out_channels(self) -> int:
-        return self.student.out_channels
+    # What MMSegmentation's tools ask of a segmentor is the evaluated network's.
+    decode_head, backbone, test_cfg, align_corners, num_classes, out_channels = map(
+        _of_evaluated, ('decode_head', 'backbone', 'test_cfg', 'align_corners', 'num_classes', 'out_channels')
+    )
+    extract_feat, encode_decode, inference, slide_inference, whole_inference, predict = map(
+        _of_evaluated, ('extract_feat', 'encode_decode', 'inference', 'slide_inference', 'whole_inference', 'predict')
+    )
 
     @property
     def ignore_index(self) -> int:
+        """The label that the final decode head ignores."""
         return decode_heads(self.student)[-1].ignore_index
-
-    @property
-    def test_cfg(self) -> dict:
-        return self.evaluated.test_cfg
-
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of the evaluated segmentor."""
-        return self.evaluated.extract_feat(inputs)
-
-    def encode_decode(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
-        """Logits of the evaluated segmentor."""
-        return self.evaluated.encode_decode(inputs, batch_data_samples)
-
-    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Sliding-window logits of the evaluated segmentor."""
-        return self.evaluated.slide_inference(inputs, batch_img_metas)
-
-    def whole_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Whole-image logits of the evaluated segmentor."""
-        return self.evaluated.whole_inference(inputs, batch_img_metas)
-
-    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits of the evaluated segmentor, in the way that its test_cfg names."""
-        return self.evaluated.inference(inputs, batch_img_metas)
-
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Predictions of the evaluated segmentor."""
-        return self.evaluated.predict(inputs, data_samples)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.evaluated(inputs, data_samples, mode='tensor')

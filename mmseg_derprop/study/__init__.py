@@ -1,26 +1,4 @@
-"""Studies: a matrix of runs from one file, each in a process of its own, and one result each."""
+"""Studies: a matrix of runs from one file, each in a process of its own, one table of results and a page.
 
-from .compose import compose, digest
-from .display import Display
-from .estimate import Estimates, duration, total
-from .job import Job, make_jobs
-from .plan import Run, Study, StudyError, load_study
-from .result import cores
-from .scheduler import Scheduler
-
-__all__ = [
-    'Display',
-    'Estimates',
-    'Job',
-    'Run',
-    'Scheduler',
-    'Study',
-    'StudyError',
-    'compose',
-    'cores',
-    'digest',
-    'duration',
-    'load_study',
-    'make_jobs',
-    'total',
-]
+Needs the extra ``study``: pandas, pydantic, jinja2, rich, matplotlib and pyyaml.
+"""

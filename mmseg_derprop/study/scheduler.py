@@ -2,163 +2,194 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
-from types import FrameType
+from datetime import timedelta
 
-from .display import Display
-from .estimate import Estimates, duration, total
-from .job import Job, kill_group, stop
-from .result import last_iteration
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-POLL_SECONDS = 0.2
-LOCK_SECONDS = 2.0  # between two looks at runs that another process has
+from .job import Job, stop
+from .logs import last_iteration
+from .plan import Run, Study
+from .table import ResultTable, hold_lock
+
+POLL_SECONDS = 0.3
+SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two updates of the bars, and two lines where there is no terminal
 FINISHED, FAILED, LEFT = 0, 1, 3
 
 
 @dataclass
 class _Running:
     job: Job
-    lock: int
     process: subprocess.Popen
-    begun: float
-    first: int  # iteration
+    lock: ExitStack
 
 
 class Scheduler:
-    """Runs the jobs of a study, starts before what goes on from them.
+    """Runs the jobs of a study, each after its start.
 
-    Another scheduler may work on the same folder, on this machine: each run is taken by one of them.
+    Other schedulers may work on the same folder: each run is taken by one of them.
 
     Args:
-        jobs (list[Job]): Jobs, starts first.
+        study (Study): The study.
+        jobs (list[Job]): Its jobs, starts first.
+        table (ResultTable): Where results go.
         at_once (int): How many run at the same time.
         threads (int): Processor threads of each.
-        display (Display): Where progress goes.
-        time_limit (float, optional): Seconds after which running jobs save and end, and no other is started.
+        time_limit (float): Seconds after which running jobs save and end, and no other is started.
     """
 
     def __init__(
-        self, jobs: list[Job], at_once: int, threads: int, display: Display, time_limit: float | None = None
+        self,
+        study: Study,
+        jobs: list[Job],
+        table: ResultTable,
+        at_once: int = 1,
+        threads: int = 1,
+        time_limit: float = float('inf'),
     ) -> None:
-        self._end = None if time_limit is None else time.monotonic() + time_limit
-        self._at_once, self._threads, self._display = at_once, threads, display
-        self._estimates = Estimates(jobs)
-        self._total = len(jobs)
-        self._waiting = [job for job in jobs if not job.finished]
-        self._done = {job.name: job.done for job in self._waiting}
-        self._running: list[_Running] = []
-        self._failed: dict[str, str] = {}
-        self._left: list[Job] = []  # stopped
-        self._elsewhere: dict[str, float] = {}  # when to look again
-        self._signal = 0
+        self.study, self.table, self.at_once, self.threads = study, table, at_once, threads
+        self.end = time.monotonic() + time_limit
+        self.total = len(jobs)
+        self.waiting = list(jobs)
+        self.running: list[_Running] = []
+        self.stopped: list[Job] = []
+        self.failed: list[str] = []
+        self.signal = 0
+        self.next_show = 0.0
+        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        columns = TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn()
+        self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
 
     def run(self) -> int:
         """Works until nothing is left to do.
 
         Returns:
-            int: 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 and the signal's
+            int: 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus the signal's
             number after a signal.
         """
-        old = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+
+        def note(number: int, frame: object) -> None:
+            self.signal = number
+
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            while (self._waiting or self._running) and not self._signal and not self._late():
-                self._begin()
-                time.sleep(POLL_SECONDS)
-                self._end_those_that_ended()
-                self._show()
+            with self.progress:
+                while (self.waiting or self.running) and not self.signal and time.monotonic() < self.end:
+                    self._begin()
+                    self._show()
+                    time.sleep(POLL_SECONDS)
+                    self._collect()
         finally:
-            stop([running.process for running in self._running])
-            # What ended by itself in the last moment counts.
-            self._end_those_that_ended(stopping=True)
+            stop([running.process for running in self.running])
+            self._collect(stopping=True)  # what ended by itself in the last moment counts
             for number, handler in old.items():
                 signal.signal(number, handler)
         return self._report()
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self._signal = number
-
-    def _late(self) -> bool:
-        return self._end is not None and time.monotonic() >= self._end
+    def _say(self, text: str) -> None:
+        self.console.print(f'{time.strftime("%H:%M:%S")}  {text}')
 
     def _begin(self) -> None:
         """Starts what can be started."""
-        for job in list(self._waiting):
-            if len(self._running) >= self._at_once:
-                return
-            if job.start and job.start.name in self._failed:
-                self._waiting.remove(job)
-                self._failed[job.name] = f'was not run, because {job.start.name} failed'
-                self._display.say(f'{job.name} {self._failed[job.name]}')
-            elif (job.start is None or job.start.finished) and time.monotonic() >= self._elsewhere.get(job.name, 0.0):
-                lock = job.lock()
-                if lock is not None:
-                    self._waiting.remove(job)
-                    self._take(job, lock)
+        finished = self.table.finished().index
+        for job in list(self.waiting):
+            if job.name in finished:
+                self.waiting.remove(job)
+            elif job.start and job.start.name in self.failed:
+                self.waiting.remove(job)
+                self._fail(job, f'was not run, because {job.start.name} failed')
+            elif len(self.running) < self.at_once and (job.start is None or job.start.name in finished):
+                lock = ExitStack()
+                descriptor = lock.enter_context(hold_lock(job.lock_path))
+                # Another process may have finished it just now, or have been killed before it wrote the results.
+                if descriptor is None or job.name in self.table.finished().index or self._finish(job):
+                    lock.close()
                     continue
-                if job.name not in self._elsewhere:
-                    self._display.say(f'{job.name} is being run by another process')
-                self._elsewhere[job.name] = time.monotonic() + LOCK_SECONDS
+                self._say(f'{job.name} runs from iteration {job.done()} to {job.max_iters}')
+                self.waiting.remove(job)
+                self.running.append(_Running(job, job.launch(descriptor, self.threads), lock))
 
-    def _take(self, job: Job, lock: int) -> None:
-        """Starts a job that nobody else has, unless it is done meanwhile."""
-        if not job.finished and job.complete:  # killed between the end of training and the result
-            job.collect(self._threads)
-        if job.finished:
-            os.close(lock)
-            self._display.say(f'{job.name} is finished')
-            return
-        first = job.done
-        process = job.launch(lock, self._threads)
-        self._running.append(_Running(job, lock, process, time.monotonic(), first))
-        self._display.say(f'{job.name} {f"goes on from iteration {first} of" if first else "begins:"} {job.max_iters}')
-
-    def _end_those_that_ended(self, stopping: bool = False) -> None:
-        """Writes results, and notes failures."""
-        for running in [running for running in self._running if running.process.poll() is not None]:
+    def _collect(self, stopping: bool = False) -> None:
+        """Writes results of runs that ended, and notes failures."""
+        for running in [running for running in self.running if running.process.poll() is not None]:
             job, code = running.job, running.process.returncode
-            self._running.remove(running)
-            kill_group(running.process)
-            if (code == 0 or stopping) and job.complete:
-                result = job.collect(self._threads)
-                self._estimates.add(job, result['seconds'] / job.max_iters)
-                scores = ', '.join(f'{k} {v["value"]:.1f}' for k, v in result['last'].items() if k.endswith('mIoU'))
-                self._display.say(f'{job.name} finished in {duration(result["seconds"])}: {scores or "no scores"}')
-            elif stopping:
-                self._left.append(job)
-            else:
-                why = f'ended with {code}' if code else f'left no checkpoint and scores of iteration {job.max_iters}'
-                self._failed[job.name] = why
-                self._display.say(f'{job.name} failed: {why}\n{job.tail()}')
-            os.close(running.lock)
+            self.running.remove(running)
+            if not self._finish(job):
+                if stopping:
+                    self.stopped.append(job)
+                else:
+                    self._fail(job, f'ended with {code} before its last checkpoint and validation\n{job.tail()}')
+            running.lock.close()
+
+    def _finish(self, job: Job) -> bool:
+        """Writes the results of a run if it has reached its end."""
+        lines = job.collect(self.threads)
+        if lines is None:
+            return False
+        self.table.replace([job.name], lines)
+        last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
+        scores = ', '.join(f'{network} mIoU {value:.1f}' for network, value in zip(last['network'], last['value']))
+        self._say(f'{job.name} finished in {duration(job.seconds())}: {scores}')
+        return True
+
+    def _fail(self, job: Job, why: str) -> None:
+        self.failed.append(job.name)
+        self._say(f'{job.name} failed: {why}')
 
     def _show(self) -> None:
-        bars, parts = [], []
-        for running in self._running:
-            job = running.job
-            iteration = max(running.first, last_iteration(job.work_dir))
-            left, seconds = job.max_iters - iteration, time.monotonic() - running.begun
-            known = self._estimates.seconds(job, left)
-            if known is None and iteration > running.first:
-                known = left * seconds / (iteration - running.first)
-            bars.append((job.name, iteration, job.max_iters))
-            parts.append(known)
-        parts += [self._estimates.seconds(job, job.max_iters - self._done[job.name]) for job in self._waiting]
-        finished = self._total - len(self._waiting) - len(self._running) - len(self._failed)
-        self._display.update(finished, bars, total(parts, self._at_once))
+        """Shows iterations and the time left, now and then."""
+        if time.monotonic() < self.next_show:
+            return
+        self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
+        runs = self.table.finished()
+        bars = {r.job.name: (max(r.job.done(), last_iteration(r.job.work_dir)), r.job.max_iters) for r in self.running}
+        left = [estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running]
+        left += [estimate(self.study, runs, job.run, job.max_iters - job.done()) for job in self.waiting]
+        finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
+        text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'
+        for task in self.progress.task_ids:
+            self.progress.remove_task(task)
+        for name, (done, last) in {text: (finished, self.total), **bars}.items():
+            self.progress.add_task(name, completed=done, total=last)
+        if self.progress.disable:
+            self._say('; '.join([text, *(f'{name} {done}/{last}' for name, (done, last) in bars.items())]))
 
     def _report(self) -> int:
-        left = self._waiting + self._left
-        finished = self._total - len(left) - len(self._failed)
-        self._display.say(f'{finished} of {self._total} runs are finished')
-        for name, why in self._failed.items():
-            self._display.say(f'failed: {name}, {why}')
+        left = len(self.waiting) + len(self.stopped)
+        self._say(f'{self.total - left - len(self.failed)} of {self.total} runs are finished')
+        if self.failed:
+            self._say(f'failed: {", ".join(self.failed)}')
         if left:
-            why = signal.Signals(self._signal).name if self._signal else 'time limit'
-            self._display.say(f'stopped by {why}; {len(left)} runs are left, the same command goes on with them')
-        if self._signal:
-            return 128 + self._signal
-        return FAILED if self._failed else LEFT if left else FINISHED
+            why = signal.Signals(self.signal).name if self.signal else 'the time limit'
+            self._say(f'stopped by {why}; {left} runs are left, the same command resumes them')
+        if self.signal:
+            return 128 + self.signal
+        return FAILED if self.failed else LEFT if left else FINISHED
+
+
+def estimate(study: Study, finished: pd.DataFrame, run: Run, iterations: int) -> float:
+    """Seconds of so many iterations, from finished runs of the method, else from the study file; NaN if unknown."""
+    rates = finished['value'] / finished['iteration']
+    method = finished['method'] == run.method
+    for like in (method & (finished['option'] == (run.option or '')), method):
+        if like.any():
+            return iterations * float(rates[like].mean())
+    return iterations * study.seconds_per_iteration.get(run.method, float('nan'))
+
+
+def total(seconds: list[float], at_once: int) -> str:
+    """Time of parallel runs, which says where parts are unknown."""
+    parts = pd.Series(seconds, dtype=float)
+    text = duration(max(parts.sum() / at_once, parts.max()) if parts.notna().any() else parts.sum())
+    return f'more than {text}' if parts.isna().any() else text
+
+
+def duration(seconds: float) -> str:
+    """As 1:02:03, or ? if unknown."""
+    return str(timedelta(seconds=round(seconds))) if seconds == seconds else '?'

@@ -79,7 +79,7 @@ def test_outlines(category, u, v, inside):
 @pytest.mark.parametrize('wrong', [dict(split='train'), dict(seed=-1), dict(index=-1), dict(size=16)])
 def test_wrong_arguments_are_named(wrong):
     (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f'{name} is .*{value}.*allowed'):
+    with pytest.raises(ValueError, match=f'draw_shapes: {name} must be .*{value}'):
         draw_shapes(**dict(seed=0, split='val', index=0) | wrong)
 
 

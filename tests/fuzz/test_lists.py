@@ -1,13 +1,10 @@
 """Lists of images of any bytes, folders of any names, and what draws splits of them."""
 
 import functools
-import os
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from commands import call
 from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.registry import DATASETS
@@ -15,7 +12,6 @@ from own_errors import cases, ends_well, folder
 from PIL import Image
 
 from mmseg_derprop.datasets import check_leaks, semi_collate
-from mmseg_derprop.datasets.names import Names
 
 NAMES = ['a', 'b', 'part/c', 'é', 'with space', 'd.e']
 LINES = st.sampled_from(
@@ -117,99 +113,3 @@ def test_options_of_a_data_set(changes):
         dataset.full_init()
         batch = semi_collate([dataset[0], dataset[dataset.num_labeled]])['inputs']
         assert len({view.shape[-2:] for views in batch.values() for view in views}) == 1
-
-
-@cases(100)
-@given(st.lists(st.text(st.characters(exclude_characters='/\0', max_codepoint=0x2FFF), max_size=9), max_size=9))
-def test_names(names):
-    packed = Names.pack(name.encode(errors='replace').decode() for name in names)
-    assert len(packed) == len(names) and list(packed) == [packed[i] for i in range(len(names))]
-
-
-COUNTS = (
-    st.just(['1'])
-    | st.just(['1', '2'])
-    | st.lists(st.integers(-1, 7).map(str) | st.sampled_from(['', 'a', '1e3', '１']), min_size=1, max_size=3)
-)
-RATIOS = st.just(['1/2']) | st.lists(
-    st.sampled_from(['1/2', '1/4', '0.5', '1', '0', '-1', '2', '1/0', 'nan', 'inf', '', 'x', '1e400', '../1', '1/1/2'])
-    | st.text('0123456789/.e-_ ', max_size=4),
-    min_size=1,
-    max_size=3,
-)
-LABELS = st.sampled_from(['ids', 'ids', 'none', 'absent', 'colours', 'cut', 'empty', 'none'])
-
-
-def write_label(path, kind):
-    if kind == 'none':
-        return
-    shape = (4, 5, 3) if kind == 'colours' else (4, 5)
-    Image.fromarray(np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)).save(path)
-    content = path.read_bytes()
-    path.write_bytes({'cut': content[: len(content) // 2], 'empty': b''}.get(kind, content))
-    if kind == 'absent':
-        path.unlink()
-
-
-@cases(250)
-@given(
-    RIGHT | RIGHT | LISTS,
-    st.tuples(st.just('--num'), COUNTS) | st.tuples(st.just('--ratio'), RATIOS),
-    st.integers(-(2**70), 2**70) | st.integers(0, 3),
-    LABELS,
-    st.booleans(),
-)
-def test_make_split(content, amount, seed, labels, stratify):
-    with folder() as place:
-        (place / 'all.txt').write_bytes(content)
-        (place / 'labels').mkdir()
-        for name in NAMES:
-            path = place / 'labels' / f'{name}.png'
-            path.parent.mkdir(exist_ok=True)
-            write_label(path, 'ids' if name == 'b' else labels)
-        options = ['--labels', place / 'labels', '--nproc', 1, *(['--stratify'] if stratify else [])]
-        options = [] if labels == 'none' else options
-        given_ = [f'{amount[0]}={amount[1][0]}'] if len(amount[1]) == 1 else [amount[0], *amount[1]]
-        with ends_well('all.txt', '--num', '--ratio', 'labelled images', '.png', 'ids occur', '--stratify'):
-            call('dataset_converters/make_split.py', '--list', place / 'all.txt', '--out', place / 'out',
-                 f'--seed={seed}', *given_, *options)  # fmt: skip
-            lists = {path: path.read_text().split('\n') for path in (place / 'out').rglob('*.txt')}
-            assert lists and all(lines[-1] == '' for lines in lists.values())
-            for path in (place / 'out').glob('*/labeled.txt'):
-                labeled, unlabeled = (set(lists[path.with_name(f'{k}.txt')][:-1]) for k in ('labeled', 'unlabeled'))
-                assert labeled and not labeled & unlabeled
-
-
-FILE_NAMES = st.lists(
-    st.binary(min_size=1, max_size=12).filter(lambda name: not {b'/'[0], 0} & set(name) and name not in (b'.', b'..')),
-    max_size=4,
-    unique=True,
-)
-
-
-@cases(100)
-@given(FILE_NAMES, st.sampled_from(['.jpg', '', '.', 'jpg', '/', '\n']))
-def test_splits_of_folders(names, suffix):
-    with folder() as place:
-        (place / 'images').mkdir()
-        for name in names:
-            (place / 'images' / os.fsdecode(name + suffix.replace('/', '').encode())).touch()
-        with ends_well('images'):
-            call('dataset_converters/make_split.py', '--images', place / 'images', '--out', place / 'out',
-                 f'--img-suffix={suffix}', '--num', 1)  # fmt: skip
-            assert (place / 'out' / '1' / 'labeled.txt').read_bytes().count(b'\n') == 1
-
-
-@cases(40)
-@given(LISTS, st.booleans())
-def test_published_splits_of_other_bytes(content, there):
-    with folder() as place:
-        source = place / 'from' / 'pascal' / '92'
-        source.mkdir(parents=True)
-        (source / 'labeled.txt').write_bytes(content)
-        out = place / 'out/ImageSets/Semi/1_16'
-        if there:
-            out.mkdir(parents=True)
-            (out / 'labeled.txt').write_bytes(content)
-        with ends_well('labeled.txt'):
-            call('dataset_converters/prepare_splits.py', 'voc', '--out', place / 'out', '--from', place / 'from')

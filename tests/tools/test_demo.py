@@ -1,4 +1,4 @@
-"""The demo, shortened to two iterations a run, and the tool that draws validation curves."""
+"""The demo, shortened to two iterations a run."""
 
 import importlib.util
 import json
@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import pytest
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
@@ -34,24 +33,3 @@ def test_demo_leaves_scores_and_pictures(tmp_path, monkeypatch, capsys):
     assert all(f'{name:<20}{value:6.1f}' in said for name, value in scores['3'].items())
     (pseudo_labels,) = Path('out/seed_3/derprop').glob('*/vis_data/vis_image/pseudo_labels_2.png')
     assert all(cv2.imread(str(p)).std() > 10 for p in (pseudo_labels, Path('out/seed_3/predictions.png')))
-
-
-def test_curves_of_a_resumed_run(tmp_path, monkeypatch, capsys):
-    """Validation entries take the iteration of the training entry before them; later starts replace earlier values."""
-    starts = [[(10, 20.0), (20, 35.0)], [(20, 30.0), (30, 31.0)]]
-    for number, start in enumerate(starts):
-        folder = tmp_path / f'run/{number}/vis_data'
-        folder.mkdir(parents=True)
-        lines = [
-            line for step, value in start for line in ({'iter': step, 'step': step}, {'student/mIoU': value, 'step': 0})
-        ]
-        damaged = '\n3\n{"iter": 50, "step": 50, "st'
-        (folder / 'scalars.json').write_text('\n'.join(map(json.dumps, lines)) + damaged)
-    curves = script('analysis_tools/plot_curves.py')
-    picture = tmp_path / 'curves.png'
-    monkeypatch.setattr(sys, 'argv', ['plot_curves.py', f'ours={tmp_path / "run"}', '--out', str(picture)])
-    curves.main()
-    assert '| ours, student | 31.0 | 31.0 | 30 |' in capsys.readouterr().out
-    assert cv2.imread(str(picture)).std() > 10
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        curves.read_curves(str(tmp_path / 'nowhere'), 'mIoU')

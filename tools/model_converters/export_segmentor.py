@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import importlib
 import inspect
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -33,7 +32,8 @@ from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, chec
 from mmseg_derprop.models import plain_config
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
 from mmseg_derprop.utils.config import load_config, merge_options, parse_config
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.files import write_text
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 # What an evaluation reads of a run's config, besides the model, the data and the loops.
 KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')
@@ -209,13 +209,6 @@ def dataset_meta(checkpoint: dict, plain: dict) -> dict:
     return {'dataset_meta': {key: meta[key] for key in ('classes', 'palette') if key in meta}}
 
 
-def write_text(text: str, path: Path) -> None:
-    """Writes a file, whole or not at all."""
-    unfinished = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    unfinished.write_text(text)
-    unfinished.replace(path)
-
-
 def export(args: argparse.Namespace) -> list[Path]:
     """Writes what ``args`` ask for; returns the paths.
 
@@ -264,7 +257,7 @@ def export(args: argparse.Namespace) -> list[Path]:
     meta = {**classes, **versions, 'cfg': text, 'exported_from': origin}
     write_checkpoint(dict(meta=meta, state_dict=state), str(weights))
     for path, content in files.items():
-        write_text(content, path)
+        write_text(path, content)
     return [*files, weights]
 
 
@@ -276,12 +269,11 @@ def main() -> None:
     parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--force', action='store_true', help='overwrite files')
-    add_trust_option(parser)
     args = parser.parse_args()
     args.out = args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}'
     init_default_scope('mmseg')
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             paths = export(args)
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit its config: {error}') from None

@@ -70,7 +70,7 @@ def test_nothing_broken_nothing_logged(make_runner):
 
 def test_more_than_the_limit(make_runner, broken):
     root, paths = broken
-    more = {'custom_hooks.3.limit': 1}
+    more = {'custom_hooks': [dict(type='PseudoLabelHook'), dict(type='BrokenFilesHook', limit=1)]}
     with pytest.raises(BrokenData, match='2 files cannot be used, but the limit of BrokenFilesHook is 1') as caught:
         make_runner(options(root, **more)).train()
     assert all(path in str(caught.value) for path in paths)

@@ -1,0 +1,150 @@
+"""A page of a study: tables of scores with paired differences, curves, pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os.path as osp
+
+import jinja2
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from .pictures import draw_predictions
+from .plan import StudyError
+from .table import read_table
+
+# Training curves that are drawn where they were logged.
+CURVES = ('loss', 'tau', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
+STYLE = {'font.size': 8, 'axes.grid': True, 'grid.alpha': 0.3, 'text.parse_math': False, 'svg.hashsalt': 'report'}
+
+
+def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> str:
+    """Makes one HTML page that needs no other file.
+
+    Args:
+        source (str): Folder of a study, or a table like its results.csv.
+        baseline (str): Method with which the others are compared.
+        images (int): Validation images of which predictions are drawn.
+
+    Raises:
+        StudyError: If there are no results, or none of the baseline.
+    """
+    folder = source if osp.isdir(source) else None
+    data = read_table(osp.join(folder, 'results.csv') if folder else source)
+    data['label'] = data['method'] + np.where(data['option'] == '', '', '+' + data['option'])
+    data.loc[data['stage'] == 'start', 'label'] += ' (start)'
+    if not len(data) or baseline not in set(data['label']):
+        raise StudyError(f'--baseline must be one of {", ".join(sorted(set(data["label"])))}, but is {baseline}.')
+    sections = []
+    for split, part in data.groupby('split'):
+        notes: list[str] = []
+        figures = [_svg(draw_curves(part))]
+        if folder and images:
+            figures += [_png(figure) for figure in draw_predictions(folder, part, images, notes)]
+        tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
+        sections.append(dict(split=split, notes=notes, figures=figures, **tables))
+    loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
+    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template('page.html')
+    runs = data[data['metric'] == 'seconds'].rename(columns={'value': 'seconds', 'iteration': 'iterations'})
+    runs = runs[['run', 'split', 'seed', 'iterations', 'seconds', 'revision', 'machine']]
+    return page.render(baseline=baseline, sections=sections, runs=runs, html=pd.DataFrame.to_html)
+
+
+def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    """Statistics of a metric over seeds.
+
+    Args:
+        data (pd.DataFrame): Results of one split, with labels.
+        metric (str): Name of the metric.
+        baseline (str): Label of the baseline.
+
+    Returns:
+        pd.DataFrame: For each label and network the number of seeds, ``last`` and ``best`` as mean ± standard
+        deviation, and ``difference`` to the baseline's last value: mean ± standard error over the seeds of both.
+    """
+    values = data[data['metric'] == metric].sort_values('iteration')
+    groups = values.groupby(['label', 'network', 'seed'])['value']
+    last, best = groups.last().unstack(), groups.max().unstack()
+    table = pd.DataFrame({'seeds': last.count(axis=1), 'last': _text(last), 'best': _text(best)})
+    table['difference'] = _text(paired_differences(last, baseline), signed=True, standard_error=True)
+    others = [label for label in sorted(set(values['label'])) if label != baseline]
+    return table.reindex([baseline, *others], level=0)
+
+
+def paired_differences(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """Each row (label, network) minus the baseline's of the same network, or of its only one, seed by seed."""
+    if baseline not in values.index.get_level_values(0):
+        return values * np.nan
+    own = values.loc[baseline]
+    paired = [own.loc[n] if n in own.index else own.iloc[0] for _, n in values.index]
+    differences = values - np.array(paired)
+    differences.loc[[baseline]] = np.nan
+    return differences
+
+
+def _text(values: pd.DataFrame, signed: bool = False, standard_error: bool = False) -> pd.Series:
+    """``74.2 ± 0.8`` for each row; a single value has no spread."""
+    spread = values.std(axis=1) / (np.sqrt(values.count(axis=1)) if standard_error else 1)
+    means = values.mean(axis=1).map(('{:+.1f}' if signed else '{:.1f}').format)
+    return (means + spread.map(' ± {:.1f}'.format).replace(' ± nan', '')).replace(['nan', '+nan'], '')
+
+
+def score_table(data: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """mIoU and seconds of each method and network."""
+    table = summarize(data, 'mIoU', baseline)
+    seconds = data[data['metric'] == 'seconds'].groupby('label')['value'].mean().round()
+    return table.assign(seconds=table.index.get_level_values(0).map(seconds))
+
+
+def class_table(data: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """IoU of each class at the last validation, and in brackets the difference to the baseline."""
+    columns = {}
+    for metric in data['metric'].drop_duplicates():
+        if metric.startswith('IoU.'):
+            table = summarize(data, metric, baseline)
+            columns[metric[4:]] = table['last'] + (' (' + table['difference'] + ')').replace(' ()', '')
+    return pd.DataFrame(columns)
+
+
+def draw_curves(data: pd.DataFrame) -> Figure:
+    """Means over seeds of the validation mIoU and of training curves, and the range of the seeds as a band."""
+    data = data[data['stage'] != 'start']
+    curves = [(network, 'mIoU', f'mIoU {network}') for network in sorted(set(data['network']), reverse=True)]
+    curves += [('', f'train/{name}', name) for name in CURVES]
+    curves = [c for c in curves if ((data['network'] == c[0]) & (data['metric'] == c[1])).any()]
+    labels = sorted(set(data['label']))
+    colors = dict(zip(labels, matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, len(labels)))))
+    with matplotlib.rc_context(STYLE):
+        rows = -(-len(curves) // 3) or 1
+        figure = Figure(figsize=(10, 2.8 * rows + 0.4), layout='constrained')
+        axes = figure.subplots(rows, 3, squeeze=False).flat
+        for axis, (network, metric, title) in zip(axes, curves):
+            part = data[(data['network'] == network) & (data['metric'] == metric)]
+            for label, lines in part.groupby('label'):
+                values = lines.groupby('iteration')['value'].agg(['mean', 'min', 'max'])
+                axis.fill_between(values.index, values['min'], values['max'], color=colors[label], alpha=0.15)
+                axis.plot(values.index, values['mean'], color=colors[label], label=label, marker='.', markersize=3)
+            axis.set(title=title, xlabel='iteration')
+        for axis in list(figure.axes)[len(curves) :]:
+            axis.remove()
+        shown = {text: handle for a in figure.axes for handle, text in zip(*a.get_legend_handles_labels())}
+        figure.legend(shown.values(), shown.keys(), loc='outside lower center', ncols=5)
+    return figure
+
+
+def _svg(figure: Figure) -> str:
+    return _source(figure, 'svg', 'image/svg+xml', metadata={'Date': None})
+
+
+def _png(figure: Figure) -> str:
+    return _source(figure, 'png', 'image/png', dpi=150)
+
+
+def _source(figure: Figure, kind: str, media: str, **kwargs) -> str:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, **kwargs)
+    return f'data:{media};base64,{base64.b64encode(buffer.getvalue()).decode()}'
