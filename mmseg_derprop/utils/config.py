@@ -44,14 +44,12 @@ def merge_options(config: Config, options: dict | None, name: str) -> Config:
 
 def _replace_data_root(part: Any, old: str, new: str) -> None:
     if isinstance(part, dict):
-        for key, value in part.items():
-            if key == 'data_root' and value == old:
-                part[key] = new
-            else:
-                _replace_data_root(value, old, new)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            _replace_data_root(value, old, new)
+        part.update({key: new for key, value in part.items() if key == 'data_root' and value == old})
+        part = part.values()
+    elif not isinstance(part, (list, tuple)):
+        return
+    for value in part:
+        _replace_data_root(value, old, new)
 
 
 def parse_config(text: str) -> Config:
@@ -68,37 +66,26 @@ def parse_config(text: str) -> Config:
     """
     values = {}
     try:
-        statements = ast.parse(text).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # NUL, surrogates, deep nesting
-        raise ValueError(f'the config is no Python: {error}') from error
-    for statement in statements:
-        match statement:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                try:
-                    values[name] = _literal(value)
-                except (TypeError, RecursionError) as error:  # a list as a key
-                    raise ValueError(f'the config holds {name}, which is no value ({error})') from error
-            case _:
-                raise ValueError(f'the config holds {ast.unparse(statement)}, which is no assignment')
-    try:
+        for statement in ast.parse(text).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    values[name] = ast.literal_eval(_DictCalls().visit(value))
+                case _:
+                    raise ValueError(f'{ast.unparse(statement)} is no assignment')
         return Config(values)
-    except KeyError as error:  # a name that the engine keeps for itself
-        raise ValueError(f'the config holds a name that it cannot have: {error.args[0]}') from error
+    # No Python, a list as a key, deep nesting, a name that the engine keeps for itself.
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, KeyError) as error:
+        raise ValueError(f'the config must hold values, lists and dicts only: {error}') from error
 
 
-def _literal(node: ast.expr) -> Any:
-    match node:
-        case ast.Call(func=ast.Name(id='dict'), args=[], keywords=keywords) if all(k.arg for k in keywords):
-            return {keyword.arg: _literal(keyword.value) for keyword in keywords}
-        case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as mapping], keywords=[]):
-            return _literal(mapping)
-        case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {_literal(key): _literal(value) for key, value in zip(keys, values) if key}
-        case ast.List(elts=items):
-            return [_literal(item) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(_literal(item) for item in items)
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ValueError(f'the config holds {ast.unparse(node)}, which is no value') from None
+class _DictCalls(ast.NodeTransformer):
+    """Turns ``dict(a=1)`` into ``{'a': 1}``, and ``dict({...})`` into what it holds."""
+
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        self.generic_visit(node)
+        match node:
+            case ast.Call(func=ast.Name(id='dict'), args=[], keywords=items) if all(item.arg for item in items):
+                return ast.Dict([ast.Constant(item.arg) for item in items], [item.value for item in items])
+            case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as mapping], keywords=[]):
+                return mapping
+        return node
