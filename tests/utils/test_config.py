@@ -40,28 +40,13 @@ def test_all_kinds_of_values():
         'a = {**b}',
         'a = f"{b}"',
         'a = b = 1',
-        'a.b = 1',
-        'a: int = 1',
         'a = (',
-    ],
-)
-def test_anything_else_is_refused(text):
-    with pytest.raises(ValueError, match='the config (holds|is no Python)'):
-        parse_config(text)
-
-
-@pytest.mark.parametrize(
-    'text',
-    [
         'a = 1\0',
-        'a = "\udc80"',
-        'a = {[]: 1}',
         'a = dict({[]: 1})',
-        'a = {(1, []): 1}',
         'filename = 1',
         'a = ' + '-' * 9999,
     ],
 )
-def test_texts_that_fail_in_any_way(text):
-    with pytest.raises(ValueError, match='the config'):
+def test_anything_else_is_refused(text):
+    with pytest.raises(ValueError, match='the config must hold values'):
         parse_config(text)
