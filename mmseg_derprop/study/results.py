@@ -42,7 +42,8 @@ def read_scores(work_dir: str) -> pd.DataFrame:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
         called ``train/...``; each of their values is the mean over one of 50 intervals.
     """
-    training, scores = {}, {}
+    training: dict[int, dict] = {}
+    scores: dict[int, dict] = {}
     for entry in _read_log(work_dir):
         (training if 'iter' in entry else scores)[entry['step']] = entry
     tables = []
