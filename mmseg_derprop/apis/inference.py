@@ -30,14 +30,10 @@ from .image_files import ImageFile
 
 
 class ImageDataset(Dataset):
-    """Images through the pipeline of a test.
+    """Images through the pipeline of a test, as :func:`inference_pipeline` gives it.
 
     An item is a dict of ``image`` and either ``data``, what the pipeline makes, or ``error``, why there is none: one
     broken file must not end a long run.
-
-    Args:
-        images (Sequence[ImageFile]): The images.
-        pipeline (list[dict]): As :func:`inference_pipeline` gives it.
     """
 
     def __init__(self, images: Sequence[ImageFile], pipeline: list[dict]) -> None:
@@ -59,11 +55,7 @@ class ImageDataset(Dataset):
 
 
 def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
-    """The config's pipeline for tests, without the annotations that it loads.
-
-    Args:
-        config (Config): Of the model and its data.
-        tta (bool): Whether to take ``tta_pipeline`` instead.
+    """The config's pipeline for tests, or its ``tta_pipeline``, without the annotations that it loads.
 
     Raises:
         ValueError: If the config has none.

@@ -19,7 +19,7 @@ from .plan import StudyError
 from .results import read_table
 
 # Training curves that are drawn where they were logged.
-CURVES = ('loss', 'tau', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
+CURVES = ('loss', 'threshold', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
 STYLE = {'font.size': 8, 'axes.grid': True, 'grid.alpha': 0.3, 'text.parse_math': False, 'svg.hashsalt': 'report'}
 
 

@@ -31,12 +31,7 @@ ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
 
 
 def read_scores(work_dir: str) -> pd.DataFrame:
-    """Validation scores and training curves of a run.
-
-    What a later attempt did again counts once.
-
-    Args:
-        work_dir (str): Of tools/train.py.
+    """Validation scores and training curves of a run; what a later attempt did again counts once.
 
     Returns:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are

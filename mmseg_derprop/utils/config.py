@@ -53,16 +53,10 @@ def _replace_data_root(part: Any, old: str, new: str) -> None:
 
 
 def parse_config(text: str) -> Config:
-    """Reads the text of a config that a checkpoint carries, which is values, lists and dicts; nothing in it is run.
-
-    Args:
-        text (str): As ``Config.pretty_text`` writes it.
-
-    Returns:
-        Config: Of these values; modules that it names are not imported.
+    """Reads the text of a config that a checkpoint carries, as ``Config.pretty_text`` writes it; nothing in it is run.
 
     Raises:
-        ValueError: If there is anything else in it.
+        ValueError: If it holds more than values, lists and dicts.
     """
     values = {}
     try:
