@@ -63,13 +63,20 @@ def parse_config(text: str) -> Config:
         for statement in ast.parse(text).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    values[name] = ast.literal_eval(_DictCalls().visit(value))
+                    values[name] = _literal(value)
                 case _:
                     raise ValueError(f'{ast.unparse(statement)} is no assignment')
         return Config(values)
     # No Python, a list as a key, deep nesting, a name that the engine keeps for itself.
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError, KeyError) as error:
-        raise ValueError(f'the config must hold values, lists and dicts only: {error}') from error
+        raise ValueError(f'the config holds more than values, lists and dicts: {error}') from error
+
+
+def _literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(_DictCalls().visit(node))
+    except ValueError:
+        raise ValueError(f'{ast.unparse(node)} is no value') from None
 
 
 class _DictCalls(ast.NodeTransformer):

@@ -48,5 +48,5 @@ def test_all_kinds_of_values():
     ],
 )
 def test_anything_else_is_refused(text):
-    with pytest.raises(ValueError, match='the config must hold values'):
+    with pytest.raises(ValueError, match='the config holds more than values'):
         parse_config(text)
