@@ -5,11 +5,13 @@ by `pytest -m configs` (make test-configs). New folders, methods and networks ar
 """
 
 import ast
+import functools
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from shrink import pipeline_of, shrink, write_data
@@ -38,13 +40,27 @@ def bases(path):
 PARTS = {path: set(bases(path)) for path in FILES}
 
 
+@functools.cache
+def kind(part):
+    """A file of configs/_base_, or of a network its classes: sizes of one are the same when they are narrowed."""
+    if part.parent.name != 'models':
+        return part
+    model = Config.fromfile(part).model
+    heads = model.decode_head if isinstance(model.decode_head, list) else [model.decode_head]
+    return (model.backbone.type, *(head.type for head in heads))
+
+
 def cover():
-    """Few configs that together use all networks, data sets and schedules that any config uses."""
-    left = {part for parts in PARTS.values() for part in parts if part.parent.name not in ('methods', 'splits')}
+    """Few configs that together use all kinds of networks, data sets and schedules that any config uses."""
+    kinds = {
+        path: {kind(part) for part in parts if part.parent.name not in ('methods', 'splits')}
+        for path, parts in PARTS.items()
+    }
+    left = set().union(*kinds.values())
     while left:
-        best = max(FILES, key=lambda path: len(PARTS[path] & left))
+        best = max(FILES, key=lambda path: len(kinds[path] & left))
         yield best
-        left -= PARTS[best]
+        left -= kinds[best]
 
 
 def name(path):
@@ -137,3 +153,13 @@ def test_step_of_a_method(method, tmp_path):
 @pytest.mark.parametrize('path', FILES, ids=name)
 def test_step_of_the_whole_network(path, tmp_path):
     check(path, tmp_path, narrower=False)
+
+
+@pytest.mark.parametrize('page', ['README.md', 'configs/derprop/README.md'])
+def test_step_of_another_first_line(page, tmp_path):
+    """What the pages tell to write."""
+    blocks = re.findall(r'```python\n(.*?)```', (ROOT / page).read_text(), re.S)
+    (block,) = (block for block in blocks if '_base_/models/segformer' in block)
+    config = tmp_path / 'config.py'
+    config.write_text(block.replace("'../", f"'{CONFIGS}/"))
+    check(config, tmp_path, narrower=True)
