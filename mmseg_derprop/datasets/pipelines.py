@@ -76,13 +76,8 @@ def semi_pipelines(
 
     geometry = [*moving, pad, crop, *flipping]
     images = [t for t in loading if 'Annotation' not in transform_name(t)]
-    options = {
-        key: t[key]
-        for t in loading
-        if 'Annotation' in transform_name(t)
-        for key in ('imdecode_backend', 'backend_args')
-        if key in t
-    }
+    annotations: dict = next((t for t in loading if 'Annotation' in transform_name(t)), {})
+    options = {key: annotations[key] for key in ('imdecode_backend', 'backend_args') if key in annotations}
     first = [*geometry, _views(name for name in branches if not name.endswith('_mix'))]
     second = [name for name in branches if name.endswith('_mix')]
     if second:
