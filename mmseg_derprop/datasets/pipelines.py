@@ -14,6 +14,7 @@ TURNING = ('RandomRotate',)
 FLIPPING = ('RandomFlip',)
 # Replaced by PadToCrop, RandomCrop and PackSemiInputs.
 REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')
+PACK = dict(type='PackSemiInputs')
 
 
 def crop_size_of(pipeline: Sequence[dict]) -> tuple[int, int] | None:
@@ -72,7 +73,7 @@ def semi_pipelines(
     crop = dict(type='RandomCrop', crop_size=tuple(crop_size))
     labeled_crop = {**crops[-1], **crop} if crops else crop
     pad = dict(type='PadToCrop', size=tuple(crop_size))
-    labeled = [*loading, *moving, pad, labeled_crop, *flipping, dict(type='MultiBranch', sup=[_pack()])]
+    labeled = [*loading, *moving, pad, labeled_crop, *flipping, dict(type='MultiBranch', sup=[PACK])]
 
     geometry = [*moving, pad, crop, *flipping]
     images = [t for t in loading if 'Annotation' not in transform_name(t)]
@@ -99,10 +100,6 @@ def _split(pipeline: Sequence[dict]) -> tuple[list[dict], list[dict]]:
     return list(pipeline[:end]), list(pipeline[end:])
 
 
-def _pack() -> dict:
-    return dict(type='PackSemiInputs')
-
-
 def _views(branches: Iterable[str]) -> dict:
-    strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), _pack()]
-    return dict(type='MultiBranch', **{name: strong if name.startswith('strong') else [_pack()] for name in branches})
+    strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), PACK]
+    return dict(type='MultiBranch', **{name: strong if name.startswith('strong') else [PACK] for name in branches})

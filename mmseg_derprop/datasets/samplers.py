@@ -96,7 +96,7 @@ class SemiSampler(_Stream):
 
     @property
     def batch_size(self) -> int:
-        """int: Images in one batch of this process."""
+        """int: Images in a batch of this process."""
         return self.num_labeled + self.num_unlabeled
 
     @property
@@ -131,11 +131,7 @@ class SemiSampler(_Stream):
         return {**own, 'stream': asdict(self.stream)}
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
-        """Resumes where a run was, which may have had other numbers of processes and of images; tells if it had.
-
-        Args:
-            state (dict): Of the run's sampler.
-            iteration (int): The first one of the resumed run.
+        """Resumes before an iteration of a run with this state; tells if that had other numbers of processes or images.
 
         Raises:
             ValueError: If it is no such state.

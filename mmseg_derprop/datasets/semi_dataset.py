@@ -68,7 +68,9 @@ class SemiDataset(ConcatDataset):
         broken_unlabeled: Literal['stop', 'skip'] = 'skip',
     ) -> None:
         self.broken_labeled, self.broken_unlabeled = broken_labeled, broken_unlabeled
-        labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
+        labeled, unlabeled = (list(s) if isinstance(s, Sequence) else [s] for s in (labeled, unlabeled))
+        if not (labeled and unlabeled):
+            raise ValueError('labeled and unlabeled must have at least 1 source each. Name a data set.')
         self.labeled_sources = [build_labeled(source) for source in labeled]
         meta = self.labeled_sources[0].metainfo
         self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
@@ -121,9 +123,8 @@ class SemiDataset(ConcatDataset):
         for other in index.others(kind, _TRIES):
             sample = self._sample(other, stop)
             if not isinstance(sample, Problem):
-                data_samples = sample.get('data_samples')
-                if data_samples:
-                    next(iter(data_samples.values())).set_metainfo(dict(replaced=problems))
+                first = next(iter(sample['data_samples'].values()))
+                first.set_metainfo(dict(replaced=problems))
                 return sample
             problems.append(sample)
         raise BrokenData(
@@ -158,13 +159,6 @@ class SemiDataset(ConcatDataset):
                 print_log(str(problem), logger='current', level=logging.ERROR)
                 raise
             return problem
-
-
-def _as_list(sources, name: str) -> list:
-    sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]
-    if not sources:
-        raise ValueError(f'{name} must have at least 1 source, but is an empty list. Name a data set.')
-    return sources
 
 
 def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDataset:

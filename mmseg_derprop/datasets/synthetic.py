@@ -72,10 +72,8 @@ def write_shapes(
     images, labels, sets = (Path(out) / name for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'))
     for folder in (images, labels, sets):
         folder.mkdir(parents=True, exist_ok=True)
-    # Padded to all 256 entries, because the ignore index has a colour as well.
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(PALETTE)] = PALETTE
-    palette[IGNORE] = 224, 224, 192
+    # The ignore index, 255, has a colour as well.
+    palette = np.array([*PALETTE, *[(224, 224, 192)] * (256 - len(PALETTE))], np.uint8)
     for split, count in zip(SPLITS, (labeled, unlabeled, val), strict=True):
         ids = [f'{split}_{index:05d}' for index in range(count)]
         for index, name in enumerate(ids):

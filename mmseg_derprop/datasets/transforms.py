@@ -72,23 +72,17 @@ class RandomRescale(BaseTransform):
 
 @TRANSFORMS.register_module()
 class PadToCrop(BaseTransform):
-    """Pads at the right and bottom to at least the crop size; what is padded is to be ignored.
+    """Pads at the right and bottom to at least the crop size.
+
+    The padding is black before any normalisation, its label is 255, and ``ignore_map`` has 1 there.
 
     Args:
         size (int | tuple[int, int]): Crop size, (h, w) if a tuple.
-        pad_val (int): Raw pixel value of the padding, black by default, before any normalisation.
-        seg_pad_val (int): Label of the padding. ``ignore_map`` gets 1.
     """
 
     @check_options
-    def __init__(
-        self,
-        size: PositiveInt | tuple[PositiveInt, PositiveInt],
-        pad_val: Annotated[int, Bounds(0, 255)] = 0,
-        seg_pad_val: Annotated[int, Bounds(0, 255)] = 255,
-    ) -> None:
-        self.size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-        self.pad_val, self.seg_pad_val = pad_val, seg_pad_val
+    def __init__(self, size: PositiveInt | tuple[PositiveInt, PositiveInt]) -> None:
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def transform(self, results: dict) -> dict:
         """Pads ``img`` and ``seg_fields``."""
@@ -96,11 +90,10 @@ class PadToCrop(BaseTransform):
         shape = tuple(max(side, least) for side, least in zip(sides, self.size, strict=True))
         if shape == sides:
             return results
-        results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=self.pad_val)
+        results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=0)
         results['img_shape'] = shape
         for key in results.get('seg_fields', []):
-            value = 1 if key == 'ignore_map' else self.seg_pad_val
-            results[key] = mmcv.impad(results[key], shape=shape, pad_val=value)
+            results[key] = mmcv.impad(results[key], shape=shape, pad_val=1 if key == 'ignore_map' else 255)
         return results
 
 

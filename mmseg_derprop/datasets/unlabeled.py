@@ -93,22 +93,19 @@ class UnlabeledDataset(BaseSegDataset):
         label_dir = self.data_prefix.get('seg_map_path')
         if label_dir is not None:
             name = info['img_path'].removeprefix(osp.join(self._img_dir(), ''))
-            stem = name[: len(name) - len(_suffix(name, self._known_suffixes()))]
+            stem = name[: len(name) - len(_suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)))]
             info['seg_map_path'] = osp.join(label_dir, stem + self.seg_map_suffix)
         return info
 
     def _img_dir(self) -> str:
         return self.data_prefix.get('img_path') or self.data_root or ''
 
-    def _known_suffixes(self) -> tuple[str, ...]:
-        return (*self.img_suffix, *IMAGE_SUFFIXES)
-
     def _listed_names(self) -> Iterator[str]:
         check_list(self.ann_file, 'unlabelled images', self.backend_args)
         content = fileio.get(self.ann_file, backend_args=self.backend_args)
         for line in content.decode('utf-8-sig', 'surrogateescape').split('\n'):
             if name := line.strip():
-                yield name if _suffix(name, self._known_suffixes()) else name + self.img_suffix[0]
+                yield name if _suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)) else name + self.img_suffix[0]
 
     def _folder_names(self, folder: str) -> list[str]:
         files = fileio.list_dir_or_file(folder or '.', list_dir=False, recursive=True, backend_args=self.backend_args)

@@ -98,9 +98,8 @@ def label_header_problem(label_path: str, image_path: str) -> Problem | None:
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an image as it is read, turned as its EXIF orientation says."""
-    # In a PNG it may stand behind the pixels, which are not worth reading for it.
-    exif = {} if image.format == 'PNG' and 'exif' not in image.info else image.getexif()
-    turned = exif.get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    # Pillow would decode a PNG to find it.
+    turned = image.format != 'PNG' and image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
     return image.size if turned else image.size[::-1]
 
 

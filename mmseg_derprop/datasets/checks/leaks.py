@@ -28,10 +28,8 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
 
     labeled = list(islice(image_paths(train), train.num_labeled))
     if twice := shared_images(labeled, unlabeled()):
-        print_log(
-            f'{len(twice)} of the {len(labeled)} labelled images are also among the unlabelled ones. This is allowed.',
-            logger='current',
-        )
+        number = f'{len(twice)} of the {len(labeled)}'
+        print_log(f'{number} labelled images are also among the unlabelled ones. This is allowed.', logger='current')
     held_out = list(image_paths(val)) if val is not None else []
     for kind, paths in dict(labelled=labeled, unlabelled=unlabeled()).items():
         if not (found := shared_images(held_out, paths)):
