@@ -44,30 +44,24 @@ def test_labelled_loss_is_the_decode_heads_own():
     assert hard > 1.1 * reference.cross_entropy(z, truth)
 
 
-def test_auxiliary_heads_see_labelled_images_and_weigh_as_in_their_config():
-    heads = [builders.fcn(1, 16), builders.fcn(2, 32, loss_decode=dict(builders.CROSS_ENTROPY, loss_weight=0.4))]
-    model, seen = build(network=dict(builders.segmentor(), auxiliary_head=heads)), []
-    for head in model.student.auxiliary_head:
+@pytest.mark.parametrize('count', [1, 2])
+def test_auxiliary_heads_see_labelled_images_and_weigh_as_in_their_config(count):
+    """A single one need not be in a list."""
+    heads = [builders.fcn(2, 32, loss_decode=dict(builders.CROSS_ENTROPY, loss_weight=0.4)), builders.fcn(1, 16)]
+    network = dict(builders.segmentor(), auxiliary_head=heads if count == 2 else heads[0])
+    model, seen = build(network=network), []
+    auxiliary = model.student.auxiliary_head
+    for head in auxiliary if count == 2 else [auxiliary]:
         head.conv_seg.register_forward_hook(lambda _, __, out: seen.append(out))
     inputs, samples = builders.batch(2, 3)
     losses, tap = tapped(model, inputs, samples)
-    assert [len(out) for out in seen] == [2, 2]
+    assert [len(out) for out in seen] == [2] * count
     truth = maps(samples['sup'], 'gt_sem_seg')
-    final, one, two = (reference.cross_entropy(reference.resize(z, SIZE), truth) for z in (tap.z[0][:2], *seen))
-    torch.testing.assert_close(losses['seg'], (final + one + 0.4 * two) / 4)
+    each = [reference.cross_entropy(reference.resize(z, SIZE), truth) for z in (tap.z[0][:2], *seen)]
+    torch.testing.assert_close(losses['seg'], sum(w * loss for w, loss in zip((1, 0.4, 1), each)) / 4)
     seen.clear()
     model.losses['seg'].loss_weight = 0.0
     assert 'seg' not in model.loss(inputs, samples) and not seen
-
-
-def test_a_single_auxiliary_head():
-    head = builders.fcn(2, 32)
-    one, in_a_list = (build(network=dict(builders.segmentor(), auxiliary_head=heads)) for heads in (head, [head]))
-    in_a_list.student.load_state_dict(
-        {k.replace('auxiliary_head.', 'auxiliary_head.0.'): v for k, v in one.student.state_dict().items()}
-    )
-    batch = builders.batch()
-    torch.testing.assert_close(one.loss(*batch)['seg'], in_a_list.loss(*batch)['seg'])
 
 
 def test_cascade():
