@@ -85,7 +85,7 @@ REFUSED = [
     (
         PAPER,
         {'cutmix.partner': 'second_view', 'cutmix.predictor': 'teacher'},
-        "model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*'second_view'.*inside_box=False",
+        'model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*inside_box=False',
     ),
     (PAPER, {'cutmix.partner': 'nobody'}, "partner must be 'batch' or 'reversed' or 'second_view', but is 'nobody'"),
     (PAPER, {'cutmix.bogus': 1}, 'model.cutmix has no option bogus; it has partner, predictor'),
@@ -111,7 +111,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize('preset,options,words', REFUSED, ids=[f'{r[0]} {list(r[1])[0]} {i}' for i, r in enumerate(REFUSED)])
+@pytest.mark.parametrize('preset,options,words', REFUSED, ids=[f'{list(r[1])[0]} {i}' for i, r in enumerate(REFUSED)])
 def test_refused(preset, options, words):
     with pytest.raises(ValueError) as caught:
         builders.build(preset, options=options)
