@@ -148,7 +148,7 @@ def for_inference(part: Any) -> Any:
         return [for_inference(item) for item in part]
     if not isinstance(part, dict):
         return part
-    if module_of(part.get('type')) == 'mmseg_derprop.models.losses':
+    if module_of(part.get('type')).startswith('mmseg_derprop.models.losses'):
         return dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=part.get('loss_weight', 1.0))
     loads = isinstance(part.get('init_cfg'), dict) and 'checkpoint' in part['init_cfg']
     dropped = {'pretrained', 'init_cfg'} if loads else {'pretrained'}
