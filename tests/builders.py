@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
@@ -67,25 +67,29 @@ def cascade():
     return dict(config, type='CascadeEncoderDecoder', num_stages=2, decode_head=[fcn(2, 32), second])
 
 
-def method(preset='derprop_paper', head=None, unsup=None, sup=None, **changes):
-    """The method of a shipped preset, with a narrow head; a weight of None drops the term."""
-    config = load_config(str(METHODS / f'{preset}.py')).method.to_dict()
+def method(preset='derprop_paper', options=None):
+    """The method of a shipped preset, with a narrow head and few regions.
+
+    Args:
+        preset (str): A file of configs/_base_/methods.
+        options (dict): Dotted options that are merged into it, as ``--cfg-options`` merges them.
+    """
+    config = Config(load_config(str(METHODS / f'{preset}.py')).method)
     if 'propagation_head' in config:
-        regions = min(20, config['propagation_head']['num_regions'])
-        config['propagation_head'] |= dict(channels=16, num_regions=regions) | (head or {})
-    for group, weights in dict(sup=sup, unsup=unsup).items():
-        weights = config['loss_weight'][group] | (weights or {})
-        config['loss_weight'][group] = {name: weight for name, weight in weights.items() if weight is not None}
-    return config | changes
+        config.propagation_head.channels = 16
+        config.pseudo_labels.regions.num = 20
+    config.merge_from_dict(options or {})
+    return config.to_dict()
 
 
-def build(preset='derprop_paper', network=None, seed=0, **changes):
+def build(preset='derprop_paper', network=None, options=None, seed=0):
     """A SemiSegmentor in training mode, initialised by a seed.
 
     Its classifiers are larger than usual, so that confidences differ.
     """
     torch.manual_seed(seed)
-    model = MODELS.build(ConfigDict(method(preset, **changes), segmentor=copy.deepcopy(network or segmentor())))
+    config = dict(method(preset, options), segmentor=copy.deepcopy(network or segmentor()))
+    model = MODELS.build(ConfigDict(config))
     model.init_weights()
     with torch.no_grad():
         for network in (model.student, model.teacher):
@@ -122,7 +126,7 @@ def batch(
     counts = dict(sup=num_labeled, weak=num_unlabeled, strong=num_unlabeled)
     counts |= dict(weak_mix=num_unlabeled, strong_mix=num_unlabeled)
     if num_strong == 2:
-        counts['strong2'] = num_unlabeled
+        counts |= dict(strong2=num_unlabeled, strong2_mix=num_unlabeled)
     inputs = {branch: images(count) for branch, count in counts.items()}
     samples = {branch: [SegDataSample() for _ in range(count)] for branch, count in counts.items()}
     for sample in samples['sup']:

@@ -1,4 +1,4 @@
-"""Runs in processes of their own that are killed or stopped, and go on from what their folder holds."""
+"""Runs in processes of their own that are killed or stopped, and resume from what their folder holds."""
 
 import copy
 import itertools
@@ -26,16 +26,16 @@ _names = itertools.count()
 
 @HOOKS.register_module()
 class Touch(Hook):
-    """Tells the other process how far this one is, and acts when told to."""
+    """Tells the other process how far this one is, and may kill this one."""
 
-    def __init__(self, act=None):
-        self.act = act or {}
+    def __init__(self, kill_in_validation=None):
+        self.kill_in_validation = kill_in_validation
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         Path(runner.work_dir, 'reached').write_text(str(batch_idx))
 
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if self.act.get('kill_in_validation') == runner.iter:
+        if self.kill_in_validation == runner.iter:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def after_train(self, runner):
@@ -43,7 +43,7 @@ class Touch(Hook):
 
 
 class Run:
-    """A run in a forked process, which has imported everything; it goes on from what its folder holds."""
+    """A run in a forked process, which has imported everything; it resumes from what its folder holds."""
 
     def __init__(self, config, folder, prepare=lambda: None, rank=0):
         self.folder = Path(folder)

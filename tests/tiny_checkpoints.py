@@ -29,7 +29,7 @@ def call(script, *args):
         module.main()
 
 
-def save_checkpoint(config, path, tau=None, meta=ShapesDataset.METAINFO):
+def save_checkpoint(config, path, threshold=None, meta=ShapesDataset.METAINFO):
     """Saves random weights for a config's model, with classifiers large enough for confidences of all sizes.
 
     Of a SemiSegmentor, teacher and student differ.
@@ -41,7 +41,7 @@ def save_checkpoint(config, path, tau=None, meta=ShapesDataset.METAINFO):
         for name, parameter in model.named_parameters():
             if 'conv_seg.weight' in name:
                 parameter.normal_(0, 15)
-    if tau is not None:
-        model.pseudo_labeler.threshold.value.fill_(tau)
+    if threshold is not None:
+        model.pseudo_labeler.threshold.value.fill_(threshold)
     torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=model.state_dict()), path)
     return path

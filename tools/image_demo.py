@@ -1,8 +1,7 @@
 """Draws what a checkpoint sees in images.
 
     python tools/image_demo.py IMAGES CONFIG CHECKPOINT [--out-dir DIR] [--opacity 0.5] [--legend] [--side-by-side]
-        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--trust-checkpoint]
-        [--cfg-options ...]
+        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. The pictures have the names of the images, subfolders included.
 Configs and checkpoints of plain MMSegmentation work as well.
@@ -19,7 +18,7 @@ import numpy as np
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments
+from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments, result_path
 from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_segmentor, predict
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
@@ -35,12 +34,12 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--side-by-side', action='store_true', help='the image beside the picture')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
-        parser.error(f'--opacity is {args.opacity}, but must lie within 0 and 1')
+        parser.error(f'--opacity must be from 0 to 1, but is {args.opacity}')
     images = check_arguments(parser, args)
     for image in images:
-        out = osp.join(args.out_dir, image.name)
+        out = result_path(args.out_dir, image.name)
         if osp.exists(out) and osp.samefile(out, image.path):
-            parser.error(f'{out} would replace the image: name another --out-dir')
+            parser.error(f'{out} would replace the image. Name another --out-dir.')
     return args, images
 
 
@@ -61,7 +60,7 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         dataset = ImageDataset(images, inference_pipeline(config))
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             model, _ = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         os.makedirs(args.out_dir, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -74,7 +73,7 @@ def main() -> None:
             continue
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         picture = draw(mmcv.imread(image.path, channel_order='rgb'), labels, model.dataset_meta, args)
-        mmcv.imwrite(picture[..., ::-1], osp.join(args.out_dir, image.name))
+        mmcv.imwrite(picture[..., ::-1], str(result_path(args.out_dir, image.name)))
     print(f'{len(images) - len(unreadable)} of {len(images)} pictures in {args.out_dir}')
     if unreadable:
         raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))

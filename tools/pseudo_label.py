@@ -1,14 +1,14 @@
 """Labels images with a checkpoint, where it is confident.
 
-    python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --tau-from-checkpoint]
+    python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --threshold-from-checkpoint]
         [--ignore 255] [--confidence] [--tta] [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N]
-        [--workers N] [--trust-checkpoint] [--cfg-options ...]
+        [--workers N] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. DIR gets labels/ (8-bit PNG of class ids at the image's own size, with
 palette, --ignore where the confidence is below the threshold), images.csv (a line an image: share of labelled pixels,
-mean confidence, each class's share of all pixels), images.txt (MMSegmentation's ann_file) and, on demand, confidence/
-(16-bit PNG, confidence times 65535). After an interruption the same command goes on. docs/inference.md shows how to
-train on the result. Configs and checkpoints of plain MMSegmentation work as well.
+each class's share of all pixels), images.txt (MMSegmentation's ann_file) and, on demand, confidence/ (16-bit PNG,
+confidence times 65535). After an interruption the same command resumes. docs/inference.md shows how to train on the
+result. Configs and checkpoints of plain MMSegmentation work as well.
 """
 
 from __future__ import annotations
@@ -43,36 +43,37 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--out-dir', required=True, help='folder for label maps and table')
     limit = parser.add_mutually_exclusive_group()
     limit.add_argument('--threshold', type=float, default=0.95, help='least confidence (default: %(default)s)')
-    limit.add_argument('--tau-from-checkpoint', action='store_true', help='the threshold that training has reached')
+    limit.add_argument('--threshold-from-checkpoint', action='store_true', help='that of the end of training')
     parser.add_argument('--ignore', type=int, default=255, help='id of pixels without label (default: %(default)s)')
     parser.add_argument('--confidence', action='store_true', help='write the confidence too')
     parser.add_argument('--tta', action='store_true', help="test-time augmentation, the config's tta_pipeline")
     args = parser.parse_args()
     if not 0 <= args.threshold <= 1:
-        parser.error(f'--threshold is {args.threshold}, but must lie within 0 and 1')
+        parser.error(f'--threshold must be from 0 to 1, but is {args.threshold}')
     images = check_arguments(parser, args)
     stems: dict[str, str] = {}
     for image in images:
         stem = osp.splitext(image.name)[0]
         if [stem] != stem.strip().splitlines() or [image.name] != image.name.strip().splitlines():
-            parser.error(f'{image.name!r} cannot stand in images.txt, which has a name a line: rename it')
+            parser.error(f'{image.name!r} cannot stand in images.txt, which has a name a line. Rename it.')
         other = stems.setdefault(stem, image.name)
         if other != image.name:
             parser.error(
-                f'{other} and {image.name} would share a label map: give a pattern that matches one of them, and an '
-                '--out-dir for each, or rename one'
+                f'{other} and {image.name} would share a label map. Give a pattern that matches one of them, and an '
+                '--out-dir for each, or rename one.'
             )
     return args, images
 
 
-def checkpoint_tau(loaded: dict, path: str) -> float:
-    """The threshold in a checkpoint of a SemiSegmentor."""
-    tau = loaded.get('state_dict', loaded).get('pseudo_labeler.tau')
-    if tau is None:
+def checkpoint_threshold(loaded: dict, path: str) -> float:
+    """The threshold in a checkpoint of a SemiSegmentor that has a single one."""
+    value = loaded.get('state_dict', loaded).get('pseudo_labeler.threshold.value')
+    if value is None or value.numel() != 1:
         raise ValueError(
-            f'{path} holds no threshold (pseudo_labeler.tau), only those of a SemiSegmentor do: --threshold'
+            f'{path} must hold one threshold (pseudo_labeler.threshold.value) for this option, but does '
+            'not. Give --threshold.'
         )
-    return float(tau)
+    return float(value)
 
 
 def label_settings(args: argparse.Namespace, config: Config, model: BaseSegmentor, pipeline: list) -> dict:
@@ -94,16 +95,17 @@ def label_settings(args: argparse.Namespace, config: Config, model: BaseSegmento
     )
 
 
-def summary(folder: LabelFolder, classes: list[str]) -> str:
-    """Shares of all finished images, as text."""
-    numbers = np.array([[float(number) for number in row[1:]] for row in folder.rows.values()])
-    labelled, sure, *shares = 100 * numbers.mean(0)
+def summary(folder: LabelFolder, images: list[ImageFile]) -> str:
+    """Writes the tables; returns the shares of all finished images, as text."""
+    shares = np.array([*folder.write_tables([image.name for image in images]).values()])
+    if not len(shares):
+        return 'No image is labelled.'
     lines = [
-        f'{len(numbers)} images, {folder.write_list()} with a label. Threshold {folder.threshold:.4g}: '
-        f'{labelled:.1f} % of the pixels have one, mean confidence {sure:.1f} %.'
+        f'{len(shares)} images, {shares.any(1).sum()} with a label. Threshold {folder.threshold:.4g}: '
+        f'{shares.sum(1).mean():.1%} of the pixels have one.'
     ]
-    width = max(map(len, classes))
-    return '\n'.join(lines + [f'  {name:<{width}} {share:6.2f} %' for name, share in zip(classes, shares)])
+    width = max(map(len, folder.classes))
+    return '\n'.join(lines + [f'  {name:<{width}} {share:7.2%}' for name, share in zip(folder.classes, shares.mean(0))])
 
 
 def main() -> None:
@@ -111,17 +113,17 @@ def main() -> None:
     try:
         config = load_config(args.config, args.cfg_options)
         pipeline = inference_pipeline(config, args.tta)
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             model, loaded = load_segmentor(config, args.checkpoint, args.device, args.predict_on)
         if args.tta and model.out_channels == 1:
-            raise ValueError('--tta needs an output channel for each class; this network has a single one')
-        if args.tau_from_checkpoint:
-            args.threshold = checkpoint_tau(loaded, args.checkpoint)
+            raise ValueError('--tta needs an output channel for each class, but this network has a single one.')
+        if args.threshold_from_checkpoint:
+            args.threshold = checkpoint_threshold(loaded, args.checkpoint)
         settings = label_settings(args, config, model, pipeline)
         folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    todo = [image for image in images if image.name not in folder.rows]
+    todo = [image for image in images if not folder.label_path(image.name).exists()]
     if len(todo) < len(images):
         print(f'{len(images) - len(todo)} of {len(images)} images are labelled already')
     network = MeanProbabilityTTA(model) if args.tta else model
@@ -133,8 +135,7 @@ def main() -> None:
             continue
         labels, certainty = sample.pred_sem_seg.data[0].cpu().numpy(), confidence(sample).cpu().numpy()
         folder.add(image.name, labels, certainty, args.confidence)
-    if folder.rows:
-        print(summary(folder, model.dataset_meta['classes']))
+    print(summary(folder, images))
     if unreadable:
         raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))
 

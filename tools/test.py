@@ -1,7 +1,7 @@
 """Evaluates a checkpoint.
 
 python tools/test.py CONFIG CHECKPOINT [--predict-on teacher|student|both] [--mode whole|slide] [--crop-size H W]
-    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR] [--trust-checkpoint]
+    [--stride H W] [--tta] [--json FILE] [--out DIR] [--show-dir DIR] [--work-dir DIR]
     [--cfg-options key=value ...] [--launcher pytorch]
 
 The config's model is a SemiSegmentor or any plain segmentor. Prints a table of the classes of each network.
@@ -18,10 +18,9 @@ from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.datasets import NameLeaves
 from mmseg_derprop.engine import CheckpointMismatch
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>)')
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -118,9 +116,7 @@ def test(args: argparse.Namespace) -> None:
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]
-    checks = [dict(type='StrictLoadHook', needed=needed)]
-    checks.append(dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False)))
-    config.custom_hooks = [*(config.get('custom_hooks') or []), *checks]
+    config.custom_hooks = [*(config.get('custom_hooks') or []), dict(type='StrictLoadHook', needed=needed)]
     if args.mode:
         set_mode(config, args.mode, args.crop_size, args.stride)
     if args.show_dir:
@@ -148,9 +144,9 @@ def test(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             test(args)
-    except (CheckpointNotRead, NameLeaves) as error:
+    except CheckpointNotRead as error:
         raise SystemExit(str(error)) from None
 
 

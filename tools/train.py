@@ -1,7 +1,7 @@
 """Trains a config.
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
-    [--trust-checkpoint] [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.datasets import BrokenData, NameLeaves
+from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
-from mmseg_derprop.utils.checkpoints import check_run, check_whole, newest_checkpoint
+from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import CheckpointNotRead, add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
         '--resume',
         nargs='?',
         const='auto',
-        help='go on from a checkpoint; without a path, from the newest whole one in the work dir, if there is one',
+        help='resume from a checkpoint; without a path, from the newest whole one in the work dir, if there is one',
     )
     parser.add_argument(
         '--amp',
@@ -43,7 +43,6 @@ def parse_args() -> argparse.Namespace:
         choices=('float16', 'bfloat16'),
         help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
     )
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
@@ -51,13 +50,8 @@ def parse_args() -> argparse.Namespace:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp == 'float16' and get_device() == 'cpu':
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
-    if args.resume not in (None, 'auto') and '://' not in args.resume:
-        if not osp.isfile(args.resume):
-            parser.error(f'there is no checkpoint {args.resume}')
-        try:
-            check_whole(args.resume)
-        except ValueError as error:
-            parser.error(f'{args.resume} cannot be gone on from: {error}; --resume without a path finds a whole one')
+    if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
+        parser.error(f'there is no checkpoint {args.resume}')
     return args
 
 
@@ -67,7 +61,7 @@ def find_checkpoint(work_dir: str) -> str | None:
     if os.environ.get('RANK', '0') == '0':
         for name, reason in refused.items():
             print(f'WARNING: {name} is left out: {reason}', file=sys.stderr)
-        print(f'Going on from {path}' if path else f'No checkpoint in {work_dir}: training begins.', file=sys.stderr)
+        print(f'Resuming from {path}' if path else f'No checkpoint in {work_dir}: training begins.', file=sys.stderr)
     return path
 
 
@@ -98,10 +92,6 @@ def train(args: argparse.Namespace) -> None:
         own = dict(config.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel', broadcast_buffers=False))
         own.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
         config.model_wrapper_cfg = dict(own, device_ids=None)
-    # A resumed run must find all it had; another start takes what fits.
-    check = dict(type='StrictLoadHook', needed=[''] if config.get('resume') else [])
-    names = dict(type='CheckNamesHook', allow_outside=config.get('allow_outside', False))
-    config.custom_hooks = [*(config.get('custom_hooks') or []), check, names]
     try:
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
     except ValueError as error:  # an option, of any part
@@ -119,9 +109,9 @@ def train(args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             train(args)
-    except (CheckpointNotRead, NameLeaves) as error:
+    except CheckpointNotRead as error:
         raise SystemExit(str(error)) from None
 
 

@@ -3,6 +3,6 @@
 semi_hooks = [
     dict(type='PseudoLabelHook'),
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
     dict(type='BrokenFilesHook', limit=100),
+    dict(type='StrictLoadHook'),
 ]

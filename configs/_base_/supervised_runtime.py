@@ -2,5 +2,5 @@
 _base_ = './default_runtime.py'
 custom_hooks = [
     dict(type='NonFiniteHook', action='stop'),
-    dict(type='LogHistoryHook', length=1000),
+    dict(type='StrictLoadHook'),
 ]

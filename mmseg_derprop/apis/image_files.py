@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import glob
+import os
 import os.path as osp
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from mmengine import fileio
 from mmengine.config import DictAction
 
-from ..datasets.outside import leaves
 from ..datasets.unlabeled import IMAGE_SUFFIXES
-from ..utils.safe_loading import add_trust_option
 
 
 class ImageFile(NamedTuple):
@@ -39,7 +39,6 @@ def find_images(source: str) -> list[ImageFile]:
 
     Raises:
         FileNotFoundError: If there is no such file or no image is found.
-        ValueError: If a pattern leads out of its folder: results have the names of images and would lie elsewhere.
     """
     if osp.isfile(source):
         return [ImageFile(source, osp.basename(source))]
@@ -50,13 +49,27 @@ def find_images(source: str) -> list[ImageFile]:
         root = osp.dirname(fixed)
         names = (osp.relpath(path, root or '.') for path in glob.glob(source, recursive=True) if osp.isfile(path))
     else:
-        raise FileNotFoundError(f'{source!r} is neither an image nor a folder; give one, or a quoted pattern')
+        raise FileNotFoundError(f'{source!r} must be an image, a folder or a quoted pattern, but there is none.')
     names = sorted(name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
     if not names:
-        raise FileNotFoundError(f'{source!r} has no image; files that end in {", ".join(IMAGE_SUFFIXES)} are looked at')
-    if outside := [name for name in names if '..' in name and leaves(name, [''])]:
-        raise ValueError(f'{source!r} leads out of {root or "."}, to {outside[0]}: begin it with that folder')
+        raise FileNotFoundError(f'{source!r} must have an image, a file that ends in {", ".join(IMAGE_SUFFIXES)}.')
     return [ImageFile(osp.join(root, name), name) for name in names]
+
+
+def result_path(folder: str | os.PathLike, name: str) -> Path:
+    """Where the result of an image belongs.
+
+    Args:
+        folder (str | PathLike): Of the results.
+        name (str): The image's, from its folder on.
+
+    Raises:
+        ValueError: If the name leads out of the folder, as those of a pattern with ``..`` do.
+    """
+    path = Path(osp.abspath(osp.join(folder, name)))
+    if not path.is_relative_to(osp.abspath(folder)):
+        raise ValueError(f'{name} leads out of {folder}, where its result must be. Begin the pattern with its folder.')
+    return path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size that are predicted together')
     parser.add_argument('--workers', type=int, default=2, help='processes that load images (default: %(default)s)')
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
 
 
@@ -79,7 +91,9 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         list[ImageFile]: The images.
     """
     if args.batch_size < 1 or args.workers < 0:
-        parser.error(f'--batch-size {args.batch_size} must be 1 or more, --workers {args.workers} must be 0 or more')
+        parser.error(
+            f'--batch-size must be at least 1, --workers at least 0, but are {args.batch_size}, {args.workers}'
+        )
     for what in ('config', 'checkpoint'):
         path = getattr(args, what)
         if not osp.isfile(path) and '://' not in path:
@@ -90,10 +104,12 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         parser.error(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}')
     try:
         images = find_images(args.images)
+        for image in images:
+            result_path(args.out_dir, image.name)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     if osp.isdir(args.images):
         inside = osp.relpath(osp.realpath(args.out_dir), osp.realpath(args.images))
         if not inside.startswith(osp.pardir):
-            parser.error(f'--out-dir {args.out_dir} lies within {args.images}, whose images it is for: name another')
+            parser.error(f'--out-dir {args.out_dir} must be outside of {args.images}, but is inside. Name another.')
     return images

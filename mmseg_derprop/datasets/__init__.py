@@ -6,7 +6,6 @@ from .checks.files import check_files, check_folder
 from .checks.labels import CheckLabels
 from .checks.leaks import check_leaks
 from .collate import semi_collate
-from .outside import NameLeaves
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
@@ -20,29 +19,3 @@ from .transforms import (
     RandomRescale,
 )
 from .unlabeled import UnlabeledDataset
-
-__all__ = [
-    'BrokenData',
-    'CamVidDataset',
-    'CheckLabels',
-    'LabeledSampler',
-    'LoadUnlabeledAnnotations',
-    'MultiBranch',
-    'NameLeaves',
-    'PackSemiInputs',
-    'PadToCrop',
-    'Problem',
-    'RandomCutMixBox',
-    'RandomRescale',
-    'SemiDataset',
-    'SemiSampler',
-    'ShapesDataset',
-    'SplitDataset',
-    'StrongAugment',
-    'UnlabeledDataset',
-    'check_files',
-    'check_folder',
-    'check_leaks',
-    'semi_collate',
-    'write_shapes',
-]

@@ -19,8 +19,8 @@ def branches_of(item: dict) -> dict:
     if not isinstance(branches, dict):
         has = f'the keys {sorted(map(str, item))}' if isinstance(item, dict) else f'{type(item).__name__}'
         raise ValueError(
-            f'a pipeline gives {has} without branches in inputs; end it in MultiBranch({LABELED_BRANCH}=[...]) or '
-            'MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs'
+            f'A pipeline must give inputs by branch, but gives {has}. End it in MultiBranch({LABELED_BRANCH}=[...]) or '
+            'MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs.'
         )
     return branches
 
@@ -48,10 +48,9 @@ def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
     if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):
         order = ''.join('LU'[not is_labeled] for is_labeled in labeled)
         raise ValueError(
-            f'a batch holds labelled (L, branch {LABELED_BRANCH!r}) and unlabelled (U) items in '
-            f'the order {order}, allowed is L first, then U; set batch_size of the dataloader to '
-            'num_labeled + num_unlabeled of its SemiSampler and end the labelled pipeline in '
-            f'MultiBranch({LABELED_BRANCH}=[...])'
+            f'A batch must hold labelled items (L, branch {LABELED_BRANCH!r}) and then unlabelled ones (U), but holds '
+            f'{order or "none"}. Set batch_size of the dataloader to num_labeled + num_unlabeled of its SemiSampler, '
+            f'and end the labelled pipeline in MultiBranch({LABELED_BRANCH}=[...]).'
         )
     collated: dict[str, dict[str, list]] = {'inputs': {}, 'data_samples': {}}
     for item in batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Sequence
 
-from ..utils.options import is_number
+from ..utils.options import PositiveInt, check_options
 
 # What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image.
 SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'RandomRescale')
@@ -32,9 +32,10 @@ def left_out_of(pipeline: Sequence[dict]) -> list[str]:
     return [name for name in names if name not in kept]
 
 
+@check_options
 def semi_pipelines(
     pipeline: Sequence[dict],
-    crop_size: tuple[int, int] | None = None,
+    crop_size: tuple[PositiveInt, PositiveInt] | None = None,
     branches: Sequence[str] = ('weak', 'strong'),
 ) -> tuple[list[dict], list[dict]]:
     """Makes the pipelines of a labelled and an unlabelled source.
@@ -54,19 +55,14 @@ def semi_pipelines(
         tuple[list[dict], list[dict]]: Of labelled images (branch ``sup``) and of unlabelled ones.
 
     Raises:
-        ValueError: If there is neither a crop size nor a RandomCrop in the pipeline, or an option is of another type.
+        ValueError: If there is neither a crop size nor a RandomCrop in the pipeline, or an option is not allowed.
     """
     crop_size = crop_size or crop_size_of(pipeline)
     if crop_size is None:
         names = ', '.join(map(transform_name, pipeline)) or 'nothing'
         raise ValueError(
-            f'The training pipeline ({names}) has no RandomCrop that would tell the crop size: give crop_size=(h, w).'
+            f'The training pipeline ({names}) has no RandomCrop that would tell the crop size. Give crop_size=(h, w).'
         )
-    two = isinstance(crop_size, (list, tuple)) and len(crop_size) == 2
-    if not two or not all(is_number(side, 1, whole=True) for side in crop_size):
-        raise ValueError(f'crop_size is {crop_size!r}, allowed are two whole numbers of at least 1, (h, w)')
-    if not isinstance(branches, (list, tuple)) or not all(isinstance(name, str) for name in branches):
-        raise ValueError(f"branches is {branches!r}, allowed is a list of names, such as ('weak', 'strong')")
     loading, rest = _split(pipeline)
     moving = [t for t in rest if transform_name(t) in SCALING + TURNING]
     crops = [t for t in rest if transform_name(t) == 'RandomCrop']

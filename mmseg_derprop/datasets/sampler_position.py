@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..utils.options import is_number
+from ..utils.options import NonNegativeInt, PositiveInt, check_options
+
+Place = tuple[NonNegativeInt, NonNegativeInt]
 
 
+@check_options
 @dataclass(frozen=True)
 class SamplerPosition:
     """Arithmetic of an endless stream of groups, one each iteration, of labelled and of unlabelled images.
@@ -27,22 +30,13 @@ class SamplerPosition:
         ValueError: If one of them is no such number.
     """
 
-    labeled_images: int
-    unlabeled_images: int
-    labeled_step: int
-    unlabeled_step: int
-    iteration: int = 0
-    labeled: tuple[int, int] = (0, 0)
-    unlabeled: tuple[int, int] = (0, 0)
-
-    def __post_init__(self) -> None:
-        for name in ('labeled_images', 'unlabeled_images', 'labeled_step', 'unlabeled_step'):
-            if not is_number(getattr(self, name), 1, whole=True):
-                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed is a whole number of at least 1')
-        for name, pair in dict(iteration=(self.iteration, 0), labeled=self.labeled, unlabeled=self.unlabeled).items():
-            two = isinstance(pair, (list, tuple)) and len(pair) == 2
-            if not two or not all(is_number(number, 0, whole=True) for number in pair):
-                raise ValueError(f'{name} is {getattr(self, name)!r}, allowed are whole numbers of at least 0')
+    labeled_images: PositiveInt
+    unlabeled_images: PositiveInt
+    labeled_step: PositiveInt
+    unlabeled_step: PositiveInt
+    iteration: NonNegativeInt = 0
+    labeled: Place = (0, 0)
+    unlabeled: Place = (0, 0)
 
     @property
     def iterations_per_epoch(self) -> int:

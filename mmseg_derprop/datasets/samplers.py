@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmseg.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from ..utils.options import check_flags, is_number
+from ..utils.options import NonNegativeInt, PositiveInt, check_options
 from ..utils.randomness import SeededIndex
 from .sampler_position import SamplerPosition
 
@@ -24,9 +24,6 @@ class _Stream(Sampler):
     """Endless stream of indices, of which each depends on the seed and its position alone."""
 
     def __init__(self, dataset, seed: int | None, shuffle: bool) -> None:
-        if seed is not None:
-            self._check_seed(seed)
-        check_flags(shuffle=shuffle)
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
@@ -44,31 +41,22 @@ class _Stream(Sampler):
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
-        """Yields indices without end; a second iterator goes on where the first one is."""
+        """Yields indices without end; a second iterator continues where the first one is."""
         while True:
             self._position += 1
             yield self.index(self._position - 1)
 
-    def skip(self, num_samples: int) -> None:
+    @check_options
+    def skip(self, num_samples: NonNegativeInt) -> None:
         """Moves to an absolute position of the stream, for resuming.
 
         Args:
             num_samples (int): Indices that this process has consumed since the start of training.
-
-        Raises:
-            ValueError: If ``num_samples`` is negative.
         """
-        if num_samples < 0:
-            raise ValueError(f'num_samples is {num_samples}, allowed is 0 or more')
         self._position = num_samples
 
     def set_epoch(self, epoch: int) -> None:
         """Does nothing: the position already says which epoch it is."""
-
-    @staticmethod
-    def _check_seed(seed: object) -> None:
-        if not is_number(seed, 0, whole=True):
-            raise ValueError(f'seed is {seed!r}, allowed is an integer of 0 or more, or None for a random one')
 
     def _draw_order(self, seed: int, kind: int, number: int, size: int) -> np.ndarray:
         """The ``number``-th pass over the images of one kind, (size,) int64."""
@@ -103,28 +91,23 @@ class SemiSampler(_Stream):
 
     Raises:
         TypeError: If ``dataset`` does not tell labelled from unlabelled images.
-        ValueError: If a number of images is below 1.
+        ValueError: If an option is not allowed. To train on labelled images alone, take :class:`LabeledSampler`.
     """
 
+    @check_options
     def __init__(
         self,
         dataset,
-        num_labeled: int,
-        num_unlabeled: int,
-        seed: int | None = None,
+        num_labeled: PositiveInt,
+        num_unlabeled: PositiveInt,
+        seed: NonNegativeInt | None = None,
         shuffle: bool = True,
     ) -> None:
-        for name, count in (('num_labeled', num_labeled), ('num_unlabeled', num_unlabeled)):
-            if not is_number(count, 1, whole=True):
-                raise ValueError(
-                    f'{name} is {count!r}, allowed is 1 or more; for training on labelled images '
-                    'alone use a plain MMSegmentation data set with LabeledSampler or InfiniteSampler'
-                )
-            if not hasattr(dataset, name):
-                raise TypeError(
-                    f'dataset is a {type(dataset).__name__} without {name}; wrap the labelled and '
-                    'the unlabelled source in a SemiDataset'
-                )
+        if not hasattr(dataset, 'num_unlabeled'):
+            raise TypeError(
+                f'The dataset of a SemiSampler must be a SemiDataset, but is a {type(dataset).__name__}. Wrap the '
+                'labelled and the unlabelled source in one.'
+            )
         super().__init__(dataset, seed, shuffle)
         self.num_labeled, self.num_unlabeled = num_labeled, num_unlabeled
         self.stream = SamplerPosition(
@@ -178,7 +161,7 @@ class SemiSampler(_Stream):
         return {**own, 'stream': asdict(self.stream)}
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
-        """Goes on where a run was, which may have had other numbers of processes and of images; tells if it had.
+        """Resumes where a run was, which may have had other numbers of processes and of images; tells if it had.
 
         Args:
             state (dict): Of the run's sampler.
@@ -190,14 +173,11 @@ class SemiSampler(_Stream):
         try:
             seed, (labeled, unlabeled) = state['seed'], state['batch']
             before = state['processes'], labeled, unlabeled
-            if not all(is_number(number, 1, whole=True) for number in before):
-                raise ValueError(f'processes and images of a batch are {before}')
             old, new = SamplerPosition(**state['stream']), self.stream
-            self._check_seed(seed)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
-                f"the checkpoint's state of the sampler is {state!r}, which is none of a SemiSampler "
-                f'({type(error).__name__}: {error}): go on from another checkpoint'
+                f"The checkpoint's state of the sampler must be that of a SemiSampler, but is {state!r} "
+                f'({type(error).__name__}: {error}). Resume from another checkpoint.'
             ) from error
         self.seed = seed
         self.stream = old.moved(new, iteration)
@@ -207,7 +187,7 @@ class SemiSampler(_Stream):
         if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             print_log(
-                f'The checkpoint is of {words.format(*then)}; this run has {words.format(*now)}. It goes on at '
+                f'The checkpoint is of {words.format(*then)}; this run has {words.format(*now)}. It resumes at '
                 f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
                 'not end as the old one would have.',
                 logger='current',
@@ -220,7 +200,7 @@ class LabeledSampler(_Stream):
     """The labelled part of a :class:`SemiSampler`'s stream, for training on labelled images alone.
 
     With the same seed, labelled list and processes, each batch has the labelled images that a SemiSampler's batch of
-    the same iteration has: a supervised twin sees what the semi-supervised run sees.
+    the same iteration has: a supervised baseline sees what the semi-supervised run sees.
 
     Args:
         dataset (Dataset): Labelled images.
@@ -229,14 +209,15 @@ class LabeledSampler(_Stream):
         shuffle (bool): Whether to draw an order. Defaults to True.
 
     Raises:
-        ValueError: If ``num_labeled`` is below 1, or the data set is empty.
+        ValueError: If the data set is empty, or an option is not allowed.
     """
 
-    def __init__(self, dataset, num_labeled: int, seed: int | None = None, shuffle: bool = True) -> None:
-        if not is_number(num_labeled, 1, whole=True):
-            raise ValueError(f'num_labeled is {num_labeled!r}, allowed is 1 or more: the batch_size of the dataloader')
+    @check_options
+    def __init__(
+        self, dataset, num_labeled: PositiveInt, seed: NonNegativeInt | None = None, shuffle: bool = True
+    ) -> None:
         if not len(dataset):
-            raise ValueError('the data set holds 0 images, at least 1 is needed; check its ann_file and data_prefix')
+            raise ValueError('A data set must hold at least 1 image, but holds 0. Check its ann_file and data_prefix.')
         super().__init__(dataset, seed, shuffle)
         self.num_labeled = num_labeled
 

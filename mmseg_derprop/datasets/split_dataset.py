@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Sequence
+from typing import Literal
 
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 
+from ..utils.options import PositiveInt, check_options
 from .pipelines import semi_pipelines
 from .semi_dataset import SemiDataset, build_labeled, check_listed, load_labeled
 
@@ -31,39 +33,32 @@ class SplitDataset(SemiDataset):
         labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
-        lazy_init, broken_labeled, broken_unlabeled, allow_outside: As for :class:`SemiDataset`.
+        lazy_init, broken_labeled, broken_unlabeled: As for :class:`SemiDataset`.
 
     Raises:
         BrokenData, FileNotFoundError: As :class:`SemiDataset` does.
         ValueError: If a list or folder names no image, or there is no crop size.
     """
 
+    @check_options
     def __init__(
         self,
         supervised: dict,
         unlabeled: str | dict | Sequence[str | dict],
         labeled: str = '',
-        crop_size: tuple[int, int] | None = None,
+        crop_size: tuple[PositiveInt, PositiveInt] | None = None,
         branches: Sequence[str] = ('weak', 'strong'),
         lazy_init: bool = False,
-        broken_labeled: str = 'stop',
-        broken_unlabeled: str = 'skip',
-        allow_outside: bool = False,
+        broken_labeled: Literal['stop', 'skip'] = 'stop',
+        broken_unlabeled: Literal['stop', 'skip'] = 'skip',
     ) -> None:
-        if not isinstance(labeled, str):
-            raise ValueError(f'labeled is {labeled!r}, allowed is the path of a list')
         parts = supervised_parts(supervised)
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
         configs = [{**part, 'pipeline': pipeline} for part, (pipeline, _) in zip(parts, pipelines)]
-        if labeled:
-            sources = [_first_with(labeled, configs, allow_outside)]
-        else:
-            sources = [build_labeled(config) for config in configs]
+        sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
         several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
-        if not isinstance(several, (list, tuple)) or not all(isinstance(one, (str, dict)) for one in several):
-            raise ValueError(f'unlabeled is {unlabeled!r}, allowed are paths and dicts, one or several')
         others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
-        super().__init__(sources, others, lazy_init, broken_labeled, broken_unlabeled, allow_outside)
+        super().__init__(sources, others, lazy_init, broken_labeled, broken_unlabeled)
 
 
 def supervised_parts(dataset: dict) -> list[dict]:
@@ -83,7 +78,7 @@ def supervised_parts(dataset: dict) -> list[dict]:
     return [{**part, 'pipeline': [*(part.get('pipeline') or []), *outer]} for part in parts]
 
 
-def _first_with(ann_file: str, configs: list[dict], allow_outside: bool) -> BaseDataset:
+def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
     """The first source that has all images and labels of a list."""
     if len(configs) == 1:
         return build_labeled({**configs[0], 'ann_file': ann_file})
@@ -91,7 +86,7 @@ def _first_with(ann_file: str, configs: list[dict], allow_outside: bool) -> Base
     for config in configs:
         try:
             source = build_labeled({**config, 'ann_file': ann_file})
-            load_labeled(source, check=False, allow_outside=allow_outside)
+            load_labeled(source, check=False)
             check_listed(source)  # whether they can be used is asked later, as broken_labeled says
         except FileNotFoundError as error:
             errors.append(error)

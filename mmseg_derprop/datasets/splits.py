@@ -51,7 +51,7 @@ def draw_splits(
         raise ValueError(f'{len(ids) - len(set(ids))} ids occur more than once{twice and f", first {twice}"}')
     for smaller, size in zip([0, *sizes], sizes):
         if not smaller < size <= len(ids):
-            raise ValueError(f'labelled images {list(sizes)}, but they must ascend within 1 .. {len(ids)}')
+            raise ValueError(f'Numbers of labelled images must ascend from 1 to {len(ids)}, but are {list(sizes)}.')
     order = np.array(draw_order(ids, seed))
     # What a draw has beyond the one before; the last share stays unlabelled.
     shares = np.diff([0, *sizes, len(ids)])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from ..utils.options import is_number, is_range
+from ..utils.options import Bounds, Share, check_options
 
+PositiveRange = Annotated[tuple[float, float], Bounds(above=0)]
 _REFUSALS = 1000  # boxes that are drawn before one that fits is made
 
 
@@ -74,21 +76,15 @@ class StrongAugment(BaseTransform):
         ValueError: If a probability or a strength is out of its range.
     """
 
+    @check_options
     def __init__(
         self,
-        jitter: tuple[float, float, float, float] = (0.5, 0.5, 0.5, 0.25),
-        jitter_prob: float = 0.8,
-        gray_prob: float = 0.2,
-        blur_prob: float = 0.5,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
+        jitter: tuple[Share, Share, Share, Annotated[float, Bounds(0, 0.5)]] = (0.5, 0.5, 0.5, 0.25),
+        jitter_prob: Share = 0.8,
+        gray_prob: Share = 0.2,
+        blur_prob: Share = 0.5,
+        blur_sigma: PositiveRange = (0.1, 2.0),
     ) -> None:
-        tops = (1, 1, 1, 0.5)
-        four = isinstance(jitter, (list, tuple)) and len(jitter) == len(tops)
-        if not four or not all(is_number(x, 0, top) for x, top in zip(jitter, tops)):
-            raise ValueError(f'jitter is {jitter!r}, allowed are three numbers in [0, 1] and one in [0, 0.5]; lower it')
-        _check_probabilities(jitter_prob=jitter_prob, gray_prob=gray_prob, blur_prob=blur_prob)
-        if not is_range(blur_sigma, 0) or not blur_sigma[0]:
-            raise ValueError(f'blur_sigma is {blur_sigma!r}, allowed are two numbers, 0 < first <= second; change it')
         self.jitter, self.jitter_prob = jitter, jitter_prob
         self.gray_prob, self.blur_prob, self.blur_sigma = gray_prob, blur_prob, blur_sigma
 
@@ -97,8 +93,8 @@ class StrongAugment(BaseTransform):
         img = results['img']
         if img.dtype != np.uint8 or img.ndim != 3 or img.shape[2] != 3:
             raise TypeError(
-                f'img is {img.dtype} of shape {img.shape}, allowed is uint8 (H, W, 3); load colour '
-                'images without to_float32 and normalise in the data preprocessor'
+                f'img must be uint8 (H, W, 3), but is {img.dtype} of shape {img.shape}. Load colour images without '
+                'to_float32, and normalise in the data preprocessor.'
             )
         if np.random.rand() < self.jitter_prob:
             img = self.jitter_colours(img)
@@ -141,17 +137,13 @@ class RandomCutMixBox(BaseTransform):
         ValueError: If an argument is out of its range.
     """
 
+    @check_options
     def __init__(
         self,
-        prob: float = 0.5,
-        area: tuple[float, float] = (0.02, 0.4),
-        aspect: tuple[float, float] = (0.3, 1 / 0.3),
+        prob: Share = 0.5,
+        area: Annotated[tuple[float, float], Bounds(above=0, high=1)] = (0.02, 0.4),
+        aspect: PositiveRange = (0.3, 1 / 0.3),
     ) -> None:
-        _check_probabilities(prob=prob)
-        if not is_range(area, 0, 1) or not area[0]:
-            raise ValueError(f'area is {area!r}, allowed are two numbers, 0 < first <= second <= 1; change it')
-        if not is_range(aspect, 0) or not aspect[0]:
-            raise ValueError(f'aspect is {aspect!r}, allowed are two numbers, 0 < first <= second; change it')
         self.prob, self.area, self.aspect = prob, area, aspect
 
     def transform(self, results: dict) -> dict:
@@ -187,8 +179,8 @@ class RandomCutMixBox(BaseTransform):
         low, high = max(self.aspect[0], pixels / width**2), min(self.aspect[1], height**2 / pixels)
         if low > high:
             raise ValueError(
-                f'a box of {self.area[1]} of an image of {height} x {width} pixels with aspect in '
-                f'{self.aspect} does not fit; lower area, widen aspect or use a squarer crop'
+                f'A box of {self.area[1]} of an image of {height} x {width} pixels with aspect in {self.aspect} does '
+                'not fit. Lower area, widen aspect or use a squarer crop.'
             )
         return low, high
 
@@ -198,9 +190,3 @@ class RandomCutMixBox(BaseTransform):
 
 def _sides(pixels: float, aspect: float) -> tuple[int, int]:
     return max(1, int(math.sqrt(pixels / aspect))), max(1, int(math.sqrt(pixels * aspect)))
-
-
-def _check_probabilities(**probabilities: float) -> None:
-    for name, value in probabilities.items():
-        if not is_number(value, 0, 1):
-            raise ValueError(f'{name} is {value!r}, allowed is 0 to 1; change it')

@@ -14,15 +14,19 @@ Example:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
+from ..utils.options import Bounds, NonNegativeInt, check_options
+
 CLASSES = ('background', 'disc', 'square', 'triangle', 'ring', 'star')
 PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
-SPLITS = ('labeled', 'unlabeled', 'val')
+Split = Literal['labeled', 'unlabeled', 'val']
+SPLITS: tuple[Split, ...] = get_args(Split)
 IGNORE = 255
 
 # How often an object wears the texture of its class; otherwise that of any.
@@ -33,30 +37,28 @@ _POLYGONS = {2: (4, 1.1, 1.1 * np.cos(np.pi / 4)), 3: (3, 1.25, 0.625), 5: (5, 1
 _RING = 4
 
 
-def draw_shapes(seed: int, split: str, index: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
+@check_options
+def draw_shapes(
+    seed: NonNegativeInt,
+    split: Split,
+    index: NonNegativeInt,
+    size: Annotated[int, Bounds(32)] = 96,
+) -> tuple[np.ndarray, np.ndarray]:
     """Draws one image and its labels.
 
     The random state depends on the arguments only, so a larger split begins with the images of a
     smaller one, and one split does not change with the size of another.
 
     Args:
-        seed (int): Seed of the whole data set, at least 0.
-        split (str): One of ``SPLITS``; each has images of its own.
-        index (int): Number of the image in its split, at least 0.
-        size (int): Height and width in pixels, at least 32.
+        seed (int): Seed of the whole data set.
+        split (str): Each has images of its own.
+        index (int): Number of the image in its split.
+        size (int): Height and width in pixels.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: RGB image (size, size, 3) and class ids (size, size), both
         uint8. Pixels on an object's border are 255.
-
-    Raises:
-        ValueError: If ``split`` is unknown or a number is below its limit.
     """
-    if split not in SPLITS:
-        raise ValueError(f'split is {split!r}, allowed are {SPLITS}; name one of them')
-    for name, value, least in (('seed', seed, 0), ('index', index, 0), ('size', size, 32)):
-        if value < least:
-            raise ValueError(f'{name} is {value}, allowed is {least} or more; raise it')
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image = _background(rng, size)
     label = np.zeros((size, size), np.uint8)

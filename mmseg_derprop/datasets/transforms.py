@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Annotated
 
 import mmcv
 import numpy as np
@@ -14,7 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
 from mmseg.registry import TRANSFORMS
 
-from ..utils.options import is_number, is_range
+from ..utils.options import Bounds, PositiveInt, check_options
 from .checks.labels import CheckLabels
 
 
@@ -34,6 +35,7 @@ class LoadUnlabeledAnnotations(BaseTransform):
             implies.
     """
 
+    @check_options
     def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
         self.load_labels = LoadAnnotations(imdecode_backend=imdecode_backend, backend_args=backend_args)
@@ -61,11 +63,8 @@ class RandomRescale(BaseTransform):
         ValueError: If ``ratio_range`` is not ascending and positive.
     """
 
-    def __init__(self, ratio_range: tuple[float, float] = (0.5, 2.0)) -> None:
-        if not is_range(ratio_range, 0) or not ratio_range[0]:
-            raise ValueError(
-                f'ratio_range is {ratio_range!r}, allowed are two numbers, 0 < first <= second; change the config'
-            )
+    @check_options
+    def __init__(self, ratio_range: Annotated[tuple[float, float], Bounds(above=0)] = (0.5, 2.0)) -> None:
         self.ratio_range = ratio_range
 
     def transform(self, results: dict) -> dict:
@@ -93,13 +92,14 @@ class PadToCrop(BaseTransform):
         ValueError: If ``size`` is not positive, or a value is none of 8 bits.
     """
 
-    def __init__(self, size: int | tuple[int, int], pad_val: int = 0, seg_pad_val: int = 255) -> None:
+    @check_options
+    def __init__(
+        self,
+        size: PositiveInt | tuple[PositiveInt, PositiveInt],
+        pad_val: Annotated[int, Bounds(0, 255)] = 0,
+        seg_pad_val: Annotated[int, Bounds(0, 255)] = 255,
+    ) -> None:
         self.size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-        if len(self.size) != 2 or not all(is_number(side, 1, whole=True) for side in self.size):
-            raise ValueError(f'size is {size!r}, allowed is a positive integer or (h, w); use the crop size')
-        for name, value in dict(pad_val=pad_val, seg_pad_val=seg_pad_val).items():
-            if not is_number(value, 0, 255, whole=True):
-                raise ValueError(f'{name} is {value!r}, allowed is an integer within 0 .. 255; change it')
         self.pad_val, self.seg_pad_val = pad_val, seg_pad_val
 
     def transform(self, results: dict) -> dict:
@@ -138,7 +138,7 @@ class MultiBranch(BaseTransform):
 
     def __init__(self, **branches: Sequence[dict | Callable]) -> None:
         if not branches:
-            raise ValueError('MultiBranch has 0 branches, at least 1 is needed; name a pipeline')
+            raise ValueError('MultiBranch must have at least 1 branch, but has 0. Name a pipeline.')
         self.branches = {
             name: Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline])
             for name, pipeline in branches.items()
@@ -153,15 +153,13 @@ class MultiBranch(BaseTransform):
                 return None
             if 'data_samples' not in branch:
                 raise ValueError(
-                    f'the pipeline of branch {name!r} returns the keys {sorted(branch)}, needed '
-                    'are inputs and data_samples; end it in PackSemiInputs'
+                    f'The pipeline of branch {name!r} must return inputs and data_samples, but returns '
+                    f'{sorted(branch)}. End it in PackSemiInputs.'
                 )
             for kind, merged in packed.items():
                 value = branch[kind] if isinstance(branch['inputs'], dict) else {name: branch[kind]}
                 if twice := merged.keys() & value.keys():
-                    raise ValueError(
-                        f'two pipelines fill the branch {sorted(twice)[0]!r}, allowed is one; rename one of them'
-                    )
+                    raise ValueError(f'Two pipelines fill the branch {sorted(twice)[0]!r}. Rename one of them.')
                 merged.update(value)
         return packed
 

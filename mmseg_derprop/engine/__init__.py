@@ -2,10 +2,7 @@
 
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .hooks.broken_files_hook import BrokenFilesHook
-from .hooks.check_names_hook import CheckNamesHook
 from .hooks.checkpoint_hook import ExactCheckpointHook
-from .hooks.freeze_norm_hook import FreezeNormHook
-from .hooks.log_history_hook import LogHistoryHook
 from .hooks.non_finite_hook import NonFiniteHook
 from .hooks.pseudo_label_hook import PseudoLabelHook
 from .hooks.strict_load_hook import CheckpointMismatch, StrictLoadHook
@@ -14,22 +11,3 @@ from .metrics import UnroundedIoUMetric
 from .optim_constructor import SemiOptimWrapperConstructor
 from .val_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 from .whole_files import CheckpointNotWritten
-
-__all__ = [
-    'BFloat16OptimWrapper',
-    'BrokenFilesHook',
-    'StrictLoadHook',
-    'CheckNamesHook',
-    'CheckpointMismatch',
-    'CheckpointNotWritten',
-    'ExactCheckpointHook',
-    'FreezeNormHook',
-    'LogHistoryHook',
-    'NonFiniteHook',
-    'PseudoLabelHook',
-    'PseudoLabelVisualizationHook',
-    'SemiOptimWrapperConstructor',
-    'TeacherStudentTestLoop',
-    'TeacherStudentValLoop',
-    'UnroundedIoUMetric',
-]

@@ -61,3 +61,9 @@ class Batches:
             self.waiting = False
         seed_step(*place)  # last: a loader that begins draws from the generators
         return batch
+
+
+def samples_of(batch: dict | None) -> list:
+    """The data samples of a batch, of all its branches."""
+    samples = (batch or {}).get('data_samples', [])
+    return [sample for branch in samples.values() for sample in branch] if isinstance(samples, dict) else list(samples)

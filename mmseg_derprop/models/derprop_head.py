@@ -59,6 +59,11 @@ class DerPropHead(BaseModule):
         ValueError: If an option is unknown or out of range.
     """
 
+    moved_options = {
+        'num_regions': 'pseudo_labels.regions.num',
+        'last_row': "pseudo_labels.regions.type='RegionsWithoutLastRow'",
+    }
+
     @check_options
     def __init__(
         self,

@@ -48,7 +48,6 @@ class InterpolatedLabelAffinityLoss(SemiLoss):
     needs = frozenset({'embedding'})
     trains = False
 
-    @torch.no_grad()
     def forward(self, step: Step) -> Tensor:
         e, order = step.labeled.embedding, step.labeled.head.max_order
         return interpolated_label_affinity_loss(e.q, e.k, step.labels, e.grid, step.ignore_index, order)

@@ -153,7 +153,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         from_teacher = self.pseudo_labeler.source == 'teacher'
         logits = self.logits_of(self.teacher, inputs['weak']) if from_teacher else step.weak.logits
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
-        own = self.pseudo_labeler.predict(logits, ignored, step.weak if self.trusts_head else None)
+        own = self.pseudo_labeler.predict(logits, ignored, step.maybe_weak if self.trusts_head else None)
         if self.pseudo_labeler.alignment is not None:
             self.pseudo_labeler.alignment.update(own, step.labels, step.labels != self.ignore_index)
         return own
@@ -287,11 +287,5 @@ class SemiSegmentor(TeacherStudentSegmentor):
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '
                 f'{index!r}: the segmentor gives {len(channels)} features, of {channels} channels.'
             )
-        known = dict(in_channels=channels[index], num_classes=self.student.out_channels)
-        for key in known.keys() & config.keys():
-            if config[key] != known[key]:
-                raise ValueError(
-                    f'model.propagation_head.{key} must be {known[key]}, but is {config[key]}. Leave it out: it is '
-                    'found.'
-                )
-        return build_part('model.propagation_head', config, DerPropHead, **known)
+        given = dict(in_channels=channels[index], num_classes=self.student.out_channels)
+        return build_part('model.propagation_head', config, DerPropHead, **given)

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..utils.options import check_options, is_number
+from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
 from .parts import TeacherOptions, build_options
 from .segmentors import decode_heads, probe
+
+
+def _of_evaluated(name: str) -> Any:
+    """An attribute or method that the network which evaluation asks answers."""
+    return property(lambda self: getattr(self.evaluated, name), doc=f'``{name}`` of the evaluated network.')
 
 
 class TeacherStudentSegmentor(BaseSegmentor):
@@ -24,23 +28,14 @@ class TeacherStudentSegmentor(BaseSegmentor):
     The EMA teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`follow_student`. A
     checkpoint of the plain segmentor loads into both.
 
-    Args:
-        segmentor (dict): Config of the segmentor.
-        num_classes (int, optional): Number of classes, for all its heads; by default as in its config.
-        teacher (dict, optional): How the teacher follows, :class:`TeacherOptions`.
-        predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
-        data_preprocessor (dict, optional): For a segmentor that has none of its own.
-
-    Raises:
-        ValueError: If ``predict_on`` is unknown, or the segmentor has a single output channel.
-        TypeError: If the segmentor's decode head gives no logits.
+    :class:`SemiSegmentor` describes the arguments.
     """
 
     @check_options
     def __init__(
         self,
         segmentor: dict,
-        num_classes: int | None = None,
+        num_classes: Annotated[int, Bounds(2)] | None = None,
         teacher: dict | None = None,
         predict_on: Literal['teacher', 'student'] = 'teacher',
         data_preprocessor: dict | None = None,
@@ -106,57 +101,18 @@ class TeacherStudentSegmentor(BaseSegmentor):
         """The segmentor that evaluation asks."""
         return self.teacher if self.predict_on == 'teacher' else self.student
 
-    @property
-    def decode_head(self) -> nn.Module:
-        return self.evaluated.decode_head
-
-    @property
-    def backbone(self) -> nn.Module:
-        return self.evaluated.backbone
-
-    @property
-    def align_corners(self) -> bool:
-        return self.student.align_corners
-
-    @property
-    def num_classes(self) -> int:
-        return self.student.num_classes
-
-    @property
-    def out_channels(self) -> int:
-        return self.student.out_channels
+    # What MMSegmentation's tools ask of a segmentor is the evaluated network's.
+    decode_head, backbone, test_cfg, align_corners, num_classes, out_channels = map(
+        _of_evaluated, ('decode_head', 'backbone', 'test_cfg', 'align_corners', 'num_classes', 'out_channels')
+    )
+    extract_feat, encode_decode, inference, slide_inference, whole_inference, predict = map(
+        _of_evaluated, ('extract_feat', 'encode_decode', 'inference', 'slide_inference', 'whole_inference', 'predict')
+    )
 
     @property
     def ignore_index(self) -> int:
+        """The label that the final decode head ignores."""
         return decode_heads(self.student)[-1].ignore_index
-
-    @property
-    def test_cfg(self) -> dict:
-        return self.evaluated.test_cfg
-
-    def extract_feat(self, inputs: Tensor) -> tuple[Tensor, ...]:
-        """Features of the evaluated segmentor."""
-        return self.evaluated.extract_feat(inputs)
-
-    def encode_decode(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
-        """Logits of the evaluated segmentor."""
-        return self.evaluated.encode_decode(inputs, batch_data_samples)
-
-    def slide_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Sliding-window logits of the evaluated segmentor."""
-        return self.evaluated.slide_inference(inputs, batch_img_metas)
-
-    def whole_inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Whole-image logits of the evaluated segmentor."""
-        return self.evaluated.whole_inference(inputs, batch_img_metas)
-
-    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
-        """Logits of the evaluated segmentor, in the way that its test_cfg names."""
-        return self.evaluated.inference(inputs, batch_img_metas)
-
-    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Predictions of the evaluated segmentor."""
-        return self.evaluated.predict(inputs, data_samples)
 
     def _forward(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> Tensor:
         return self.evaluated(inputs, data_samples, mode='tensor')
@@ -164,12 +120,10 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
 def plain_config(segmentor: dict, num_classes: int | None = None, data_preprocessor: dict | None = None) -> dict:
     """The config of the segmentor that student and teacher are, from the arguments of their wrapper."""
-    if not isinstance(segmentor, Mapping) or 'type' not in segmentor:
+    if 'type' not in segmentor:
         raise ValueError(
-            f"segmentor = {segmentor!r}, but it must be the config of one: dict(type='EncoderDecoder', ...)."
+            f"model.segmentor must be a config such as dict(type='EncoderDecoder', ...), but is {segmentor}."
         )
-    if num_classes is not None and not is_number(num_classes, 2, whole=True):
-        raise ValueError(f'num_classes = {num_classes!r}, but it must be a whole number of at least 2.')
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
         for name in ('decode_head', 'auxiliary_head'):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blockwise import distance
+from .blockwise import distance, row_blocks
 from .similarity import check_order, derivative, full_precision
 
 
@@ -62,7 +62,7 @@ def affinity_consistency_loss(
         targets = affinity_factors(target_q.detach(), target_k.detach(), max_order)
         with_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
         for (pq, pk, scale), (tq, tk, _) in zip(affinity_factors(q, k, max_order), targets):
-            total = total + scale * distance(pq, pk, tq, tk, row_group, column_group, False, with_grad)[0]
+            total = total + scale * distance(pq, pk, tq, tk, row_group, column_group, with_grad)[0]
         return total / pairs.clamp_min(1) / (max_order + 1)
 
 
@@ -132,10 +132,11 @@ def label_affinity_loss(
         return total / pairs.clamp_min(1) / (max_order + 1)
 
 
+@torch.no_grad()
 def interpolated_label_affinity_loss(
     q: Tensor, k: Tensor, labels: Tensor, grid: tuple[int, int], ignore_index: int = 255, max_order: int = 1
 ) -> Tensor:
-    """The label affinity of the published program, which interpolates label ids.
+    """The label affinity of the published program, which interpolates label ids and has no gradient.
 
     Ids are resized bilinearly as numbers; those equal to ``ignore_index`` afterwards become 22, the rest is
     truncated. Equal ids are to have the affinity 1 / sqrt(max - 1) for every order, max the largest id of the
@@ -152,11 +153,11 @@ def interpolated_label_affinity_loss(
     largest = ids.max()
     with torch.autocast(q.device.type, enabled=False):
         total = q.new_zeros((), dtype=torch.promote_types(q.dtype, torch.float32))
-        ones = torch.ones_like(ids, dtype=total.dtype).unsqueeze(1)
-        equal_affinity = ones * (largest - 1).clamp_min(1).to(total.dtype).rsqrt()
-        with_grad = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad)
+        equal_affinity = (largest - 1).clamp_min(1).to(total.dtype).rsqrt()
         for pq, pk, scale in affinity_factors(q, k, max_order):
-            total = total + distance(pq * scale, pk, equal_affinity, ones, ids, ids, True, with_grad)[0]
+            for rows in row_blocks(pq):
+                target = equal_affinity * (ids[:, rows, None] == ids[:, None])
+                total += (scale * (pq[..., rows].mT @ pk) - target).abs().sum()
         return (total / (ids.numel() * ids.shape[1]) / (max_order + 1)).where(largest > 1, 0.0)
 
 

@@ -88,7 +88,6 @@ def distance(
     target_k: Tensor,
     row_group: Tensor,
     column_group: Tensor,
-    across: bool,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of abs(q_i . k_j - target_ij) over pairs of positions, the target t_i . s_j.
@@ -98,8 +97,8 @@ def distance(
     Args:
         q, k (Tensor): (N, K, L).
         target_q, target_k (Tensor): (N, C, L), t and s; no gradient reaches them.
-        row_group, column_group (Tensor): (N, L) of one dtype, the groups of i and j; or both empty for a single one.
-        across (bool): Whether pairs of different groups count; if so, their target is 0.
+        row_group, column_group (Tensor): (N, L) of one dtype, the groups of i and j, of which only pairs of equal
+            groups count; or both empty, and all pairs count.
         with_grad (bool): Whether to compute the gradients.
 
     Returns:
@@ -108,13 +107,9 @@ def distance(
     total, grad_q, grad_k = q.new_zeros(()), torch.zeros_like(q), torch.zeros_like(k)
     for rows in row_blocks(q):
         difference, target = q[..., rows].mT @ k, target_q[..., rows].mT @ target_k
-        same_group = row_group[:, rows, None] == column_group[:, None] if row_group.numel() else None
-        if same_group is None:
-            difference -= target
-        elif across:
-            difference -= target.mul_(same_group)
-        else:
-            difference = difference.sub_(target).mul_(same_group)
+        difference -= target
+        if row_group.numel():
+            difference *= row_group[:, rows, None] == column_group[:, None]
         total += difference.abs().sum()
         if with_grad:
             sign = difference.sign_()
@@ -158,7 +153,7 @@ def _log_sum_exp_gradient(ctx, grad: Tensor) -> tuple[Tensor, ...]:
 
 def _distance_gradient(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
     grad_q, grad_k = ctx.saved_tensors
-    return grad * grad_q, grad * grad_k, *[None] * 6
+    return grad * grad_q, grad * grad_k, *[None] * 5
 
 
 spread.register_autograd(_spread_gradient, setup_context=_save_inputs)

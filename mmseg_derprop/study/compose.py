@@ -16,6 +16,7 @@ from ..utils.config import load_config
 from .plan import Method, Run, Split, Study, StudyError
 
 NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg', 'val_cfg')
+SEMI_HOOKS = ('PseudoLabelHook', 'BrokenFilesHook')
 
 
 def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
@@ -48,7 +49,7 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     if method.config:
         _wrap(config, method, study.splits[run.split])
     else:
-        _keep_order(config, study.splits[run.split])
+        _make_supervised(config, study.splits[run.split])
     _merge(config, stage.settings, f'{run.stage}.settings')
     _merge(config, method.settings, f'methods.{run.method}.settings')
     _merge(config, study.options[run.option] if run.option else {}, f'options.{run.option}')
@@ -103,8 +104,9 @@ def _wrap(config: Config, method: Method, lists: Split) -> None:
     data.unlabeled.ann_file = lists.unlabeled or data.unlabeled.ann_file
 
 
-def _keep_order(config: Config, lists: Split) -> None:
-    """Gives a supervised run its labelled images in the order in which SemiSampler gives them."""
+def _make_supervised(config: Config, lists: Split) -> None:
+    """Removes the hooks of semi-supervised runs, and gives labelled images in the order in which SemiSampler does."""
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] not in SEMI_HOOKS]
     loader = config.train_dataloader
     loader.sampler = ConfigDict(type='LabeledSampler', num_labeled=loader.batch_size)
     loader.dataset.ann_file = lists.labeled or loader.dataset.ann_file

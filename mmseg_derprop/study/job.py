@@ -45,7 +45,7 @@ class Job:
         self.name = self.run.name
         self.work_dir = osp.join(self.folder, 'runs', self.name)
         self.lock_path = f'{self.work_dir}.lock'
-        self.digest = digest(self.config, self.start.digest if self.start else None)
+        self.digest: str = digest(self.config, self.start.digest if self.start else None)
         self.max_iters: int = self.config.train_cfg.max_iters
         self.checkpoint = osp.join(self.work_dir, f'iter_{self.max_iters}.pth')
 

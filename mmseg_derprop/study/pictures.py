@@ -34,14 +34,14 @@ def draw_predictions(folder: str, data: pd.DataFrame, count: int, notes: list[st
     columns: dict[str, list[np.ndarray]] = {}
     for label, runs in data.sort_values('seed').groupby('label', sort=False)['run']:
         try:
-            found = [run for run in runs.unique() if _checkpoint(folder, run)]
+            found = [(run, checkpoint) for run in runs.unique() if (checkpoint := _checkpoint(folder, run))]
             if not found:
                 raise OSError('no checkpoint is left')
-            pictures = _predict(folder, found[0], count)
+            drawn = _predict(folder, *found[0], count)
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             notes.append(f'No pictures of {label}: {error}')
             continue
-        columns |= {'image': pictures[0], 'truth': pictures[1], label: pictures[2]}
+        columns |= {'image': drawn[0], 'truth': drawn[1], label: drawn[2]}
     if not columns:
         return
     height, width = columns['image'][0].shape[:2]
@@ -65,11 +65,11 @@ def _checkpoint(folder: str, run: str) -> str | None:
 
 
 @torch.no_grad()
-def _predict(folder: str, run: str, count: int) -> tuple[list, list, list]:
+def _predict(folder: str, run: str, checkpoint: str, count: int) -> tuple[list, list, list]:
     """Images, truth and predictions (H, W, 3) of a run."""
     config = Config.fromfile(osp.join(folder, 'configs', f'{osp.basename(run)}.py'))
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model, _ = load_segmentor(config, _checkpoint(folder, run))
+    model, _ = load_segmentor(config, checkpoint)
     dataset = DATASETS.build(config.val_dataloader.dataset)
     palette = dataset.metainfo['palette']
     pictures: tuple[list, list, list] = ([], [], [])

@@ -21,7 +21,7 @@ def _resolve(path: str, info: ValidationInfo) -> str:
     """Paths count from the study file's folder; ``package::path`` is a config that a package carries."""
     if '::' in path:
         return path
-    found = osp.normpath(osp.join(info.context['folder'], path))
+    found = osp.normpath(osp.join((info.context or {})['folder'], path))
     if not osp.isfile(found):
         raise ValueError(f'there is no file {found}; paths count from the folder of the study file')
     return found
@@ -86,7 +86,7 @@ class Entry(_Part):
     """All combinations of these; None for splits and seeds stands for all."""
 
     methods: list[str] = Field(min_length=1)
-    options: list[str | None] = Field([None], min_length=1)
+    options: list[str | None] = Field(default=[None], min_length=1)
     splits: list[str] | None = None
     seeds: list[Seed] | None = None
 

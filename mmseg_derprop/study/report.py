@@ -41,9 +41,9 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
     sections = []
     for split, part in data.groupby('split'):
         notes: list[str] = []
-        figures = [_svg(draw_curves(part))]
+        figures = [_source(draw_curves(part), 'svg')]
         if folder and images:
-            figures += [_png(figure) for figure in draw_predictions(folder, part, images, notes)]
+            figures += [_source(figure, 'png') for figure in draw_predictions(folder, part, images, notes)]
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
     loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
@@ -135,16 +135,9 @@ def draw_curves(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def _svg(figure: Figure) -> str:
-    return _source(figure, 'svg', 'image/svg+xml', metadata={'Date': None})
-
-
-def _png(figure: Figure) -> str:
-    return _source(figure, 'png', 'image/png', dpi=150)
-
-
-def _source(figure: Figure, kind: str, media: str, **kwargs) -> str:
+def _source(figure: Figure, kind: str) -> str:
+    """A figure as the source of an image."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, **kwargs)
-    return f'data:{media};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+        figure.savefig(buffer, format=kind, dpi=150, metadata={'Date': None} if kind == 'svg' else None)
+    return f'data:image/{kind}{"+xml" * (kind == "svg")};base64,{base64.b64encode(buffer.getvalue()).decode()}'

@@ -134,7 +134,9 @@ class Scheduler:
             return False
         self.table.replace([job.name], lines)
         last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
-        scores = ', '.join(f'{network} mIoU {value:.1f}' for network, value in zip(last['network'], last['value']))
+        scores = ', '.join(
+            f'{network} mIoU {value:.1f}'.strip() for network, value in zip(last['network'], last['value'])
+        )
         self._say(f'{job.name} finished in {duration(job.seconds())}: {scores}')
         return True
 
@@ -149,9 +151,7 @@ class Scheduler:
         self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
         runs = self.table.finished()
         bars = {r.job.name: (max(r.job.done(), last_iteration(r.job.work_dir)), r.job.max_iters) for r in self.running}
-        left = [
-            estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running
-        ]
+        left = [estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running]
         left += [estimate(self.study, runs, job.run, job.max_iters - job.done()) for job in self.waiting]
         finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
         text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'
@@ -186,10 +186,10 @@ def estimate(study: Study, finished: pd.DataFrame, run: Run, iterations: int) ->
 
 
 def total(seconds: list[float], at_once: int) -> str:
-    """Time of parallel runs, which says where parts are unknown."""
+    """Time of parallel runs as a text, which says whether parts are unknown."""
     parts = pd.Series(seconds, dtype=float)
-    text = duration(max(parts.sum() / at_once, parts.max()) if parts.notna().any() else parts.sum())
-    return f'more than {text}' if parts.isna().any() else text
+    text = duration(max(parts.sum(min_count=1) / at_once, parts.max()) if len(parts) else 0.0)
+    return f'more than {text}' if parts.isna().any() and parts.notna().any() else text
 
 
 def duration(seconds: float) -> str:

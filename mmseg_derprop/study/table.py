@@ -54,8 +54,9 @@ class ResultTable:
             if osp.isfile(self.path):
                 table = read_table(self.path)
                 parts.insert(0, table[~table['run'].isin(names)])
-            text = pd.concat(parts)[KEYS + COLUMNS].to_csv(index=False, float_format='%.6g')
-            WholeFileBackend().put_text(text, self.path)
+            if parts:
+                text = pd.concat(parts)[KEYS + COLUMNS].to_csv(index=False, float_format='%.6g')
+                WholeFileBackend().put_text(text, self.path)
 
 
 def read_table(path: str) -> pd.DataFrame:

@@ -1,15 +1,24 @@
-"""Checkpoints, read without running what they hold, and written whole or not at all."""
+"""Checkpoints: plain data, read as such and written whole or not at all."""
 
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Mapping, Sequence, Set
 from glob import escape, glob
+from logging import WARNING
+from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
+from .files import replacing
 from .safe_loading import CheckpointNotRead, load_data
+
+_NO_DATA = object()
 
 
 def read_checkpoint(path: str, mmap: bool = False) -> dict:
@@ -48,18 +57,49 @@ def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
 
 def write_checkpoint(checkpoint: dict, path: str) -> None:
     """Saves a checkpoint, whole or not at all; makes its folder."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    unfinished = f'{path}.{os.getpid()}.tmp'
-    try:
+    with replacing(path) as unfinished:
         torch.save(checkpoint, unfinished)
-        os.replace(unfinished, path)
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
+
+
+def make_plain(checkpoint: dict) -> None:
+    """Makes what MMEngine is about to save plain data, which a bare ``torch.load(path, weights_only=True)`` reads.
+
+    Numbers of NumPy become Python's, arrays tensors, other dicts and sequences dicts, lists and tuples. Histories of
+    the log are left out, so that the means of the log begin anew where a run resumes; so is whatever else is no data,
+    as the methods that a schedule keeps among its numbers. The weights are as they are.
+    """
+    hub = checkpoint.get('message_hub')
+    if hub is not None:
+        hub['log_scalars'] = {}
+        hub['resumed_keys'] = {key: kept for key, kept in hub['resumed_keys'].items() if key in hub['runtime_info']}
+    checkpoint.update({key: _plain(value) for key, value in checkpoint.items() if key != 'state_dict'})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist()) if value.dtype.kind in 'OSUV' else torch.from_numpy(value.copy())
+    if value is None or isinstance(value, Tensor):
+        return value
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, Mapping):
+        made = {key: _plain(item) for key, item in value.items()}
+        for key, item in value.items():
+            if made[key] is _NO_DATA and not callable(item):
+                print_log(f'{key} is a {type(item).__name__}, no data: checkpoints do not keep it.', 'current', WARNING)
+        return {_plain(key): item for key, item in made.items() if item is not _NO_DATA}
+    if isinstance(value, (Sequence, Set, deque)) and not isinstance(value, (bytes, bytearray)):
+        items = [_plain(item) for item in value]
+        if not any(item is _NO_DATA for item in items):
+            return tuple(items) if isinstance(value, tuple) else items
+    return _NO_DATA
 
 
 def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
-    """Finds the newest checkpoint in a folder that a run can go on from.
+    """Finds the newest checkpoint in a folder that a run can resume from.
 
     Checkpoints themselves tell when they were written; their files may have been copied. Those without an optimiser,
     such as the best ones, are passed over.
@@ -89,16 +129,17 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
 
 
 def check_run(path: str) -> None:
-    """Raises CheckpointNotRead unless a file is a checkpoint of a run, which the run can go on from."""
+    """Raises CheckpointNotRead, naming the file, unless it is a whole checkpoint of a run, which it can resume from."""
     try:
+        check_whole(path)
         checkpoint = read_checkpoint(path, mmap=True)
-    except CheckpointNotRead as error:
+    except ValueError as error:
         raise CheckpointNotRead(f'{path}: {error}') from error
-    lacking = [part for part in ('meta', 'message_hub') if not isinstance(checkpoint.get(part), dict)]
-    if lacking or not isinstance(checkpoint['meta'].get('iter'), int):
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int) or 'message_hub' not in checkpoint:
         raise CheckpointNotRead(
-            f'{path} holds weights, but not what a run goes on from ({", ".join(lacking) or "the iteration"}): to '
-            'begin a run with them, give --cfg-options load_from=... instead of --resume'
+            f'{path} holds weights, but not what a run resumes from (iteration and message_hub): to begin a run with '
+            'them, give --cfg-options load_from=... instead of --resume'
         )
 
 

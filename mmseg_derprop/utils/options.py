@@ -125,8 +125,10 @@ def is_allowed(value: object, kind: Any) -> bool:
         return any(type(value) is type(part) and value == part for part in parts)
     if kind in (int, float):
         return is_number(value, whole=kind is int)
-    if kind in (bool, str, NoneType, dict, os.PathLike) or origin is dict:
-        return isinstance(value, origin or kind)
+    if kind in (bool, str, NoneType, dict, os.PathLike):
+        return isinstance(value, kind)
+    if origin is dict:
+        return isinstance(value, dict) and all(is_allowed(item, parts[1]) for item in value.values())
     if kind in (tuple, list, Sequence) or origin in (tuple, list, Sequence):
         if not isinstance(value, Sequence) or isinstance(value, (str, bytes)):
             return False
@@ -158,6 +160,8 @@ def describe(kind: Any) -> str:
         return ' or '.join(map(repr, parts))
     if origin is tuple and parts[-1] is not ...:
         return f'({", ".join(map(describe, parts))})'
+    if origin is dict:
+        return f'a dict, each value {describe(parts[1])}'
     if origin in (tuple, list, Sequence) and parts:
         return f'a list, each item {describe(parts[0])}'
     names = {int: 'an integer', float: 'a number', bool: 'True or False', str: 'a string', NoneType: 'None'}
@@ -176,13 +180,6 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf, who
     if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
         return False
     return math.isfinite(value) and low <= float(value) <= high
-
-
-def is_range(value: object, low: float, high: float = math.inf) -> bool:
-    """Whether an option is two numbers within bounds, the first not above the second."""
-    if not isinstance(value, (list, tuple)) or len(value) != 2:
-        return False
-    return all(is_number(number, low, high) for number in value) and value[0] <= value[1]
 
 
 def check_flags(**flags: object) -> None:

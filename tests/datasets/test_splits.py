@@ -75,14 +75,6 @@ def test_classes_are_as_frequent_as_in_the_whole(classes):
     assert (np.mean(ours, 0) < np.mean(plain, 0) * (0.4 if classes == 3 else 0.8)).all()
 
 
-def test_rare_classes_first():
-    """1 of 40 images has class 2, none of the draws is large enough to meet it by chance."""
-    presence = np.ones((40, 3), bool)
-    presence[:, 2] = np.arange(40) == 17
-    for seed in range(10):
-        assert 17 in draw_splits([str(i) for i in range(40)], [1, 2], seed, presence)[0]
-
-
 def test_the_draw_is_the_same_everywhere():
     """Pinned: a change here changes every split that a seed has given."""
     ids = [f'frame_{i:03d}' for i in range(24)]
@@ -103,10 +95,5 @@ def test_seeds_differ():
 
 @pytest.mark.parametrize('sizes', [[0], [5], [2, 2], [3, 2], [-1, 2]])
 def test_impossible_sizes(sizes):
-    with pytest.raises(ValueError, match=r'ascend within 1 \.\. 4'):
+    with pytest.raises(ValueError, match='ascend from 1 to 4'):
         draw_splits('abcd', sizes, 0)
-
-
-def test_ids_twice():
-    with pytest.raises(ValueError, match=r"2 ids occur more than once, first \['a', 'b'\]"):
-        draw_splits(['a', 'b', 'a', 'c', 'b'], [1], 0)

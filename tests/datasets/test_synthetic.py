@@ -34,14 +34,6 @@ def test_an_image_depends_on_seed_split_and_index_only():
         assert not np.array_equal(image, draw_shapes(*other)[0])
 
 
-@pytest.mark.parametrize('size', [32, 65, 96])
-def test_shapes_and_types(size):
-    image, label = draw_shapes(5, 'labeled', 0, size)
-    assert image.shape == (size, size, 3) and image.dtype == np.uint8
-    assert label.shape == (size, size) and label.dtype == np.uint8
-    assert set(np.unique(label)) <= {*range(len(CLASSES)), IGNORE}
-
-
 def test_every_class_is_frequent_and_colour_tells_nothing():
     samples = [draw_shapes(0, 'unlabeled', index) for index in range(150)]
     images, labels = (np.stack(part) for part in zip(*samples, strict=True))
@@ -79,7 +71,7 @@ def test_outlines(category, u, v, inside):
 @pytest.mark.parametrize('wrong', [dict(split='train'), dict(seed=-1), dict(index=-1), dict(size=16)])
 def test_wrong_arguments_are_named(wrong):
     (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f'{name} is .*{value}.*allowed'):
+    with pytest.raises(ValueError, match=f'draw_shapes: {name} must be .*{value}'):
         draw_shapes(**dict(seed=0, split='val', index=0) | wrong)
 
 

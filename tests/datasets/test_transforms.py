@@ -45,11 +45,6 @@ def test_rescale_long_side_is_a_uniform_integer():
     assert np.abs(counts[5:] - 187.5).max() < 66
 
 
-def test_rescale_upright_image_by_its_height():
-    results = RandomRescale((2.0, 2.0))(unlabeled(10, 3))
-    assert results['img'].shape == (20, 6, 3)
-
-
 def test_rescale_keeps_labels_and_interpolates_images():
     results = image(8, 8)
     results['img'][:] = np.repeat(np.arange(8, dtype=np.uint8)[None, :, None] * 30, 8, 0)
@@ -74,12 +69,6 @@ def test_pad_marks_exactly_the_padding():
     assert (results['ignore_map'][20:] == 1).all()
     assert (results['gt_seg_map'][20:] == 255).all()
     assert (results['gt_seg_map'][:20] == 3).all()
-
-
-def test_pad_leaves_large_images_alone():
-    results = unlabeled(20, 30)
-    img = results['img']
-    assert PadToCrop(20)(results)['img'] is img
 
 
 def weak_geometry(size=24):
@@ -140,31 +129,6 @@ def test_nested_branches_share_their_weak_crop():
     assert results['seg_fields'] == ['ignore_map']
 
 
-def test_branches_build_from_a_config():
-    branch = TRANSFORMS.build(dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')]))
-    results = image()
-    results['gt_seg_map'] = np.ones((20, 30), np.uint8)
-    results['cutmix_box'] = (1, 2, 3, 4)
-    sample = branch(results)['data_samples']['sup']
-    assert (sample.gt_sem_seg.data == 1).all()
-    assert sample.metainfo['cutmix_box'] == (1, 2, 3, 4)
-    assert sample.metainfo['img_path'] == 'a.jpg'
-    assert 'ignore_map' not in sample
-
-
-def test_branch_that_gives_up_gives_up_the_item():
-    assert MultiBranch(sup=[lambda results: None])(image()) is None
-
-
-def test_seeds_fix_the_views():
-    results, packed = unlabeled(), []
-    for number in (3, 3, 4):
-        np.random.seed(number)
-        packed.append(views()(results)['inputs']['weak_mix'])
-    assert torch.equal(packed[0], packed[1])
-    assert not torch.equal(packed[0], packed[2])
-
-
 def test_collate_lists_by_branch():
     sup = MultiBranch(sup=[PackSemiInputs()])
     items = [sup(image()), sup(image(8, 8)), views()(unlabeled()), views()(unlabeled())]
@@ -173,21 +137,21 @@ def test_collate_lists_by_branch():
     assert all(len(branch) == 2 for kind in batch.values() for branch in kind.values())
     assert batch['inputs']['sup'][1] is items[1]['inputs']['sup']
     assert batch['data_samples']['strong'][1] is items[3]['data_samples']['strong']
-    with pytest.raises(ValueError, match='order LUL.*batch_size'):
+    with pytest.raises(ValueError, match='holds LUL.*batch_size'):
         semi_collate([items[0], items[2], items[1]])
-    with pytest.raises(ValueError, match='order UU'):
+    with pytest.raises(ValueError, match='holds UU'):
         semi_collate(items[2:])
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='0 branches'):
+    with pytest.raises(ValueError, match='at least 1 branch, but has 0'):
         MultiBranch()
     pack = [PackSemiInputs()]
-    with pytest.raises(ValueError, match="branch 'weak', allowed is one"):
+    with pytest.raises(ValueError, match="fill the branch 'weak'"):
         MultiBranch(weak=pack, view=[MultiBranch(weak=pack)])(unlabeled())
     with pytest.raises(ValueError, match="'weak'.*PackSemiInputs"):
         MultiBranch(weak=[darken])(unlabeled())
     with pytest.raises(ValueError, match='ratio_range'):
         RandomRescale((2.0, 0.5))
-    with pytest.raises(ValueError, match='size is 0'):
+    with pytest.raises(ValueError, match='size must be .*0'):
         PadToCrop(0)

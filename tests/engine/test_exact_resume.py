@@ -19,7 +19,7 @@ from mmseg_derprop.utils.checkpoints import check_whole, newest_checkpoint, read
 from mmseg_derprop.utils.config import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
-KILLS = int(os.environ.get('KILLS', 20))
+KILLS = int(os.environ.get('KILLS', 12))
 SEED = int(os.environ.get('KILLS_SEED', 0))
 
 
@@ -174,7 +174,7 @@ def test_no_room_for_a_checkpoint(config, uninterrupted, tmp_path):
     run = Run(config_, run.folder, limit)
     assert run.end() == 1
     said = run.log.read_text()
-    assert 'iter_3.pth could not be written' in said and 'make room, and go on with --resume' in said
+    assert 'iter_3.pth could not be written' in said and 'make room, and resume with --resume' in said
     assert run.saved() == ['iter_2.pth'] and (run.folder / 'iter_2.pth').read_bytes() == before
     assert not list(run.folder.glob('.*'))
 
@@ -187,8 +187,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(config, uninterrupted, tmp
     }
     whole, _ = uninterrupted('validated', config(options, val=True))
     for iteration in (5, 10):
-        act = {'custom_hooks.4.act': dict(kill_in_validation=iteration)}
-        run = Run(config({**options, **act}, val=True), tmp_path / 'run')
+        run = Run(config(options, val=True, kill_in_validation=iteration), tmp_path / 'run')
         assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
         assert f'iter_{iteration}.pth' in run.saved()
     run = Run(config(options, val=True), run.folder).succeeds()
@@ -263,15 +262,14 @@ def broken_shapes(shapes, tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_what_takes_the_place_of_broken_files(config, broken_shapes, uninterrupted, tmp_path, workers):
-    """Killed twice, at other moments with each number of workers: the same images, and the same counts."""
+def test_what_takes_the_place_of_broken_files(config, broken_shapes, uninterrupted, tmp_path):
+    """Killed twice: the same images, and the same counts, as without workers."""
     options = {'train_dataloader.dataset.unlabeled.data_root': str(broken_shapes)}
     whole, _ = uninterrupted('broken', config(options))
-    for iteration in (2 + workers, 6 + workers):
-        run = Run(config(options, workers=workers), tmp_path / 'run').wait_for(iteration)
+    for iteration in (2, 7):
+        run = Run(config(options, workers=2), tmp_path / 'run').wait_for(iteration)
         assert run.kill(0)
-    Run(config(options, workers=workers), run.folder).succeeds()
+    Run(config(options, workers=2), run.folder).succeeds()
     assert_same_end(run.folder, whole)
     found, wanted = (read_checkpoint(str(f / f'iter_{ITERATIONS}.pth'))['message_hub'] for f in (run.folder, whole))
     for key in ('broken_files', 'replaced_images'):

@@ -9,7 +9,6 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmseg_derprop.engine.hooks.non_finite_hook import image_paths
-from mmseg_derprop.utils.checkpoints import read_checkpoint
 from mmseg_derprop.utils.config import load_config
 
 CONFIG = Path(__file__).resolve().parents[2] / 'configs/supervised/tiny_shapes.py'
@@ -93,21 +92,3 @@ def test_a_step_is_skipped_by_option(what, make_plain_runner):
     assert not torch.equal(after['backbone.conv1.weight'], later['backbone.conv1.weight'])
     assert all(value.isfinite().all() for value in spoil.states[-1].values())
     assert runner.message_hub.runtime_info['non_finite_iters'] == 1
-
-
-def test_old_values_of_the_log_are_in_no_checkpoint(make_plain_runner):
-    runner = make_plain_runner({'custom_hooks.1.length': 2})
-    runner.train()
-    saved = read_checkpoint(str(Path(runner.work_dir) / 'iter_5.pth'))['message_hub']['log_scalars']
-    assert {'train/loss', 'train/decode.loss_ce'} <= set(saved)
-    assert all(len(history.data[0]) <= 3 for history in saved.values())  # cut after iterations 2 and 4
-
-
-def test_what_is_learned_does_not_depend_on_them(make_plain_runner):
-    states = []
-    for options in ({}, {'custom_hooks': []}):
-        runner = make_plain_runner(options)
-        runner.train()
-        assert any(type(hook).__name__ == 'NonFiniteHook' for hook in runner.hooks) == (not options)
-        states.append(runner.model.state_dict())
-    assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())

@@ -17,7 +17,7 @@ from mmseg_derprop.models import SemiDataPreprocessor
 
 PACK = dict(type='PackSemiInputs')
 STRONG = [dict(type='StrongAugment'), dict(type='RandomCutMixBox', area=(0.02, 0.2), aspect=(0.01, 100)), PACK]
-NAMES = ('branch', 'crop', 'num_unlabeled', 'num_labeled', 'num_classes', 'allowed are', 'max_order', 'does not fit')
+NAMES = ('branch', 'crop', 'num_unlabeled', 'num_labeled', 'num_classes', 'must', 'max_order', 'does not fit')
 
 
 class Images:

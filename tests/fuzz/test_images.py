@@ -2,23 +2,18 @@
 
 import functools
 import io
-import os
 
 import builders
 import numpy as np
 import pytest
 from commands import call
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
-from mmseg.registry import DATASETS
-from mutations import EDITS, damaged, edited, mostly
+from mutations import EDITS, edited
 from own_errors import cases, ends_well, folder
 from PIL import Image
 from tiny_checkpoints import save_checkpoint
-
-from mmseg_derprop.apis.label_folder import LabelFolder
-from mmseg_derprop.visualization.drawing import legend, overlay, paint
 
 MODES = ('1', 'L', 'LA', 'P', 'RGB', 'RGBA', 'CMYK', 'YCbCr', 'HSV', 'I', 'F', 'I;16')
 FORMATS = ('png', 'jpeg', 'bmp', 'tiff', 'gif', 'webp')
@@ -99,118 +94,3 @@ def test_tools_use_what_can_be_read(run, files, options):
             sum(path.is_file() for path in (place / kind).rglob('*.*')) for kind in ('drawn', 'labels/labels')
         )
         assert drawn == labelled or any('\n' in name for _, name, _ in files)
-
-
-@cases(200)
-@given(st.sampled_from(['settings.json', 'images.csv', 'images.txt']), st.data())
-def test_label_folders_of_other_bytes(name, data):
-    with folder() as place:
-        settings = dict(threshold=0.5, classes=['a', 'b'], images='/x')
-
-        def begin():
-            return LabelFolder(place, settings, ['a', 'b'], [[0, 0, 0], [1, 1, 1]], 0.5)
-
-        whole = begin()
-        for image in ('x.png', 'sub/\u00e9,"y.png', os.fsdecode(b'\xe9.png')):
-            whole.add(image, np.eye(4, dtype=int), np.full((4, 4), 0.7, np.float32), True)
-        assert whole.write_list() == 3
-        content = (place / name).read_bytes()
-        (place / name).write_bytes(data.draw(damaged([content]) | st.just(content)))
-        with ends_well(name, 'begun with another'):
-            again = begin()
-            again.write_list()
-            assert {os.path.splitext(image)[0] for image in again.rows} <= {'x', 'sub/\u00e9,"y', '\udce9'}
-            again.add('z.png', np.eye(4, dtype=int), np.full((4, 4), 0.2, np.float32))
-            assert begin().rows['z.png'] == again.rows['z.png']
-
-
-@cases(150)
-@given(
-    mostly(st.just(255) | st.integers(-1, 300)),
-    st.integers(0, 9) | st.integers(0, 260),
-    mostly(st.floats(0, 1)),
-    st.tuples(st.integers(1, 9), st.integers(1, 9)),
-    st.integers(0, 99),
-)
-def test_options_of_a_label_folder(ignore, classes, threshold, size, seed):
-    rng = np.random.default_rng(seed)
-    names, colours = [str(number) for number in range(classes)], rng.integers(256, size=(classes, 3)).tolist()
-    with folder() as place, ends_well('within', 'threshold'):
-        made = LabelFolder(place, dict(threshold=threshold), names, colours, threshold, ignore)
-        certainty = rng.random(size, np.float32)
-        labels = rng.integers(max(classes, 1), size=size)
-        made.add('x.jpg', labels, certainty)
-        stored = np.asarray(Image.open(made.label_path('x.jpg')))
-        assert np.array_equal(stored, np.where(certainty >= threshold, labels, ignore))
-
-
-@cases(150)
-@given(
-    st.tuples(st.integers(1, 60), st.integers(1, 400)),
-    st.lists(st.integers(-1, 300), min_size=1, max_size=4),
-    st.lists(st.text(max_size=30), max_size=9),
-    st.floats(0, 1),
-)
-def test_drawing(size, ids, names, opacity):
-    rng = np.random.default_rng(0)
-    palette = rng.integers(256, size=(max(len(names), 1), 3)).tolist()
-    image = rng.integers(256, size=(*size, 3), dtype=np.uint8)
-    with ends_well():
-        painted = paint(rng.choice(ids, size), palette)
-        assert overlay(image, painted, opacity).shape == image.shape
-        assert legend(names, palette, size[1]).shape[1:] == (size[1], 3)
-
-
-LABEL_SIZES = st.sampled_from([(9, 7), (9, 7), (9, 7), (7, 9), (1, 1), (10, 7)])
-
-
-@cases(250)
-@given(
-    st.sampled_from(['L', 'P']) | st.sampled_from(MODES),
-    st.sampled_from(['png', 'png', 'bmp', 'tiff', 'gif', 'jpeg', 'webp']),
-    LABEL_SIZES,
-    st.lists(st.integers(0, 2) | st.integers(0, 2) | st.integers(0, 255), min_size=1, max_size=2),
-    st.sampled_from([1, 1, 1, 6]),
-    st.sampled_from([None, None, 0, 200, 255, -1]),
-    st.booleans(),
-)
-def test_label_files(mode, kind, size, ids, turn, ignore_index, zero):
-    values = np.random.default_rng(0).choice(np.array(ids, np.uint8), size[::-1])
-    image = Image.fromarray(values)
-    image = Image.fromarray(values.astype('<u2')) if mode == 'I;16' else image.convert(mode)
-    with folder() as place:
-        for name in ('images', 'labels'):
-            (place / name).mkdir()
-        exif = Image.Exif()
-        exif[0x0112] = turn
-        Image.new('RGB', (9, 7)).save(place / 'images/a.png', exif=exif)
-        try:
-            image.save(place / 'labels/a.png', kind)
-        except (OSError, ValueError, KeyError):
-            assume(False)
-        options = {} if ignore_index is None else dict(ignore_index=ignore_index)
-        labeled = dict(
-            type='BaseSegDataset',
-            metainfo=dict(classes=('x', 'y', 'z')),
-            data_prefix=dict(img_path=str(place / 'images'), seg_map_path=str(place / 'labels')),
-            img_suffix='.png',
-            reduce_zero_label=zero,
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations'),
-                dict(type='MultiBranch', sup=[dict(type='PackSemiInputs')]),
-            ],
-            **options,
-        )
-        unlabeled = dict(type='UnlabeledDataset', data_prefix=labeled['data_prefix'])
-        unlabeled['pipeline'] = [
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadUnlabeledAnnotations'),
-            dict(type='MultiBranch', weak=[dict(type='PackSemiInputs')]),
-        ]
-        with ends_well('a.png'):
-            dataset = DATASETS.build(dict(type='SemiDataset', labeled=labeled, unlabeled=unlabeled))
-            labels = dataset[0]['data_samples']['sup'].gt_sem_seg.data
-            assert set(labels.unique().tolist()) <= {0, 1, 2, 255, ignore_index}
-            weak = dataset[1]
-            assert weak['data_samples']['weak'].gt_sem_seg.shape == weak['inputs']['weak'].shape[-2:]

@@ -14,7 +14,7 @@ from mmseg.registry import DATASETS, HOOKS, LOOPS, METRICS, MODELS, OPTIM_WRAPPE
 from shrink import heads, pipeline_of, sources, without_weights
 
 from mmseg_derprop.datasets import SemiSampler
-from mmseg_derprop.utils.config import load_config, merge_options
+from mmseg_derprop.utils.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
@@ -83,7 +83,7 @@ def test_there_are_configs():
 def test_data_root_reaches_every_part(path):
     config = read(path)
     old = config.data_root
-    config = merge_options(config, {'data_root': '/elsewhere'}, path.name).to_dict()
+    config = load_config(str(path), {'data_root': '/elsewhere'}).to_dict()
     places = {place.split('.')[1] for place, part in parts(config) if part.get('data_root') == '/elsewhere' and place}
     assert {'train_dataloader', 'val_dataloader', 'test_dataloader'} <= places
     assert old not in str(config)

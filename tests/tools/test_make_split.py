@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -116,21 +115,15 @@ def test_again_is_nothing_and_another_draw_is_refused(run, data):
     assert ids(data / 'out/5/labeled.txt') != before
 
 
-def test_ids_that_are_no_class(run, data):
-    run('--images', data / 'images', '--num', '1', '--ignore', '255', '3')
-    assert set(json.loads((data / 'out/manifest.json').read_text())['splits']['1']['classes']) == {'0', '1'}
-    assert 'no labelled image has the classes [' in run('--images', data / 'images', '--num', '1', '--force')
-
-
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        (['--ratio', '1/200'], '1/200 of 40 images is 0 labelled images, but 1 to 40'),
-        (['--ratio', '1/8', '0.125'], 'different ones for each draw'),
-        (['--ratio', 'half'], '--ratio half: a share of the images is written 1/8'),
-        (['--ratio', '1/0'], '--ratio 1/0'),
-        (['--num', '41'], '41 of 40 images is 41'),
-        (['--num', '3', '--img-suffix', '.png'], r"names no image.*|its files end in \['.jpg', '.txt'\]"),
+        (['--ratio', '1/200'], 'from 1 to 40, but 1/200 has 0'),
+        (['--ratio', '1/8', '0.125'], 'another number of labelled images'),
+        (['--ratio', 'half'], 'shares such as 1/8 or 0.125, but is half'),
+        (['--ratio', '1/0'], 'but is 1/0'),
+        (['--num', '41'], 'but 41 has 41'),
+        (['--num', '3', '--img-suffix', '.png'], r"must name at least 1 image.*|its files end in \['.jpg', '.txt'\]"),
     ],
 )
 def test_refuses_impossible_draws(run, data, options, words):
@@ -145,49 +138,14 @@ def test_refuses_bad_label_files(run, data):
     Image.new('RGB', (5, 4)).save(data / 'labels/a/05.png')
     with pytest.raises(SystemExit) as caught:
         run('--images', data / 'images', '--num', '3')
-    for words in ('3 of 40 label files', 'a/03.png', 'a/04.png', 'a/05.png has 3 channels'):
+    for words in ('3 of 40 label files', 'a/03.png', 'a/04.png', 'a/05.png must have 1 channel'):
         assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (['--num', '3', '--stratify'], '--stratify needs --labels'),
-        (['--num', '3', '--labels', 'nowhere'], '--labels nowhere is no folder'),
-        (['--num', '3', '--nproc', '0'], '--nproc is 0'),
-    ],
-)
-def test_refuses_options(run, data, capsys, options, words):
-    with pytest.raises(SystemExit, match='2'):
-        run('--images', data / 'images', *options, labels=False)
-    assert words in capsys.readouterr().err
-
-
-def test_missing_sources(run, data):
-    with pytest.raises(SystemExit, match='nowhere'):
-        run('--list', data / 'nowhere.txt', '--num', '3')
-    with pytest.raises(SystemExit, match='--images nowhere is no folder'):
-        run('--images', 'nowhere', '--num', '3')
 
 
 def test_lists_and_names_that_are_no_text(run, data):
     (data / 'all.txt').write_bytes(b'a/00\ncaf\xe9\n')
-    with pytest.raises(SystemExit, match='all.txt is no UTF-8 text'):
+    with pytest.raises(SystemExit, match='all.txt must be UTF-8'):
         run('--list', data / 'all.txt', '--num', '1')
     (data / 'images/a/x\ny.jpg').touch()
     with pytest.raises(SystemExit, match=r'1 names .*cannot stand in a list'):
         run('--images', data / 'images', '--num', '1', labels=False)
-
-
-def test_names_of_any_bytes(run, data):
-    """File systems have them; lists carry them as they are."""
-    (data / 'other').mkdir()
-    (data / 'other' / os.fsdecode(b'caf\xe9.jpg')).touch()
-    run('--images', data / 'other', '--num', '1', labels=False)
-    assert (data / 'out/1/labeled.txt').read_bytes() == b'caf\xe9\n'
-
-
-def test_a_name_that_no_file_can_have(run, data):
-    (data / 'all.txt').write_text('a/00\na/\0\na/01\n')
-    with pytest.raises(SystemExit, match='1 of 3 label files cannot be used.*null byte'):
-        run('--list', data / 'all.txt', '--num', '1')

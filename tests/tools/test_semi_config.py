@@ -268,7 +268,7 @@ def test_leaks_are_told_as_training_tells_them(plain, warned, tmp_path, shapes):
     (tmp_path / 'val.txt').write_text('\n'.join([ids(shapes, 'labeled.txt')[0], *ids(shapes, 'val.txt')[:2]]))
     plain['val_dataloader']['dataset']['ann_file'] = str(tmp_path / 'val.txt')
     path, said = warned(plain, shapes / 'JPEGImages')
-    counts = 'Of 3 validation images 1 are among the labelled images and 3 are among the unlabelled images'
+    counts = '1 of 3 validation images are among the labelled images'
     assert f'WARNING: Training will stop before its first iteration. {counts}' in said
     with pytest.raises(ValueError) as error:
         train(path, tmp_path / 'work')
@@ -283,7 +283,7 @@ def test_no_leak_no_warning(plain, warned, shapes):
     del plain['train_dataloader']['dataset']['ann_file']  # --labeled takes its place
     plain['val_dataloader']['dataset'] = dict(type='RepeatDataset', times=2, dataset=plain['val_dataloader']['dataset'])
     assert 'WARNING' not in warned(plain)[1]
-    assert 'Of 6 validation images 6 are among the unlabelled' in warned(plain, shapes / 'JPEGImages')[1]
+    assert '6 of 6 validation images are among the unlabelled' in warned(plain, shapes / 'JPEGImages')[1]
 
 
 @pytest.mark.parametrize(
@@ -335,7 +335,7 @@ def change(config, name, value):
         ('model.decode_head.out_channels', 1, 'out_channels = 1'),
         ('model.decode_head.in_channels', 99, 'cannot predict .*8, 16'),
         ('model.data_preprocessor.size', (64, 64), 'crops are 32x32, but the data_preprocessor has size=.64, 64'),
-        ('train_dataloader.dataset.data_root', '/nowhere', "'/nowhere', which is no folder"),
+        ('train_dataloader.dataset.data_root', '/nowhere', "'/nowhere', which is not a folder"),
     ],
 )
 def test_bases_that_cannot_work(plain, write, tmp_path, capsys, name, value, message):

@@ -5,8 +5,9 @@
 
 A file holds inputs (``in_*``) and what the published program makes of them (``out_*``). A step file has what the
 networks gave for a batch: all that follows is compared, gradients included, with the preset derprop_published.py of
-configs/_base_/methods, or, for files of its siblings' programs, corrmatch.py, unimatch.py and unimatch_v2.py. A network file has an image: the network is compared, with weights that
-tools/model_converters/published2mmseg.py converted. The exit status is 0 only if every output of every file agrees.
+configs/_base_/methods, or, for files of its siblings' programs, corrmatch.py, unimatch.py and unimatch_v2.py. A network
+file has an image: the network is compared, with weights that tools/model_converters/published2mmseg.py converted. The
+exit status is 0 only if every output of every file agrees.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
 class Labels(NamedTuple):
@@ -55,7 +55,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--step', type=int, default=1, help='every how manieth image is judged (default: %(default)s)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
-    add_trust_option(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     args = parser.parse_args()
     if not all(0 <= alpha <= 1 for alpha in args.alpha):
@@ -179,7 +178,7 @@ def main() -> None:
         config = load_config(args.config, args.cfg_options)
         if config.model.type != 'SemiSegmentor':
             raise ValueError(f'the model is a {config.model.type}: only a SemiSegmentor makes pseudo-labels')
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             model, _ = load_segmentor(config, args.checkpoint, args.device)
         if model.propagation_head is None:
             args.alpha = [0.0]

@@ -29,8 +29,8 @@ import numpy as np
 from PIL import Image
 
 from mmseg_derprop import __version__
-from mmseg_derprop.datasets.outside import leaves
 from mmseg_derprop.datasets.splits import draw_splits
+from mmseg_derprop.utils.files import write_bytes
 
 KINDS = ('labeled', 'unlabeled')
 
@@ -42,9 +42,6 @@ def parse_args() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     source.add_argument('--images', type=Path, help='folder of the images, with its subfolders')
     parser.add_argument('--img-suffix', default='.jpg', help='suffix of the images; what is before it is the id')
     parser.add_argument('--labels', type=Path, help='folder of the label files')
-    parser.add_argument(
-        '--allow-outside', action='store_true', help='ids may lead out of the folder of the label files'
-    )
     parser.add_argument('--seg-map-suffix', default='.png', help='suffix of the label files')
     amount = parser.add_mutually_exclusive_group(required=True)
     amount.add_argument('--ratio', '--ratios', nargs='+', help='labelled share of the images, such as 1/8')
@@ -69,22 +66,22 @@ def read_ids(args: argparse.Namespace) -> tuple[list[str], str]:
         try:
             text = content.decode('utf-8-sig')
         except UnicodeDecodeError as error:
-            raise ValueError(f'{args.list} is no UTF-8 text ({error}): save it as UTF-8') from error
+            raise ValueError(f'{args.list} must be UTF-8, but is not ({error}). Convert it.') from error
         ids = [line.strip() for line in text.splitlines() if line.strip()]
         where = str(args.list)
     else:
         if not args.images.is_dir():
-            raise ValueError(f'--images {args.images} is no folder')
+            raise ValueError(f'--images must be a folder, but is {args.images}.')
         files = [name.replace(os.sep, '/') for name in mmengine.scandir(str(args.images), recursive=True)]
         ids = sorted(name.removesuffix(args.img_suffix) for name in files if name.endswith(args.img_suffix))
         if unfit := [name for name in ids if [name] != name.strip().splitlines()]:
             raise ValueError(
-                f'{len(unfit)} names under {args.images} cannot stand in a list, first {unfit[:3]}: rename them'
+                f'{len(unfit)} names under {args.images} cannot stand in a list, first {unfit[:3]}. Rename them.'
             )
         content = as_lines(ids)
         where = f'{args.images} (its files end in {sorted({Path(name).suffix for name in files})[:8]})'
     if not ids:
-        raise ValueError(f'{where} names no image, at least 1 is needed; change --list, --images or --img-suffix')
+        raise ValueError(f'{where} must name at least 1 image, but names 0. Change --list, --images or --img-suffix.')
     return ids, hashlib.sha256(content).hexdigest()
 
 
@@ -100,14 +97,14 @@ def draw_sizes(args: argparse.Namespace, count: int) -> dict[str, int]:
         try:
             ratios = {text.replace('/', '_'): Fraction(text) for text in args.ratio}
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f'--ratio {" ".join(args.ratio)}: a share of the images is written 1/8 or 0.125') from None
+            raise ValueError(f'--ratio must be shares such as 1/8 or 0.125, but is {" ".join(args.ratio)}.') from None
         named = {name: int(ratio * count + Fraction(1, 2)) for name, ratio in ratios.items()}
     sizes = dict(sorted(named.items(), key=lambda item: item[1]))
     for smaller, (name, size) in zip([0, *sizes.values()], sizes.items()):
         if not smaller < size <= count:
             raise ValueError(
-                f'{name.replace("_", "/")} of {count} images is {size} labelled images, but 1 to {count} are possible, '
-                'different ones for each draw'
+                f'Each draw must have another number of labelled images from 1 to {count}, but '
+                f'{name.replace("_", "/")} has {size}.'
             )
     return sizes
 
@@ -120,7 +117,7 @@ def count_pixels(path: str) -> dict[int, int] | str:
     except Exception as error:  # each decoder raises its own
         return f'{path}: {error}'
     if labels.ndim != 2:
-        return f'{path} has {labels.shape[2]} channels, allowed is 1, which holds class ids'
+        return f'{path} must have 1 channel, which holds class ids, but has {labels.shape[2]}'
     ids, counts = np.unique(labels, return_counts=True)
     return dict(zip(ids.tolist(), counts.tolist()))
 
@@ -132,13 +129,6 @@ def read_labels(args: argparse.Namespace, ids: Sequence[str]) -> tuple[list[int]
         ValueError: If label files are missing or cannot be read; names how many and the first three.
     """
     paths = [str(args.labels / f'{name}{args.seg_map_suffix}') for name in ids]
-    outside = [name for name, path in zip(ids, paths) if leaves(path, [str(args.labels)])]
-    if outside and not args.allow_outside:
-        lines = [line.strip() for line in args.list.read_text('utf-8-sig').splitlines()]
-        raise ValueError(
-            f'{args.list}, line {lines.index(outside[0]) + 1}: {outside[0]!r} leads out of {args.labels}, which names '
-            'in lists must not. Mend the list; or, if it shall name files elsewhere, give --allow-outside.'
-        )
     track: partial = partial(mmengine.track_progress, file=sys.stderr)
     if args.nproc > 1:
         track = partial(mmengine.track_parallel_progress, nproc=args.nproc, chunksize=8, file=sys.stderr)
@@ -172,14 +162,11 @@ def write_all(files: dict[Path, bytes], force: bool) -> bool:
     differ = [str(path) for path in new if path.exists()]
     if differ and not force:
         raise FileExistsError(
-            f'{len(differ)} files exist and differ from this draw, first {differ[:3]}: choose another --out, or '
-            'overwrite them with --force'
+            f'{len(differ)} files exist and differ from this draw, first {differ[:3]}. Choose another --out, or '
+            'overwrite them with --force.'
         )
     for path, content in new.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f'{path.name}.{os.getpid()}.part')
-        part.write_bytes(content)
-        os.replace(part, path)
+        write_bytes(path, content)
     return bool(new)
 
 
@@ -219,9 +206,7 @@ def main() -> None:
     if args.stratify and not args.labels:
         parser.error('--stratify needs --labels, the folder of the label files')
     if args.labels and not args.labels.is_dir():
-        parser.error(f'--labels {args.labels} is no folder')
-    if args.nproc < 1:
-        parser.error(f'--nproc is {args.nproc}, allowed is 1 or more')
+        parser.error(f'--labels must be a folder, but is {args.labels}')
     try:
         make_split(args)
     except (OSError, ValueError) as error:

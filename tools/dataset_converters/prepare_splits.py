@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
-import os
 import sys
 import time
 import urllib.error
@@ -32,46 +31,22 @@ KINDS = ('labeled', 'unlabeled')
 ATTEMPTS, TIMEOUT, PAUSE = 4, 30, 0.5  # seconds
 
 
-class Split(NamedTuple):
-    name: str
-    source: str
-    num_labeled: int
-    repository: str = UNIMATCH
-
-
 class DataSet(NamedTuple):
     source: str
     out: str
     line: str
     images: str
-    total: int
-    splits: tuple[Split, ...]
+    splits: dict[str, str]  # our names, and the source's
 
 
 class Refused(OSError):
     """A list that is absent or not the published one; the others are worth a look."""
 
 
-VOC = (
-    Split('1_16', '92', 92),
-    Split('1_8', '183', 183),
-    Split('1_4', '366', 366),
-    Split('1_2', '732', 732),
-    Split('full', '1464', 1464),
-    Split('blended_1_16', '1_16', 662),
-    Split('blended_1_8', '1_8', 1323),
-    Split('blended_1_4', '1_4', 2646),
-    Split('u2pl_1_16', 'u2pl_1_16', 662),
-    Split('u2pl_1_8', 'u2pl_1_8', 1323),
-    Split('u2pl_1_4', 'u2pl_1_4', 2646),
-)
-CITYSCAPES = (
-    Split('1_30', '1_30', 100),
-    Split('1_16', '1_16', 186),
-    Split('1_8', '1_8', 372),
-    Split('1_4', '1_4', 744),
-    Split('1_2', '1_2', 1488, UNIMATCH_V2),
-)
+UNIMATCH_V2_LISTS = ('cityscapes/1_2/labeled.txt', 'cityscapes/1_2/unlabeled.txt')
+CLASSIC = {'1_16': '92', '1_8': '183', '1_4': '366', '1_2': '732', 'full': '1464'}
+BLENDED = {'blended_1_16': '1_16', 'blended_1_8': '1_8', 'blended_1_4': '1_4'}
+U2PL = {name: name for name in ('u2pl_1_16', 'u2pl_1_8', 'u2pl_1_4')}
 # As sha256sum writes and checks them.
 SHA256SUMS = """
 8a02aa6a1253178b105bd25b36f0a27daeedf6b3959f399aa47d24783f3a8306  pascal/92/labeled.txt
@@ -110,15 +85,18 @@ b11041fef70476fb5564af0ef006a8013622da9cf49c7faf4182f3e26eb32742  cityscapes/1_3
 SHA256 = {path: digest for digest, path in map(str.split, SHA256SUMS.strip().splitlines())}
 DATA_SETS = {
     'voc': DataSet(
-        'pascal', 'ImageSets/Semi', 'JPEGImages/{0}.jpg SegmentationClass/{0}.png', 'JPEGImages', 10582, VOC
+        source='pascal',
+        out='ImageSets/Semi',
+        line='JPEGImages/{0}.jpg SegmentationClass/{0}.png',
+        images='JPEGImages',
+        splits=CLASSIC | BLENDED | U2PL,
     ),
     'cityscapes': DataSet(
-        'cityscapes',
-        'splits',
-        'leftImg8bit/train/{0}_leftImg8bit.png gtFine/train/{0}_gtFine_labelTrainIds.png',
-        'leftImg8bit/train',
-        2975,
-        CITYSCAPES,
+        source='cityscapes',
+        out='splits',
+        line='leftImg8bit/train/{0}_leftImg8bit.png gtFine/train/{0}_gtFine_labelTrainIds.png',
+        images='leftImg8bit/train',
+        splits={name: name for name in ('1_30', '1_16', '1_8', '1_4', '1_2')},
     ),
 }
 
@@ -155,7 +133,7 @@ def download(url: str) -> bytes:
     raise AssertionError('unreachable')
 
 
-def read_source(path: str, split: Split, folders: list[Path] | None, base_url: str) -> bytes:
+def read_source(path: str, folders: list[Path] | None, base_url: str) -> bytes:
     """A list as published: from one of several folders, or else from the network.
 
     Raises:
@@ -168,23 +146,16 @@ def read_source(path: str, split: Split, folders: list[Path] | None, base_url: s
         if not contents:
             raise Refused(f'{path} is in none of {", ".join(map(str, folders))}, nor in their folders splits')
     else:
-        url = f'{base_url}/{split.repository}/splits/{path}'
+        repository = UNIMATCH_V2 if path in UNIMATCH_V2_LISTS else UNIMATCH
+        url = f'{base_url}/{repository}/splits/{path}'
         contents = {url: download(url)}
     found = {hashlib.sha256(content).hexdigest(): content for content in contents.values()}
     if SHA256[path] not in found:
         raise Refused(
-            f'{" and ".join(contents)}: the SHA-256 is {" and ".join(found)}, but that of the published list is '
-            f'{SHA256[path]}'
+            f'{" and ".join(contents)} must have the SHA-256 {SHA256[path]} of the published list, but has '
+            f'{" and ".join(found)}.'
         )
     return found[SHA256[path]]
-
-
-def write(path: Path, ids: list[str]) -> None:
-    """Writes a list; nobody ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    part.write_bytes(''.join(f'{name}\n' for name in ids).encode())
-    os.replace(part, path)
 
 
 def prepare(data: DataSet, root: Path, force: bool, **source) -> tuple[int, int]:
@@ -201,50 +172,34 @@ def prepare(data: DataSet, root: Path, force: bool, **source) -> tuple[int, int]
 
     Raises:
         OSError: If lists differ, cannot be had, or are not the published ones; then nothing has been written.
-        ValueError: If the lists do not fit each other.
     """
     missing, foreign, there = [], [], 0
-    for split in data.splits:
+    for split, source_split in data.splits.items():
         for kind in KINDS:
-            path, name = root / data.out / split.name / f'{kind}.txt', f'{data.source}/{split.source}/{kind}.txt'
+            path, name = root / data.out / split / f'{kind}.txt', f'{data.source}/{source_split}/{kind}.txt'
             if not path.exists():
-                missing.append((split, path, name))
+                missing.append((path, name))
             elif SHA256[name] in digests(path.read_text(errors='replace').splitlines(), data.line):
                 there += 1
             else:
-                foreign.append((split, path, name))
+                foreign.append((path, name))
     if foreign and not force:
         raise FileExistsError(
             f'{len(foreign)} lists exist and differ from the published ones, first '
-            f'{[str(path) for _, path, _ in foreign[:3]]}: move them away, or overwrite them with --force'
+            f'{[str(path) for path, _ in foreign[:3]]}. Move them away, or overwrite them with --force.'
         )
     lists, errors = {}, []
-    for split, path, name in missing + foreign:
+    for path, name in missing + foreign:
         try:
-            lists[path] = read_ids(read_source(name, split, **source), data)
+            lists[path] = read_ids(read_source(name, **source), data)
         except Refused as error:
             errors.append(str(error))
     if errors:
         raise OSError('\n  '.join([f'{len(errors)} lists could not be had, nothing was written:', *errors]))
     for path, ids in lists.items():
-        write(path, ids)
-    check(data, root)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(''.join(f'{name}\n' for name in ids))
     return len(lists), there
-
-
-def check(data: DataSet, root: Path) -> None:
-    """Raises ValueError unless each split's labelled and unlabelled images are apart, and together all images."""
-    everything: set[str] = set()
-    for split in data.splits:
-        labeled, unlabeled = ((root / data.out / split.name / f'{kind}.txt').read_text().splitlines() for kind in KINDS)
-        both = {*labeled, *unlabeled}
-        everything = everything or both
-        found = (len(labeled), len(unlabeled), len(both), len(everything | both))
-        if found != (split.num_labeled, data.total - split.num_labeled, data.total, data.total):
-            raise ValueError(
-                f'{split.name} has {found[0]} labelled and {found[1]} unlabelled images, {found[2]} different ones, '
-                f'but {split.num_labeled} of {data.total} are right'
-            )
 
 
 def parse_args() -> argparse.Namespace:
@@ -259,7 +214,7 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     for folder in args.folders or []:
         if not folder.is_dir():
-            parser.error(f'--from {folder} is no folder: name a copy of the repository, or of its folder splits')
+            parser.error(f'--from {folder} must be a folder, a copy of the repository or of its folder splits')
     return args
 
 
@@ -268,7 +223,7 @@ def main() -> None:
     data = DATA_SETS[args.data]
     try:
         written, there = prepare(data, args.out, args.force, folders=args.folders, base_url=args.base_url.rstrip('/'))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise SystemExit(str(error)) from error
     print(f'{args.out / data.out}: {len(data.splits)} splits, {written} lists written, {there} there already')
     if not (args.out / data.images).is_dir():

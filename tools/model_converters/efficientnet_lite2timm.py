@@ -18,7 +18,6 @@ from mmseg.models.backbones.timm_backbone import TIMMBackbone
 from torch import Tensor
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 NOT_IN_FEATURES = ('_conv_head.', '_bn1.', '_fc.')
 
@@ -59,13 +58,11 @@ def main() -> None:
     parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write')
     parser.add_argument('--model', default='tf_efficientnet_lite0', help="timm's name of the network")
     parser.add_argument('--force', action='store_true', help='overwrite OUT.pth')
-    add_trust_option(parser)
     args = parser.parse_args()
     if os.path.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another place, or overwrite it with --force')
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
-            source = read_checkpoint(args.source)
+        source = read_checkpoint(args.source)
         state = convert(state_dict_of(source), args.model)
     except OSError as error:
         raise SystemExit(str(error)) from None

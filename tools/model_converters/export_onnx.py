@@ -35,7 +35,8 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
+from mmseg_derprop.utils.files import replacing
+from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 OPSET = 18
 TIE = 1e-5  # of the largest logit
@@ -152,7 +153,6 @@ def main() -> None:
     parser.add_argument('--size', type=int, nargs=2, required=True, metavar=('H', 'W'), help='of the image')
     parser.add_argument('--dynamic', action='store_true', help='any size and number of images')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
-    add_trust_option(parser)
     args = parser.parse_args()
     try:
         import onnx  # noqa: F401
@@ -161,25 +161,20 @@ def main() -> None:
     except ImportError as error:
         raise SystemExit(f'{error}: pip install onnx onnxruntime onnxscript') from None
     init_default_scope('mmseg')
-    unfinished = f'{args.out}.{os.getpid()}.tmp'
     sizes = [(1, *args.size)] + ([(2, args.size[0] + 32, 2 * args.size[1])] if args.dynamic else [])
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
+        with checkpoints_as_data():
             predictor, classes = load_predictor(args)
-        os.makedirs(os.path.dirname(os.path.abspath(args.out)), exist_ok=True)
-        write(predictor, classes, args, unfinished)
-        for batch, *size in sizes:
-            print(compare(predictor, unfinished, size, batch))
-        os.replace(unfinished, args.out)
+        with replacing(args.out) as unfinished:
+            write(predictor, classes, args, unfinished)
+            for batch, *size in sizes:
+                print(compare(predictor, unfinished, size, batch))
     except CheckpointMismatch as error:
         raise SystemExit(f'{args.checkpoint} does not fit {args.config}. {error}') from None
     except torch.onnx.errors.OnnxExporterError as error:
         raise SystemExit(f'{args.config}: PyTorch cannot export this network: {error}\n{FIXED}') from None
     except (ValueError, OSError) as error:
         raise SystemExit(f'{args.checkpoint}: {error}') from None
-    finally:
-        if os.path.exists(unfinished):
-            os.remove(unfinished)
     print(args.out)
 
 

@@ -24,7 +24,6 @@ from torch import Tensor
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.safe_loading import add_trust_option, checkpoints_as_data
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
 DEPTHS = {ResNet.arch_settings[depth][1]: depth for depth in (50, 101, 152)}
@@ -162,14 +161,12 @@ def main() -> None:
     parser.add_argument('source', metavar='IN.pth', help='checkpoint of a published network or ImageNet backbone')
     parser.add_argument('out', metavar='OUT.pth', help='checkpoint to write')
     parser.add_argument('--force', action='store_true', help='overwrite OUT.pth')
-    add_trust_option(parser)
     args = parser.parse_args()
     if os.path.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another place, or overwrite it with --force')
     init_default_scope('mmseg')
     try:
-        with checkpoints_as_data(args.trust_checkpoint):
-            source = read_checkpoint(args.source)
+        source = read_checkpoint(args.source)
         state, found = convert(state_dict_of(source))
     except OSError as error:
         raise SystemExit(str(error)) from None

@@ -1,4 +1,4 @@
-"""Label files that do not fit their images or the classes, told by name."""
+"""Label files that do not fit their images or the classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmseg.registry import TRANSFORMS
 from PIL import ExifTags, Image
 
-from ...utils.options import is_number
+from ...utils.options import PositiveInt, check_options
 from .broken import BrokenData, Problem
 
 # What MMSegmentation's label maps and paddings mean by "ignored", whatever a data set's ignore_index is.
@@ -27,7 +27,7 @@ class CheckLabels(BaseTransform):
     Required keys: ``gt_seg_map``; read if there: ``seg_map_path``, ``img_path``, ``ori_shape`` or ``img``.
 
     Args:
-        num_classes (int, optional): Allowed are the ids 0 to ``num_classes`` - 1, 255 and ``ignore_index``. Without it
+        num_classes (int, optional): The ids 0 to ``num_classes`` - 1, 255 and ``ignore_index`` are allowed. Without it
             ids are not looked at.
         ignore_index (int): Label that is ignored, besides 255.
 
@@ -35,23 +35,15 @@ class CheckLabels(BaseTransform):
         BrokenData: If labels have several channels, another size than the image, or ids outside the classes.
     """
 
-    def __init__(self, num_classes: int | None = None, ignore_index: int = IGNORED) -> None:
-        if num_classes is not None and not is_number(num_classes, 1, whole=True):
-            raise ValueError(f'num_classes is {num_classes!r}, allowed is a number of classes, or None; change it')
-        if not is_number(ignore_index, whole=True):
-            raise ValueError(f'ignore_index is {ignore_index!r}, allowed is an integer; change it')
+    @check_options
+    def __init__(self, num_classes: PositiveInt | None = None, ignore_index: int = IGNORED) -> None:
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def transform(self, results: dict) -> dict:
         """Checks ``gt_seg_map`` and changes nothing."""
         labels = results['gt_seg_map']
         image = results.get('ori_shape') or getattr(results.get('img'), 'shape', None)
-        problem = (
-            _sides_problem(labels.shape)
-            or _channels_problem(labels.shape[2] if labels.ndim > 2 else 1)
-            or (_size_problem(labels.shape[:2], image[:2]) if image else None)
-            or self._ids_problem(labels)
-        )
+        problem = _shape_problem(labels.shape, image and image[:2]) or self._ids_problem(labels)
         if problem:
             path = results.get('seg_map_path', 'the label file')
             raise BrokenData(Problem(path, *problem, image=results.get('img_path', 'an image')))
@@ -64,39 +56,30 @@ class CheckLabels(BaseTransform):
         if not outside.any():
             return None
         ids = np.unique(labels[outside]).tolist()
-        shown = f'{ids[:8]} and {len(ids) - 8} more' if len(ids) > 8 else f'{ids}'
+        ignored = ' and '.join(map(str, sorted({self.ignore_index, IGNORED})))
         return (
             'ids outside the classes',
-            f'have the ids {shown} in {outside.mean():.1%} of the pixels, allowed are the {self.num_classes} classes, '
-            f'0 to {self.num_classes - 1}, and {self._ignored()} for what is ignored: convert the file, map its ids '
-            "(the data set's reduce_zero_label, or classes of its metainfo), or name an id to ignore (ignore_index)",
+            f'must have ids from 0 to {self.num_classes - 1}, the {self.num_classes} classes, and {ignored} for what '
+            f'is ignored, but has {ids[:8]}{" and more" * (len(ids) > 8)} in {outside.mean():.1%} of its pixels. '
+            "Convert the file, map its ids (the data set's reduce_zero_label, or classes of its metainfo), or name an "
+            'id to ignore (ignore_index)',
         )
-
-    def _ignored(self) -> str:
-        return ' and '.join(map(str, sorted({self.ignore_index, IGNORED})))
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
 
 
-def label_check(source: BaseDataset) -> CheckLabels:
-    """The check of a source's labels, by its classes and its ``ignore_index``."""
-    classes = source.metainfo.get('classes')
-    return CheckLabels(len(classes) if classes else None, getattr(source, 'ignore_index', IGNORED))
-
-
 def check_loaded_labels(source: BaseDataset) -> None:
     """Puts a check behind the transform of a source's pipeline that loads labels, unless it has one."""
     transforms = source.pipeline.transforms
-    if any(isinstance(transform, CheckLabels) for transform in transforms):
-        return
-    for index, transform in enumerate(transforms):
-        if isinstance(transform, mmcv.transforms.LoadAnnotations):
-            transforms.insert(index + 1, label_check(source))
-            return
+    loads = [i for i, step in enumerate(transforms) if isinstance(step, mmcv.transforms.LoadAnnotations)]
+    if loads and not any(isinstance(step, CheckLabels) for step in transforms):
+        num_classes = len(source.metainfo.get('classes') or ()) or None
+        check = CheckLabels(num_classes, getattr(source, 'ignore_index', IGNORED))
+        transforms.insert(loads[0] + 1, check)
 
 
-def header_problem(label_path: str, image_path: str) -> Problem | None:
+def label_header_problem(label_path: str, image_path: str) -> Problem | None:
     """Compares the headers of a label file and its image, without reading a pixel.
 
     Args:
@@ -108,12 +91,15 @@ def header_problem(label_path: str, image_path: str) -> Problem | None:
         that Pillow does not know are left alone.
     """
     try:
-        with Image.open(label_path) as label:
-            sides = tuple(side for side in label.size if side > 1)
-            problem = _sides_problem(sides) or _channels_problem(len(label.getbands())) or _depth_problem(label.mode)
-            if not problem:
-                with Image.open(image_path) as image:
-                    problem = _size_problem(label.size[::-1], oriented_size(image))
+        with Image.open(label_path) as label, Image.open(image_path) as image:
+            sides = [side for side in label.size[::-1] if side > 1]  # MMSegmentation's loader drops the others
+            channels = [len(label.getbands())] if len(label.getbands()) > 1 and len(sides) == 2 else []
+            problem = _shape_problem([*sides, *channels], oriented_size(image))
+            if not problem and label.mode not in ('1', 'L', 'P'):
+                problem = (
+                    'labels of more than 8 bits',
+                    f'must have 8 bits, but has more (mode {label.mode}), which MMSegmentation drops. Save it so',
+                )
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     return Problem(label_path, *problem, image=image_path) if problem else None
@@ -127,37 +113,20 @@ def oriented_size(image: Image.Image) -> tuple[int, int]:
     return image.size if turned else image.size[::-1]
 
 
-def _sides_problem(sides: Sequence[int]) -> tuple[str, str] | None:
-    if len(sides) >= 2:
-        return None
-    return 'labels of one row or column', "have a side of one pixel, which MMSegmentation's loader drops: take them out"
-
-
-def _channels_problem(channels: int) -> tuple[str, str] | None:
-    if channels == 1:
-        return None
-    return (
-        'labels in colours',
-        f'have {channels} channels, allowed is 1, which holds class ids: convert colours to ids (a palette PNG has ids '
-        "already; LoadAnnotations reads them with imdecode_backend='pillow')",
-    )
-
-
-def _depth_problem(mode: str) -> tuple[str, str] | None:
-    if mode in ('1', 'L', 'P'):
-        return None
-    return (
-        'labels of more than 8 bits',
-        f'are of more than 8 bits (mode {mode}), which MMSegmentation cuts off: ids up to 255 are possible, save them '
-        'as 8 bits',
-    )
-
-
-def _size_problem(labels: Sequence[int], image: Sequence[int]) -> tuple[str, str] | None:
-    if tuple(labels) == tuple(image):
-        return None
-    return (
-        'labels of another size than the image',
-        f'are {labels[0]}x{labels[1]} (height x width), but the image is {image[0]}x{image[1]}: they must be equal, '
-        'mend one of them (an image with an EXIF orientation is turned when it is read)',
-    )
+def _shape_problem(labels: Sequence[int], image: Sequence[int] | None) -> tuple[str, str] | None:
+    """Kind and cause of what is wrong with the shape of labels (H, W) or (H, W, C), for an image (H, W)."""
+    if len(labels) < 2:
+        return 'labels of one row or column', 'must have at least 2 rows and columns. Take it out of the data'
+    if len(labels) > 2:
+        return (
+            'labels in colours',
+            f'must have 1 channel, which holds class ids, but has {labels[2]}. Convert colours to ids (a palette PNG '
+            "has ids already; LoadAnnotations reads them with imdecode_backend='pillow')",
+        )
+    if image and tuple(labels) != tuple(image):
+        return (
+            'labels of another size than the image',
+            f'must be {image[0]}x{image[1]} (height x width) as its image is, but is {labels[0]}x{labels[1]}. Fix one '
+            'of them (an image with an EXIF orientation is turned when it is read)',
+        )
+    return None

@@ -9,7 +9,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 
 from ...datasets import BrokenData, Problem
-from ...utils.options import is_number
+from ...utils.options import NonNegativeInt, check_options
+from ..batches import samples_of
 from .checkpoint_hook import cpu_group
 
 
@@ -30,9 +31,8 @@ class BrokenFilesHook(Hook):
         BrokenData: In training, if there are more; lists them.
     """
 
-    def __init__(self, limit: int = 100) -> None:
-        if not is_number(limit, 0, whole=True):
-            raise ValueError(f'limit = {limit!r}, but the number of files that may be left out is at least 0.')
+    @check_options
+    def __init__(self, limit: NonNegativeInt = 100) -> None:
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:
@@ -89,6 +89,4 @@ def warn_if_uncounted(runner: Runner) -> None:
 
 def replaced(data_batch: dict | None) -> list[tuple]:
     """The problems of the files that the images of a batch stand for."""
-    samples = (data_batch or {}).get('data_samples', [])
-    branches = samples.values() if isinstance(samples, dict) else [samples]
-    return [tuple(problem) for branch in branches for sample in branch for problem in sample.get('replaced', [])]
+    return [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, and from which a run goes on exactly."""
+"""Checkpoints that are whole, plain data, and from which a run resumes exactly."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
 
 from ...datasets import SemiSampler
+from ...utils.checkpoints import make_plain
+from ...utils.files import remove_unfinished
 from ...utils.options import is_number
+from .. import whole_files  # noqa: F401  (registers the file backend)
 from ..batches import Batches
 from ..process_buffers import Buffers, gather_buffers, load_buffers
 from ..signals import StopSignals
-from ..whole_files import remove_unfinished
 from .strict_load_hook import CheckpointMismatch, unwrap
+
+LOGGED = 1000  # values of each scalar
 
 
 @HOOKS.register_module()
@@ -26,9 +30,11 @@ class ExactCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for runs that may be killed at any moment.
 
     - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
+    - It is plain data: ``torch.load(path, weights_only=True)`` reads it. What hooks of the priority LOWEST add to it is
+      their own matter. The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
     - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one. What is random in an iteration
       follows from the run's seed, rank and iteration; the position in the data is kept in images, so that a run may
-      go on with other numbers of processes and images. Buffers that differ between processes, such as the running
+      resume with other numbers of processes and images. Buffers that differ between processes, such as the running
       statistics of normalisation that is not synchronised, are kept for each.
     - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
     - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
@@ -47,6 +53,7 @@ class ExactCheckpointHook(CheckpointHook):
     """
 
     last_ckpt: str | None
+    file_backend: Any
 
     def __init__(
         self,
@@ -79,12 +86,13 @@ class ExactCheckpointHook(CheckpointHook):
         self.process_buffers = found
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds it to a checkpoint that a run can go on from."""
+        """Adds it to a checkpoint that a run can resume from, which then becomes plain data."""
         if 'optimizer' in checkpoint and any(self.process_buffers):
             checkpoint['process_buffers'] = self.process_buffers
+        make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Goes on where the run was, and listens to signals."""
+        """Resumes where the run was, and listens to signals."""
         loop = runner.train_loop
         if not isinstance(loop, IterBasedTrainLoop):
             raise TypeError(
@@ -130,6 +138,8 @@ class ExactCheckpointHook(CheckpointHook):
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
         """Saves if it is time, or if a signal came."""
+        for history in runner.message_hub.log_scalars.values():
+            history.max_length = LOGGED
         last = self.save_last and self.is_last_train_iter(runner)
         self.due |= last or self.every_n_train_iters(runner, self.interval, self.save_begin)
         self.between_steps = runner.optim_wrapper.should_update()
@@ -142,15 +152,14 @@ class ExactCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Saves the best, then a checkpoint that knows of it, then removes the best so far."""
-        before, last = self.best_paths(), self.last_ckpt
-        # The base class would remove the best so far, and save again, in its own order.
-        self.set_best_paths(dict.fromkeys(before))
-        self.last_ckpt = None
+        # The base class would remove first, and save again in its own order.
+        backend, last = self.file_backend, self.last_ckpt
+        keeper = _Keeper(backend)
+        self.file_backend, self.last_ckpt = keeper, None
         super().after_val_epoch(runner, metrics)
-        after = self.best_paths()
-        self.set_best_paths({key: after[key] or path for key, path in before.items()})
-        self.last_ckpt = last
-        outdated = [path for key, path in before.items() if path and after[key] not in (None, path)]
+        self.file_backend, self.last_ckpt = backend, last
+        new = f'_{self.filename_tmpl.format(runner.iter)}'  # if it was validated before, it has replaced its own file
+        outdated = [path for path in keeper.removed if not path.endswith(new)]
         runner.message_hub.update_info('outdated_checkpoints', outdated)
         runner.message_hub.update_info('validated', runner.iter)
         if self.saved == runner.iter:
@@ -204,19 +213,6 @@ class ExactCheckpointHook(CheckpointHook):
             if inside and path.endswith(osp.splitext(self.filename_tmpl)[1]) and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
-    def best_paths(self) -> dict[str | None, str | None]:
-        """The best checkpoint by metric; that of a single metric under None."""
-        if hasattr(self, 'best_ckpt_path'):
-            return {None: self.best_ckpt_path}
-        return dict(getattr(self, 'best_ckpt_path_dict', {}))
-
-    def set_best_paths(self, paths: dict) -> None:
-        """Replaces them."""
-        if hasattr(self, 'best_ckpt_path'):
-            self.best_ckpt_path = paths[None]
-        else:
-            self.best_ckpt_path_dict = paths
-
     def on_signal(self) -> None:
         """Stops at once if nothing would be lost; else after this iteration."""
         if self.group is not None:
@@ -245,9 +241,23 @@ class ExactCheckpointHook(CheckpointHook):
         """Ends this process; the others, which come here too, wait for the one that saves."""
         if self.group is not None:
             barrier(self.group)
-        self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; go on with --resume')
+        self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; resume with --resume')
         self.signals.stop()
         raise SystemExit(128 + number)
+
+
+class _Keeper:
+    """A file backend that only notes what it is to remove."""
+
+    def __init__(self, backend: Any) -> None:
+        self.backend = backend
+        self.removed: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def remove(self, path: str) -> None:
+        self.removed.append(path)
 
 
 def cpu_group(runner: Runner) -> torch.distributed.ProcessGroup:

@@ -13,6 +13,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
 from ...utils.options import Bounds, check_options
+from ..batches import samples_of
 
 LISTED = 5  # names in a message
 
@@ -157,6 +158,4 @@ class NonFiniteHook(Hook):
 
 def image_paths(data_batch: dict | None) -> list[str]:
     """Paths of the images of a batch, of all its branches, each once."""
-    samples = (data_batch or {}).get('data_samples', [])
-    branches = samples.values() if isinstance(samples, dict) else [samples]
-    return list(dict.fromkeys(str(s.get('img_path', '(no img_path)')) for branch in branches for s in branch))
+    return list(dict.fromkeys(str(sample.get('img_path', '(no img_path)')) for sample in samples_of(data_batch)))

@@ -63,8 +63,7 @@ class PseudoLabelHook(Hook):
         warn_if_uncounted(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
-            allowed = getattr(runner.train_dataloader.dataset, 'allow_outside', False)
-            load_labeled(val, 'validation', allow_outside=allowed)
+            load_labeled(val, 'validation')
         if self.leaks != 'ignore':
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
         if runner.iter == 0:

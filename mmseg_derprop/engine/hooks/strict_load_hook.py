@@ -30,23 +30,25 @@ class StrictLoadHook(Hook):
     segmentor's checkpoint; what is there must fit entry by entry.
 
     Args:
-        needed (Sequence[str]): Beginnings of names that must be there, ``''`` for all. Auxiliary heads, which nothing
-            but training asks, may always be missing.
+        needed (Sequence[str], optional): Beginnings of names that must be there, ``''`` for all. By default all where
+            a run resumes, and none where it begins with the weights. Auxiliary heads, which nothing but training asks,
+            may always be missing.
 
     Raises:
         ValueError: If ``needed`` is anything else.
     """
 
-    def __init__(self, needed: Sequence[str] = ()) -> None:
-        if not isinstance(needed, (list, tuple)) or not all(isinstance(name, str) for name in needed):
+    def __init__(self, needed: Sequence[str] | None = None) -> None:
+        if not isinstance(needed, (list, tuple, type(None))) or not all(isinstance(name, str) for name in needed or ()):
             raise ValueError(f"needed = {needed!r}, but it must be a list of texts, such as ['student.'].")
-        self.needed = tuple(needed)
+        self.needed = needed
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Raises CheckpointMismatch unless the checkpoint fits, before the engine loads it."""
+        needed = ([''] if runner.cfg.get('resume') else []) if self.needed is None else self.needed
         model = unwrap(runner.model)
         try:
-            new = check_fit(model, state_dict_of(checkpoint), self.needed)
+            new = check_fit(model, state_dict_of(checkpoint), needed)
         except CheckpointMismatch:
             raise
         except ValueError as error:

@@ -34,6 +34,13 @@ class PseudoLabeler(nn.Module):
         ValueError: If an option is unknown or out of range.
     """
 
+    moved_options = {
+        'tau': 'pseudo_labels.threshold.value (FixedThreshold) or .init (MaxConfidenceThreshold)',
+        'momentum': 'pseudo_labels.threshold.momentum',
+        'per_class': "pseudo_labels.threshold.type='ClassMeanThreshold'",
+        'align': 'pseudo_labels.alignment.rate',
+    }
+
     @check_options
     def __init__(
         self,

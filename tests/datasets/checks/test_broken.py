@@ -6,19 +6,17 @@ import shutil
 import struct
 import zlib
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_derprop.datasets import BrokenData, SplitDataset, UnlabeledDataset
-from mmseg_derprop.datasets.checks.broken import file_problem
 from mmseg_derprop.datasets.checks.examine import examine
+from mmseg_derprop.datasets.checks.leaks import image_paths
 from mmseg_derprop.utils.randomness import SeededIndex
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
@@ -160,20 +158,7 @@ def test_what_works(root, name, augment):
     sample = dataset[seeded(LABELED)]
     assert image_of(sample) == 'u0.jpg' and not replaced(sample)
     assert all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in sample['inputs'].values())
-    assert not examine(dataset.unlabeled_sources[0], 0).problems
-
-
-def test_colours_and_depths_are_read_as_mmsegmentation_does(root):
-    source = UnlabeledDataset(
-        data_prefix=dict(img_path=str(root / 'images')), pipeline=[dict(type='LoadImageFromFile')]
-    )
-    path = root / 'images/a0.jpg'
-    for name in ('one channel', '16 bits', 'CMYK', 'alpha'):
-        path.write_bytes(WORKS[name]())
-        image = source[0]['img']
-        assert image.shape == (*SIZE[::-1], 3) and image.dtype == np.uint8
-        assert (image == cv2.imread(str(path), cv2.IMREAD_COLOR)).all()
-    assert image.std() > 10
+    assert not examine(dataset.unlabeled_sources[0], 0).problem
 
 
 @pytest.mark.parametrize('name', BROKEN)
@@ -183,26 +168,12 @@ def test_what_is_broken(root, name):
     path = root / 'images/u0.jpg'
     path.write_bytes(make())
     dataset = build(root)
-    (problem,) = examine(dataset.unlabeled_sources[0], 0).problems
+    problem = examine(dataset.unlabeled_sources[0], 0).problem
     assert (problem.path, problem.kind) == (str(path), kind)
     sample = dataset[seeded(LABELED)]
     assert replaced(sample) == [problem] and image_of(sample) in [f'u{i}.jpg' for i in range(1, UNLABELED)]
     with pytest.raises(BrokenData, match=r'u0\.jpg .*check_data\.py.*broken_unlabeled='):
         build(root, broken_unlabeled='stop')[seeded(LABELED)]
-
-
-def test_a_grey_lower_half_is_found_whatever_the_decoder_says(root):
-    """OpenCV 4 decodes a baseline JPEG that is cut off; so its end is looked at, not only its decoder's word."""
-    for name in ('JPEG, half', 'JPEG without its end', 'JPEG, zeros at its end', 'JPEG, half, whole thumbnail'):
-        (root / 'x').write_bytes(BROKEN[name][1]())
-        assert file_problem(str(root / 'x')).kind == 'cut off'
-
-
-def test_limit_of_pixels_is_pillows(root, monkeypatch):
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 900)
-    dataset = build(root, broken_labeled='skip')
-    (problem,) = examine(dataset.unlabeled_sources[0], 0).problems
-    assert problem.kind == 'too large' and 'more than 1800 pixels' in str(problem) and 'tiles' in str(problem)
 
 
 def test_a_replacement_follows_from_seed_epoch_and_index(root):
@@ -234,15 +205,6 @@ def test_a_replacement_follows_from_seed_epoch_and_index(root):
     for index, sample in zip(draws, loader):
         assert {branch: image.tolist() for branch, image in sample['inputs'].items()} == wanted[int(index), index.draw]
         assert [problem.kind for problem in replaced(sample)[:1]] == ['cut off']
-
-
-def test_a_plain_index_is_replaced_too(root):
-    (root / 'images/u8.jpg').write_bytes(b'')
-    dataset = build(root)
-    assert [problem.kind for problem in replaced(dataset[LABELED + 8])] == ['empty']
-    assert image_of(dataset[-1]) != 'u8.jpg'
-    with pytest.raises(IndexError):
-        dataset[LABELED + UNLABELED]
 
 
 def test_nothing_is_left(root):
@@ -285,6 +247,7 @@ BAD_LABELS = {
     'labels in colours': lambda root: draw_labels(root, 'RGB'),
     'cut off': lambda root: (root / 'images/a1.jpg').write_bytes(half(encoded('JPEG'))),
     'unreadable': lambda root: (root / 'labels/a1.png').write_bytes(half((root / 'labels/a1.png').read_bytes())),
+    'labels of one row or column': lambda root: draw_labels(root, size=(SIZE[0], 1)),
     'ids outside the classes': lambda root: draw_labels(root, value=7),
 }
 
@@ -298,24 +261,14 @@ def test_labelled_images_stop_training(root, kind):
         with pytest.raises(BrokenData, match=r'a1\.png.*broken_labeled='):
             dataset[seeded(1)]
     else:
-        with pytest.raises(
-            (BrokenData, FileNotFoundError), match=r'^1 of 3 (label files|labelled images).*a1\.(png|jpg)'
-        ):
+        with pytest.raises((BrokenData, FileNotFoundError), match=r'^1 of 3 .*a1\.(png|jpg)'):
             build(root)
     dataset = build(root, broken_labeled='skip')
-    (problem,) = examine(dataset.labeled_sources[0], 1).problems
+    problem = examine(dataset.labeled_sources[0], 1).problem
     assert problem.kind == kind
     sample = dataset[seeded(1)]
     assert replaced(sample) == [problem] and image_of(sample) in ('a0.jpg', 'a2.jpg')
     assert not replaced(dataset[seeded(0)])
-
-
-def test_labels_of_a_pixels_breadth(root):
-    """MMSegmentation's loader drops such sides."""
-    (root / 'images/a1.jpg').write_bytes(encoded('PNG', picture((9, 1))))
-    draw_labels(root, size=(9, 1))
-    with pytest.raises(BrokenData, match=r'a1\.png.*side of one pixel'):
-        build(root)
 
 
 def test_labels_stay_with_a_turned_image(root):
@@ -331,7 +284,7 @@ def test_labels_stay_with_a_turned_image(root):
     white = 0
     dataset = build(root)
     examined = examine(dataset.labeled_sources[0], 1)
-    assert not examined.problems and examined.size == SIZE
+    assert not examined.problem and examined.size == SIZE
     for draw in range(8):
         sample = dataset[seeded(1, draw)]
         image, found = sample['inputs']['sup'].float().mean(0), sample['data_samples']['sup'].gt_sem_seg.data[0]
@@ -339,21 +292,6 @@ def test_labels_stay_with_a_turned_image(root):
         assert image[found == 1].mean() > 220 if (found == 1).any() else True
         assert image[found == 0].mean() < 35 if (found == 0).any() else True
     assert white > 500
-
-
-def test_all_problems_of_a_sample_are_told(root):
-    (root / 'images/a1.jpg').write_bytes(b'')
-    draw_labels(root, value=7)
-    kinds = [problem.kind for problem in examine(build(root, broken_labeled='skip').labeled_sources[0], 1).problems]
-    assert kinds == ['empty', 'ids outside the classes']
-
-
-def test_what_a_loader_passes_over_is_told(root):
-    (root / 'images/u0.jpg').write_bytes(b'404 Not Found')
-    lenient = [dict(type='LoadImageFromFile', ignore_empty=True, imdecode_backend='pillow'), *PIPELINE[1:]]
-    source = build(root, dict(pipeline=lenient)).unlabeled_sources[0]
-    (problem,) = examine(source, 0).problems
-    assert problem.kind == 'unreadable' and 'given up' in str(problem)
 
 
 def test_a_folder_with_other_things_in_it(root):
@@ -367,7 +305,7 @@ def test_a_folder_with_other_things_in_it(root):
     shutil.copy(root / 'images/u0.jpg', folder / '.thumbnails/b.jpg')
     (folder / 'gone.jpg').symlink_to(root / 'nowhere.jpg')
     dataset = UnlabeledDataset(data_prefix=dict(img_path=str(folder)), pipeline=[dict(type='LoadImageFromFile')])
-    assert [path[len(str(folder)) + 1 :] for path in dataset.image_paths()] == ['a.jpeg', 'b.jpg', 'x.jpg/inside.PNG']
+    assert [path[len(str(folder)) + 1 :] for path in image_paths(dataset)] == ['a.jpeg', 'b.jpg', 'x.jpg/inside.PNG']
     assert all(dataset[i]['img'].shape == (*SIZE[::-1], 3) for i in range(3))
 
 
@@ -381,11 +319,3 @@ def test_an_error_of_a_worker_is_as_readable(root):
         message, error.__traceback__ = str(error), None
     del iterator  # ends the worker, which a traceback would keep until it is collected as garbage
     assert message.startswith(f'{root}/images/u2.jpg is empty') and 'Traceback' not in message
-
-
-def test_options(root):
-    with pytest.raises(ValueError, match="broken_labeled is 'ignore', allowed is 'stop' or 'skip'"):
-        build(root, broken_labeled='ignore')
-    assert build(root).skips and not build(root, broken_unlabeled='stop').skips
-    config = dict(type='SemiDataset', labeled=build(root).labeled_sources, unlabeled=build(root).unlabeled_sources)
-    assert DATASETS.build(config).skips

@@ -1,16 +1,13 @@
 """Label files in colours, of another size, with ids outside the classes."""
 
-import io
-
 import numpy as np
 import pytest
 from mmengine.registry import init_default_scope
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
-from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_derprop.datasets import CheckLabels, LoadUnlabeledAnnotations, SemiDataset
+from mmseg_derprop.datasets import CheckLabels, SemiDataset
 from mmseg_derprop.datasets.checks import examine
 
 CLASSES = dict(classes=('x', 'y', 'z'))
@@ -69,39 +66,6 @@ def test_good_labels_pass_unchanged(root):
     assert sum(isinstance(transform, CheckLabels) for transform in plain.pipeline.transforms) == 1
 
 
-@pytest.mark.parametrize('mode', ['RGB', 'RGBA', 'LA'])
-def test_colours_are_refused_before_training(root, mode):
-    for i in (1, 3):
-        Image.new(mode, SIZE).save(root / f'labels/{i}.png')
-    words = rf'2 of 4 label files.*labels/1.png.*images/1.png, have {len(mode)} channels, allowed is 1.*labels/3.png'
-    with pytest.raises(ValueError, match=words):
-        build(root)
-
-
-def test_a_palette_holds_ids(root):
-    image = Image.fromarray(np.resize(np.array([0, 2, 255], np.uint8), SIZE[::-1]))
-    image.putpalette([200, 7, 90] * 256)
-    image.save(root / 'labels/0.png')
-    assert Image.open(root / 'labels/0.png').mode == 'P'
-    assert set(np.unique(build(root)[0]['gt_seg_map'])) == {0, 2, 255}
-
-
-def test_another_size_is_refused_before_training(root):
-    for i in range(4):
-        save(root / f'labels/{i}.png', np.zeros((9, 12), np.uint8))
-    with pytest.raises(ValueError) as caught:
-        build(root)
-    for words in ('4 of 4', 'labels/0.png', 'are 9x12', 'image is 8x12', 'labels/2.png', 'EXIF'):
-        assert words in str(caught.value)
-    assert 'labels/3.png' not in str(caught.value)
-
-
-def test_an_empty_label_file(root):
-    (root / 'labels/2.png').write_bytes(b'')
-    with pytest.raises(ValueError, match='1 of 4 label files.*labels/2.png is empty'):
-        build(root)
-
-
 def test_a_turned_photo_fits_the_labels_of_what_is_seen(root):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -110,21 +74,21 @@ def test_a_turned_photo_fits_the_labels_of_what_is_seen(root):
     dataset = build(root)
     assert dataset[1]['img'].shape[:2] == dataset[1]['gt_seg_map'].shape == SIZE[::-1]
     Image.new('RGB', SIZE).save(root / 'images/1.png', 'JPEG', exif=exif)
-    with pytest.raises(ValueError, match='labels/1.png.*are 8x12.*image is 12x8'):
+    with pytest.raises(ValueError, match='labels/1.png.*must be 12x8.*is 8x12'):
         build(root)
 
 
 @pytest.mark.parametrize(
     ('ids', 'changes', 'words'),
     [
-        ([0, 3, 7], {}, [r'\[3, 7\]', '66.7%', '3 classes, 0 to 2, and 255 for']),
+        ([0, 3, 7], {}, [r'\[3, 7\]', '66.7%', '0 to 2, the 3 classes, and 255 for']),
         ([254], {}, [r'\[254\]']),
         ([0], dict(reduce_zero_label=True), None),
         ([1, 3], dict(reduce_zero_label=True), None),
         ([1, 4], dict(reduce_zero_label=True), [r'\[3\]']),
         ([0, 11], dict(ignore_index=11), None),
         ([0, 12], dict(ignore_index=11), [r'\[12\]', '11 and 255 for']),
-        (list(range(3, 15)), {}, [r'\[3, 4, 5, 6, 7, 8, 9, 10\] and 4 more']),
+        (list(range(3, 15)), {}, [r'\[3, 4, 5, 6, 7, 8, 9, 10\] and more']),
         ([0, 200], dict(metainfo=None), None),
     ],
 )
@@ -136,21 +100,8 @@ def test_ids_outside_the_classes(root, ids, changes, words):
         return
     with pytest.raises(ValueError) as caught:
         dataset[2]
-    for word in ['labels/2.png, the labels of .*images/2.png, have the ids', 'reduce_zero_label', *words]:
+    for word in ['labels/2.png, the labels of .*images/2.png, must have ids', 'reduce_zero_label', *words]:
         caught.match(word)
-
-
-def test_ids_are_checked_as_they_are_mapped(root):
-    @DATASETS.register_module(force=True)
-    class FiveRawClasses(BaseSegDataset):
-        METAINFO = dict(classes=tuple('vwxyz'), palette=[[i] * 3 for i in range(5)])
-
-    save(root / 'labels/0.png', np.resize(np.arange(5, dtype=np.uint8), SIZE[::-1]))
-    save(root / 'labels/1.png', np.resize(np.arange(6, dtype=np.uint8), SIZE[::-1]))
-    dataset = build(root, type='FiveRawClasses')
-    assert set(np.unique(dataset[0]['gt_seg_map'])) == {0, 1, 2, 255}
-    with pytest.raises(ValueError, match=r'labels/1.png.*\[5\]'):
-        dataset[1]
 
 
 def test_sizes_are_compared_as_loaded(root, monkeypatch):
@@ -158,7 +109,7 @@ def test_sizes_are_compared_as_loaded(root, monkeypatch):
     save(root / 'labels/0.png', np.zeros((4, 6), np.uint8))
     monkeypatch.setattr(examine, 'is_local', lambda *args: False)
     dataset = build(root, load=('LoadImageFromFile', 'LoadAnnotations', 'RandomRescale'))
-    with pytest.raises(ValueError, match='labels/0.png.*are 4x6.*image is 8x12'):
+    with pytest.raises(ValueError, match='labels/0.png.*must be 8x12.*is 4x6'):
         dataset[0]
     good = dataset[1]
     assert good['gt_seg_map'].shape == good['img'].shape[:2]
@@ -177,27 +128,12 @@ def test_own_loaders_of_labels_are_left_alone(root):
     dataset = build(root, pipeline=[dict(type='LoadImageFromFile'), FromColours()])
     assert (dataset[0]['gt_seg_map'] == 1).all()
     save(root / 'labels/0.png', np.zeros((4, 6, 3), np.uint8))
-    with pytest.raises(ValueError, match='are 4x6'):
+    with pytest.raises(ValueError, match='is 4x6'):
         dataset[0]
-
-
-def test_statistics_labels_are_checked_for_shape(root):
-    info = dict(img=np.zeros((*SIZE[::-1], 3), np.uint8), img_path='u.jpg', reduce_zero_label=False)
-    path = str(root / 'labels/0.png')
-    Image.new('RGB', SIZE).save(path)
-    with pytest.raises(ValueError, match=r'labels/0.png.*u.jpg, have 3 channels'):
-        LoadUnlabeledAnnotations()(dict(info, seg_map_path=path, seg_fields=[]))
-
-
-def test_headers_of_unknown_formats_are_left_alone(root):
-    buffer = io.BytesIO()
-    np.save(buffer, np.zeros(3))
-    (root / 'labels/0.png').write_bytes(buffer.getvalue())
-    assert build(root).num_labeled == 4
 
 
 def test_masks_of_more_than_8_bits_are_refused(root):
     """MMSegmentation keeps the lowest 8 bits, which would make 258 class 2."""
     save(root / 'labels/2.png', np.full(SIZE[::-1], 258, np.uint16))
-    with pytest.raises(ValueError, match=r'1 of 4 label files.*2\.png.*more than 8 bits \(mode I.*save them as 8 bits'):
+    with pytest.raises(ValueError, match=r'1 of 4 .*2\.png.*must have 8 bits, but has more \(mode I'):
         build(root)

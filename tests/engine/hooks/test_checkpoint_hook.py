@@ -4,11 +4,15 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from mmengine.fileio import get_file_backend
 from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer
 
 from mmseg_derprop.engine import CheckpointNotWritten, ExactCheckpointHook
+from mmseg_derprop.engine.hooks import checkpoint_hook
 from mmseg_derprop.engine.whole_files import WholeFileBackend
 from mmseg_derprop.utils.checkpoints import check_whole, newest_checkpoint
 
@@ -91,6 +95,45 @@ def test_there_is_a_whole_checkpoint_at_every_moment(run, tmp_path, monkeypatch,
     best = ['best_teacher_mIoU_iter_4.pth'] + ['best_student_mIoU_iter_2.pth'] * (len(metrics) == 2)
     assert left == sorted([*best, 'iter_4.pth'])
     assert {'iter_3.pth', 'best_teacher_mIoU_iter_3.pth'} <= set(removed)
+
+
+class Objects(Hook):
+    """Adds what is no plain data."""
+
+    def before_train(self, runner):
+        runner.message_hub.update_info('score', np.float64(0.1))
+
+    def before_save_checkpoint(self, runner, checkpoint):
+        checkpoint['history'] = dict(kept=np.arange(2), loss=HistoryBuffer([1.0], [1]))
+
+
+def test_regular_and_best_checkpoints_are_plain_data(run, tmp_path, monkeypatch):
+    before = torch.serialization.get_safe_globals()
+    left = run(dict(max_keep_ckpts=1, save_best='auto'), val=True, hook=Objects())
+    torch.serialization.clear_safe_globals()
+    try:
+        found = [torch.load(tmp_path / 'work' / name, weights_only=True) for name in left]
+    finally:
+        torch.serialization.add_safe_globals(list(before))
+    assert [name[:5] for name in left] == ['best_', 'iter_']
+    assert ['optimizer' in checkpoint for checkpoint in found] == [False, True]
+    for checkpoint in found:
+        info = checkpoint['message_hub']['runtime_info']
+        assert type(info['score']) is type(info['best_score']) is float and info['score'] == 0.1
+        assert checkpoint['history'].keys() == {'kept'} and checkpoint['meta']['dataset_meta']['classes']
+
+
+def test_the_log_keeps_its_newest_values(make_runner, monkeypatch):
+    monkeypatch.setattr(checkpoint_hook, 'LOGGED', 3)
+    runner = make_runner(
+        {'default_hooks.checkpoint': SAVING, 'train_cfg.max_iters': 6, 'default_hooks.logger.interval': 1}
+    )
+    lines = []
+    runner.visualizer.add_scalars = lambda tags, step, **kwargs: lines.append(tags)
+    runner.train()
+    kept = {name: len(history.data[0]) for name, history in runner.message_hub.log_scalars.items()}
+    assert kept['train/loss'] == 3 and max(kept.values()) == 3
+    assert len(lines) == 6 and len({line['loss'] for line in lines}) == 6
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):

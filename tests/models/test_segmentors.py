@@ -7,7 +7,7 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models.checks import check_choice, check_keys, decode, decode_heads, probe
+from mmseg_derprop.models.segmentors import decode, decode_heads, evaluating, frozen_statistics, probe
 
 
 class TupleHead(BaseDecodeHead):
@@ -131,14 +131,33 @@ def test_decode_of_one_head():
     assert decode_heads(network) == [network.decode_head]
 
 
-def test_check_choice():
-    check_choice('mode', 'a', ('a', 'b'))
-    with pytest.raises(ValueError, match=r"mode = 'c' .*'a', 'b'"):
-        check_choice('mode', 'c', iter(('a', 'b')))
+def test_modes_come_back_even_after_an_error():
+    network = MODELS.build(builders.segmentor()).train()
+    network.backbone.layer1.eval()
+    modes = [m.training for m in network.modules()]
+    with pytest.raises(RuntimeError), evaluating(network):
+        assert not any(m.training for m in network.modules())
+        raise RuntimeError
+    assert [m.training for m in network.modules()] == modes
 
 
-def test_check_keys():
-    check_keys('weights', dict(a=1), ('a', 'b'))
-    check_keys('weights', {}, ('a', 'b'))
-    with pytest.raises(ValueError, match="weights has no 'c', 'd'; it has 'a', 'b'"):
-        check_keys('weights', dict(d=1, a=1, c=1), iter(('a', 'b')))
+def test_running_statistics_stay_while_batches_are_normalised_by_their_own():
+    norm, images = torch.nn.BatchNorm2d(3, momentum=None).train(), 5 + torch.randn(4, 3, 6, 7)
+    with pytest.raises(RuntimeError), frozen_statistics(norm):
+        assert norm(images).mean().abs() < 1e-5
+        raise RuntimeError
+    assert not norm.running_mean.any() and norm.momentum is None
+
+
+def test_heads_must_agree():
+    for wrong, name in ((dict(num_classes=21), 'num_classes'), (dict(ignore_index=0), 'ignore_index')):
+        network = builders.segmentor() | dict(auxiliary_head=builders.fcn(2, 32, **wrong))
+        with pytest.raises(ValueError, match=f'FCNHead has {name} = {wrong[name]}'):
+            probe(MODELS.build(network))
+
+
+def test_a_single_output_channel():
+    sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    network = builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=sigmoid)
+    with pytest.raises(ValueError, match='DeepLabV3PlusHead has out_channels = 1.*Set out_channels=2'):
+        probe(MODELS.build(network))
