@@ -156,7 +156,7 @@ def test_inference_of_one_image(elsewhere, label_maps):
 
 def test_our_tools_take_an_exported_model(exported, elsewhere, tool, tmp_path, work_dir_scores):
     tool('test.py', *exported['stock', 'student'], '--work-dir', tmp_path, '--json', tmp_path / 'scores.json')
-    assert work_dir_scores(tmp_path) == work_dir_scores(elsewhere / 'stock')
+    assert work_dir_scores(elsewhere / 'stock').items() <= work_dir_scores(tmp_path).items()  # besides each class's
     assert list(json.loads((tmp_path / 'scores.json').read_text())) == ['segmentor']
 
 
@@ -207,12 +207,12 @@ def test_existing_files_are_kept(run, tool, tmp_path):
     assert {path.suffix for path in tmp_path.iterdir()} == {'.py', '.pth'} and len(list(tmp_path.iterdir())) == 6
 
 
-def test_the_config_lies_beside_the_checkpoint_or_is_named(run, tool, tmp_path):
-    """A checkpoint of published2mmseg.py has none beside it."""
+def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
+    """As published2mmseg.py writes it."""
     checkpoint, config = run
     state = read_checkpoint(checkpoint)['state_dict']
     torch.save(dict(state_dict=state, meta=dict(kind='network')), tmp_path / 'bare.pth')
-    refused(tool, 'none is there.*--config', tmp_path / 'bare.pth')
+    refused(tool, 'carries no config.*--config', tmp_path / 'bare.pth')
     tool('model_converters/export_segmentor.py', tmp_path / 'bare.pth', '--config', config)
     assert read_checkpoint(tmp_path / 'bare_teacher.pth')['meta']['dataset_meta']['classes'][5] == 'star'
     wrong = ['--cfg-options', 'model.num_classes=5']
@@ -223,31 +223,31 @@ def test_another_kind_of_checkpoint(run, exported, tool, tmp_path):
     refused(tool, 'of no SemiSegmentor: it holds no teacher, but backbone', exported['published', 'teacher'][1])
     refused(tool, 'No such file', tmp_path / 'none.pth')
     plain = ROOT / 'configs/supervised/tiny_shapes.py'
-    refused(tool, 'plain EncoderDecoder', run[0], '--config', plain, '--out', tmp_path / 'x')
+    refused(tool, 'of a plain EncoderDecoder', run[0], '--config', plain, '--out', tmp_path / 'x')
 
 
 def test_a_run_without_test_data(run, tool, tmp_path):
-    config = Config.fromfile(run[1])
+    checkpoint, config = torch.load(run[0], weights_only=False), Config.fromfile(run[1])
     for key in ('test_dataloader', 'test_evaluator', 'test_cfg'):
         config.pop(key)
-    config.dump(tmp_path / 'run.py')
-    torch.save({**read_checkpoint(run[0]), 'meta': {}}, tmp_path / 'x.pth')
+    checkpoint['meta'] = dict(cfg=config.pretty_text)
+    torch.save(checkpoint, tmp_path / 'x.pth')
     tool('model_converters/export_segmentor.py', tmp_path / 'x.pth')
     assert 'dataset_meta' not in read_checkpoint(tmp_path / 'x_teacher.pth')['meta']
 
 
-@pytest.mark.parametrize(
-    'text', ["open('harmed', 'w')\n", "a = \"{{$UNSET:__import__('os').mkdir('harmed'),#|.*}}\"\n"]
-)
-def test_the_text_of_a_config_in_a_checkpoint_goes_nowhere(run, tool, tmp_path, monkeypatch, text):
-    """MMEngine substitutes {{$NAME:default}} in the text of a config that it reads, and runs what comes of it."""
+def test_what_a_checkpoint_carries_is_not_run(run, tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    checkpoint = read_checkpoint(run[0])
-    checkpoint['meta']['cfg'] = text
+    checkpoint = torch.load(run[0], weights_only=False)
+    harm = "open('harmed', 'w')"
+    for text in (f'{harm}\n', f'model = dict(a={harm})\n', 'from os import path\n'):
+        checkpoint['meta']['cfg'] = text
+        torch.save(checkpoint, 'x.pth')
+        refused(tool, 'the config holds', 'x.pth')
+    checkpoint['meta']['cfg'] = Path
     torch.save(checkpoint, 'x.pth')
-    tool('model_converters/export_segmentor.py', 'x.pth', '--config', run[1])
-    Config.fromfile('x_teacher.py')
-    assert 'harmed' not in [path.name for path in tmp_path.iterdir()] and text not in Path('x_teacher.py').read_text()
+    refused(tool, 'more than data', 'x.pth')
+    assert [path.name for path in tmp_path.iterdir()] == ['x.pth']
 
 
 # Parts ---------------------------------------------------------------------------------------------------------------
@@ -263,17 +263,18 @@ def module():
     return export_segmentor
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.glob('configs/derprop/*.py')), ids=lambda p: p.stem)
-def test_shipped_configs_can_be_exported(module, path):
-    plain = module.plain_run(load_config(str(path)))
-    imports, copies = module.bring_parts(plain)
-    # MMSegmentation's own configs import mmpretrain for its backbones, too.
-    assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies)
-    # So that this package can be imported after an exported model.
-    for name in copies:  # of the package, or of a model exported earlier
-        original = next(ROOT.glob(f'mmseg_derprop/**/{name.removeprefix("exported_")}.py')).read_text()
-        assert '.register_module()' not in original and '.register_module(force=True)' in original
-    assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model'])
+def test_shipped_configs_can_be_exported(module):
+    # A third of them: sizes and splits differ by numbers alone.
+    for path in sorted(ROOT.glob('configs/derprop/*.py'))[::3]:
+        plain = module.plain_run(load_config(str(path)))
+        imports, copies = module.bring_parts(plain)
+        # MMSegmentation's own configs import mmpretrain for its backbones, too.
+        assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies), path
+        # So that this package can be imported after an exported model.
+        for name in copies:  # of the package, or of a model exported earlier
+            original = next(ROOT.glob(f'mmseg_derprop/**/{name.removeprefix("exported_")}.py')).read_text()
+            assert '.register_module()' not in original and '.register_module(force=True)' in original
+        assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model']), path
 
 
 def test_losses_become_stock_ones(module):
@@ -292,14 +293,14 @@ def test_parts_that_stand_on_others_are_refused(module):
 
 def test_onnx_gives_the_same_labels(exported, elsewhere, tool, shapes, tmp_path, capsys):
     onnxruntime = pytest.importorskip('onnxruntime')
-    model = exported['published', 'teacher']
+    model = exported['stock', 'student']
     tool('model_converters/export_onnx.py', *model, tmp_path / 'x.onnx', '--size', 64, 64, '--dynamic')
     assert capsys.readouterr().out.count('labels differ') == 2
     assert [path.name for path in tmp_path.iterdir()] == ['x.onnx']
     session = onnxruntime.InferenceSession(str(tmp_path / 'x.onnx'), providers=['CPUExecutionProvider'])
     image = cv2.imread(str(shapes / 'JPEGImages/val_00002.jpg')).transpose(2, 0, 1)[None]
     labels, logits = session.run(['labels', 'logits'], {'image': image})
-    wanted = torch.load(elsewhere / 'labels.pth', weights_only=True)['published teacher'].numpy()
+    wanted = torch.load(elsewhere / 'labels.pth', weights_only=True)['stock student'].numpy()
     first, second = np.sort(logits[0], axis=0)[[-1, -2]]
     differ = labels[0] != wanted
     assert labels.shape == (1, 64, 64) and not differ[first - second > 1e-5 * np.abs(logits).max()].any()
@@ -319,6 +320,18 @@ def test_onnx_of_another_kind(run, exported, tool, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_checkpoint_without_weights(run, tool, tmp_path):
-    torch.save(dict(read_checkpoint(run[0]), state_dict={1: torch.ones(1)}), tmp_path / 'x.pth')
-    refused(tool, 'no state dict', tmp_path / 'x.pth')
+@pytest.mark.parametrize(
+    'changes, words',
+    [
+        (dict(meta=None), 'carries no config'),
+        (dict(meta=dict(cfg='x = 1')), 'its config is none of a run'),
+        (dict(meta=dict(cfg='model = dict(segmentor=3)')), 'segmentor = 3'),
+        (dict(meta=dict(cfg="model = dict(segmentor=dict(type='EncoderDecoder'))")), 'its config'),
+        (dict(meta=dict(cfg='model = dict(segmentor=dict(type=False))')), "its config names 'False'"),
+        (dict(state_dict={1: torch.ones(1)}), 'no state dict'),
+    ],
+)
+def test_checkpoints_with_parts_of_another_kind(run, tool, tmp_path, changes, words):
+    torch.save(dict(torch.load(run[0], weights_only=False), **changes), tmp_path / 'x.pth')
+    with pytest.raises(SystemExit, match=f'x.pth: .*{words}'):
+        tool('model_converters/export_segmentor.py', tmp_path / 'x.pth')
