@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from mmengine.dist import all_gather_object, all_reduce, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -35,14 +34,12 @@ class BrokenFilesHook(Hook):
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:
-        """Makes a group of the processes that waits for no device."""
         self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
         self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Counts, names and logs."""
         if not self.watches:
             return
         hub = runner.message_hub
@@ -68,9 +65,7 @@ class BrokenFilesHook(Hook):
         """What all processes have found, in each of them."""
         if self.group is None:
             return found
-        count = torch.tensor(len(found))
-        all_reduce(count, 'sum', self.group)
-        return sum(all_gather_object(found, self.group), []) if count else []
+        return sum(all_gather_object(found, self.group), [])
 
 
 def warn_if_uncounted(runner: Runner) -> None:

@@ -30,12 +30,11 @@ class ExactCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for runs that may be killed at any moment.
 
     - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
-    - It is plain data: ``torch.load(path, weights_only=True)`` reads it. What hooks of the priority LOWEST add to it is
-      their own matter. The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
-    - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one. What is random in an iteration
-      follows from the run's seed, rank and iteration; the position in the data is kept in images, so that a run may
-      resume with other numbers of processes and images. Buffers that differ between processes, such as the running
-      statistics of normalisation that is not synchronised, are kept for each.
+    - It is plain data: ``torch.load(path, weights_only=True)`` reads it.
+    - The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
+    - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one, and may have other numbers of
+      processes and images. What is random in an iteration follows from the run's seed, rank and iteration. Buffers that
+      differ between processes, such as running statistics without SyncBN, are kept for each.
     - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
     - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
     - A validation that was cut off is made up for when the run goes on.
@@ -78,7 +77,6 @@ class ExactCheckpointHook(CheckpointHook):
         make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Resumes where the run was, and listens to signals."""
         loop = runner.train_loop
         if not isinstance(loop, IterBasedTrainLoop):
             raise TypeError(
@@ -115,8 +113,8 @@ class ExactCheckpointHook(CheckpointHook):
     def must_validate(self) -> bool:
         """Whether the loop validates after the iterations that there were."""
         loop, done = self.runner.train_loop, self.runner.iter
-        last = done == self.runner.max_iters
-        return self.runner.val_loop is not None and done >= loop.val_begin and (last or done % loop.val_interval == 0)
+        due = done == self.runner.max_iters or done % loop.val_interval == 0
+        return self.runner.val_loop is not None and done >= loop.val_begin and due
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """From here to the end of the iteration there is something to lose."""
@@ -153,7 +151,6 @@ class ExactCheckpointHook(CheckpointHook):
         self.remove([path for path in keeper.removed if not path.endswith(new)])
 
     def after_train(self, runner: Runner) -> None:
-        """Gives the signals back."""
         self.signals.stop()
         super().after_train(runner)
 
@@ -206,14 +203,10 @@ class ExactCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def on_signal(self) -> None:
-        """Stops at once if no iteration runs; else, and with several processes, after the iteration."""
-        if self.group is not None:
-            return
-        if self.batches.waiting and self.between_steps:
-            if self.saved != self.runner.iter:
-                self.save(self.runner.iter)
-            self.leave(self.signals.number)
-        elif self.saved == self.runner.iter:
+        """Stops at once if nothing is lost; else, and with several processes, after the iteration."""
+        if self.group is None and self.batches.waiting and self.between_steps and self.saved != self.runner.iter:
+            self.save(self.runner.iter)
+        if self.group is None and self.saved == self.runner.iter:
             self.leave(self.signals.number)
 
     def asked_to_stop(self) -> int:

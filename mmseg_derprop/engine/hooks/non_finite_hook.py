@@ -41,17 +41,9 @@ class NonFiniteHook(Hook):
         self.images: list[str] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Registers the observers."""
         self.model = unwrap(runner.model)
-        self.handles = [
-            self.model.register_forward_hook(self.watch),
-            runner.optim_wrapper.optimizer.register_step_pre_hook(self.before_step),
-        ]
-
-    def after_train(self, runner: Runner) -> None:
-        """Removes them."""
-        for handle in self.handles:
-            handle.remove()
+        self.model.register_forward_hook(self.watch)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self.before_step)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Notes which images the step has seen."""
@@ -81,7 +73,6 @@ class NonFiniteHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Says what is not finite, and stops."""
         if self.bad is not None and self.bad.item():
             what, described = 'losses', self.describe_losses(data_batch)
         elif self.norms is not None and not self.norms.isfinite().all().item():

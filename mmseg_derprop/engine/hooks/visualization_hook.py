@@ -49,7 +49,6 @@ class PseudoLabelVisualizationHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Draws the step that the model handed over."""
         if self.step is None or not self.step.strong or data_batch is None:
             return
         palette = runner.train_dataloader.dataset.metainfo['palette']
