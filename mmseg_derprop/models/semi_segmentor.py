@@ -287,11 +287,5 @@ class SemiSegmentor(TeacherStudentSegmentor):
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '
                 f'{index!r}: the segmentor gives {len(channels)} features, of {channels} channels.'
             )
-        known = dict(in_channels=channels[index], num_classes=self.student.out_channels)
-        for key in known.keys() & config.keys():
-            if config[key] != known[key]:
-                raise ValueError(
-                    f'model.propagation_head.{key} must be {known[key]}, but is {config[key]}. Leave it out: it is '
-                    'found.'
-                )
-        return build_part('model.propagation_head', config, DerPropHead, **known)
+        given = dict(in_channels=channels[index], num_classes=self.student.out_channels)
+        return build_part('model.propagation_head', config, DerPropHead, **given)

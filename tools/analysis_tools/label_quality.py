@@ -27,7 +27,6 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
-from mmseg_derprop.models.pseudo_labeler import Prediction
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

@@ -25,7 +25,6 @@ class SupervisedLoss(SemiLoss):
     with the losses and weights of its config; of the propagated prediction it is the final head's.
 
     Args:
-        loss_weight (float): Factor of the term.
         on (str): ``'prediction'``, or ``'propagated'``: the prediction propagated by the head.
     """
 
