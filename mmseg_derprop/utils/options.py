@@ -180,10 +180,3 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf, who
     if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
         return False
     return math.isfinite(value) and low <= float(value) <= high
-
-
-def check_flags(**flags: object) -> None:
-    """Raises ValueError if an option is neither True nor False; of a text, bool() would always be True."""
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise ValueError(f'{name} = {value!r}, but it must be True or False.')

@@ -17,7 +17,7 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_derprop.study.report import class_table, score_table
-from mmseg_derprop.study.table import KEYS
+from mmseg_derprop.study.results import KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ('background', 'disc', 'ring')
