@@ -90,7 +90,10 @@ def test_the_view_is_drawn_from_the_weak_one(folder, shapes, monkeypatch):
     'option, message',
     [
         ('losses.entropy.type=EntropyLos', "be one of .* EntropyLoss, .* SupervisedLoss, .* but is 'EntropyLos'"),
-        ('pseudo_labels.threshold.type=EntropyLoss', "be one of .*, FixedThreshold, .*, MeanConfidenceThreshold, but is"),
+        (
+            'pseudo_labels.threshold.type=EntropyLoss',
+            'be one of .*, FixedThreshold, .*, MeanConfidenceThreshold, but is',
+        ),
     ],
 )
 def test_an_unknown_part(folder, shapes, monkeypatch, tmp_path, quick_runs, option, message):
