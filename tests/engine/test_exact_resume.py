@@ -141,9 +141,8 @@ def test_stopped_while_waiting_for_data(config, uninterrupted, tmp_path):
 
 
 def test_a_damaged_newest_checkpoint_is_left_out(config, tmp_path):
-    keep = {'default_hooks.checkpoint.max_keep_ckpts': 3}
-    run = Run(config({**keep, 'train_cfg.max_iters': 4}), tmp_path / 'run').succeeds()
-    assert run.saved() == ['iter_2.pth', 'iter_3.pth', 'iter_4.pth']
+    options = {'default_hooks.checkpoint.max_keep_ckpts': 3, 'train_cfg.max_iters': 4}
+    run = Run(config(options), tmp_path / 'run').succeeds()
     cut, flipped = run.folder / 'iter_4.pth', run.folder / 'iter_3.pth'
     cut.write_bytes(cut.read_bytes()[:-1000])
     data = bytearray(flipped.read_bytes())

@@ -153,19 +153,6 @@ def test_only_iterations_are_counted(make_runner):
         make_runner({'train_cfg': epochs, 'default_hooks.checkpoint': SAVING, 'custom_hooks': []}).train()
 
 
-def test_newest_by_what_they_tell(run, tmp_path):
-    """Not by their files' dates, nor by their numbers: a run may begin anew in an old folder."""
-    folder = tmp_path / 'work'
-    run({}, 2)
-    os.utime(folder / 'iter_1.pth')
-    assert newest_checkpoint(str(folder)) == (str(folder / 'iter_2.pth'), {})
-    (folder / 'notes.pth').write_text('no checkpoint')
-    (folder / 'iter_2.pth').unlink()
-    path, refused = newest_checkpoint(str(folder))
-    assert path == str(folder / 'iter_1.pth') and list(refused) == [str(folder / 'notes.pth')]
-    assert newest_checkpoint(str(tmp_path / 'nowhere')) == (None, {})
-
-
 def test_a_resumed_run_removes_its_own_files_only(run, tmp_path):
     """Whatever names the checkpoint has from which it goes on."""
     run({}, 1)
