@@ -159,12 +159,6 @@ def test_a_config_that_is_not_there(run, tool, tmp_path, script):
     'change, message',
     [
         (lambda whole: whole.pop('meta'), 'x.pth holds weights, but not what a run resumes from .*load_from='),
-        (lambda whole: whole.update(process_buffers=5), 'process_buffers are a int, but must be a list'),
-        (lambda whole: whole.update(process_buffers=[5]), 'process_buffers hold a int, but must hold a dict'),
-        (
-            lambda whole: whole.update(process_buffers=[{'student.x': torch.ones(1)}]),
-            "process_buffers hold 'student.x', which is no such buffer",
-        ),
     ],
 )
 def test_resuming_from_what_is_no_run(run, tool, tmp_path, change, message):
