@@ -78,6 +78,13 @@ def sources(config):
     yield config.val_dataloader.dataset
 
 
+def pipeline_of(model):
+    """The name that data configs give to the unlabelled pipeline which a SemiSegmentor's config needs."""
+    if model.get('cutmix', {}).get('partner') == 'second_view':
+        return 'two_view_pipeline'
+    return 'two_strong_pipeline' if model.get('views', {}).get('num_strong') == 2 else 'unlabeled_pipeline'
+
+
 def write_data(config, images=4, size=(48, 64)):
     """Writes random images and labels, and the lists of their ids, where each data set of a config looks for them."""
     from mmseg.registry import DATASETS

@@ -1,7 +1,6 @@
 """What each of two processes does for tests/models/test_distributed.py; a spawned process imports it by its name."""
 
 import time
-from itertools import product
 from types import SimpleNamespace
 
 import builders
@@ -16,63 +15,42 @@ from torch import nn
 from mmseg_derprop.datasets import BrokenData, Problem, SemiSampler
 from mmseg_derprop.engine import BrokenFilesHook, NonFiniteHook
 from mmseg_derprop.engine.hooks.checkpoint_hook import cpu_group
-from mmseg_derprop.models.checks import decode_heads
+from mmseg_derprop.models.segmentors import decode_heads
 
 WORLD, STEPS = 2, 2
 PER_PROCESS = 2
-TERMS = dict(hard=0.3)
+NOTHING_RANDOM = {'propagation_head.dropout_ratio': 0.0, 'views.perturb_ratio': 0.0}
+MOVING = {'pseudo_labels.threshold.init': 0.5, 'pseudo_labels.threshold.momentum': 0.9}
 PRESETS = {
-    'batch': ('derprop_paper', {}),
-    'outside': ('derprop_paper', dict(affinity_pairs='outside')),
-    'second view': ('derprop_published', dict(cutmix_target=True, affinity_pairs='outside')),
-    'two views': ('derprop_paper', dict(num_strong=2)),
-    'own forwards': ('derprop', {}),
+    'paper': ('derprop_paper', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
+    'published': ('derprop_published', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
+    'own forwards': ('derprop', NOTHING_RANDOM | MOVING),
+    'aligned': ('aligned_teacher', {'views.perturb_ratio': 0.0}),
 }
 CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
 
 
-def make(preset, sync_counts=True, **changes):
-    """A model with nothing random in a step: normalisation frozen, no dropout, the same rows."""
-    loss = dict(type='PixelCrossEntropyLoss')
-    network = builders.segmentor(loss_decode=loss) | dict(auxiliary_head=builders.fcn(2, 32))
-    changes = dict(dict(pseudo_labels=dict(tau=0.5, momentum=0.9), perturb_ratio=0.0, unsup=TERMS), **changes)
-    model = builders.build(preset, network=network, sync_counts=sync_counts, **changes)
-    model.alpha = 0.3
-    model.double()  # rounding may turn the sign of a difference whose size a loss takes
+def make(preset, options):
+    """A model with nothing random in what moves its threshold: normalisation frozen, no dropout."""
+    network = builders.segmentor(loss_decode=dict(type='PixelCrossEntropyLoss'))
+    model = builders.build(preset, network | dict(auxiliary_head=builders.fcn(2, 32)), options).double()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
-        if isinstance(module, (nn.Dropout, nn.Dropout2d)):
-            module.p = 0.0
-    if model.propagation_head is not None:
-        rows = torch.arange(0, 30, 2)
-        model.propagation_head.draw_rows = lambda embedding: rows
     return model
 
 
-def batches(preset, step):
-    """Both processes' images: they differ in how much of them is ignored.
+def batches(step):
+    """Both processes' images: they differ in how much of them is ignored, and boxes are empty.
 
-    A partner is the next image of a process's batch. For one process with all images to pair them likewise, there
-    the unlabelled images of both processes are the same but for their boxes, or boxes are empty.
+    A partner is the next image of a process's batch, so one process with all images pairs them otherwise.
     """
-    num_strong = 2 if preset == 'two views' else 1
-    inputs, samples = builders.batch(2 * PER_PROCESS, 2 * PER_PROCESS, seed=step, num_strong=num_strong)
-    inputs = {branch: images.double() for branch, images in inputs.items()}
+    inputs, samples = builders.batch(2 * PER_PROCESS, 2 * PER_PROCESS, seed=step)
     samples['sup'][0].gt_sem_seg.data[:, 10:] = 255
     samples['sup'][3].gt_sem_seg.data[:] = 255
-    for branch in [name for name in inputs if name != 'sup']:
-        if preset == 'batch':
-            inputs[branch] = inputs[branch][:PER_PROCESS].repeat(WORLD, 1, 1, 1)
-        elif preset != 'second view':
-            for sample in samples[branch]:
-                sample.set_metainfo(dict(cutmix_box=(0, 0, 0, 0)))
-    if preset == 'batch':
-        for index in range(PER_PROCESS):
-            for branch in ('weak', 'strong'):
-                same = samples[branch][index].ignore_map
-                samples[branch][index + PER_PROCESS].ignore_map = same
-    return inputs, samples
+    for sample in samples['strong']:
+        sample.set_metainfo(dict(cutmix_box=(0, 0, 0, 0)))
+    return {branch: images.double() for branch, images in inputs.items()}, samples
 
 
 def share_of(rank, batch):
@@ -80,19 +58,20 @@ def share_of(rank, batch):
     return tuple({branch: values[part] for branch, values in parts.items()} for parts in batch)
 
 
-def train(model, wrapped, preset, rank=None):
-    """Losses by step, taus by step, and parameters."""
+def train(model, wrapped, rank=None):
+    """What shares collectives, by step, and the parameters in the end."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     wrapper = OptimWrapper(torch.optim.SGD(parameters, lr=0.05, momentum=0.9))
-    losses, taus = [], []
-    for step in range(STEPS):
-        batch = batches(preset, step)
-        inputs, samples = batch if rank is None else share_of(rank, batch)
+    shared, finite = [], []
+    labeler = model.pseudo_labeler
+    for step in range(STEPS if rank is not None else 1):
+        inputs, samples = batches(step) if rank is None else share_of(rank, batches(step))
         terms = wrapped(inputs, samples, mode='loss')
         wrapper.update_params(model.parse_losses(terms)[0])
-        losses.append({name: value.detach() for name, value in terms.items()})
-        taus.append(model.pseudo_labeler.tau.clone())
-    return dict(losses=losses, taus=taus, state={name: value.clone() for name, value in model.state_dict().items()})
+        alignment = [] if labeler.alignment is None else [labeler.alignment.bias.clone()]
+        shared.append([labeler.threshold.value.clone(), *alignment])
+        finite.append(all(value.isfinite() for value in terms.values()))
+    return dict(shared=shared, finite=finite, parameters={n: p.detach() for n, p in model.named_parameters()})
 
 
 def wrap(model):
@@ -113,10 +92,10 @@ def odd_batch(case, seed):
     return inputs, samples
 
 
-def walk_odd_batches(rank, preset, sync_counts):
+def walk_odd_batches(rank, preset):
     """Steps in which the processes have any two cases; what each saw, and the collectives it took part in."""
-    model = builders.build(preset, sync_counts=sync_counts, pseudo_labels=dict(tau=0.9, momentum=0.999))
-    model.alpha = 0.3
+    options = {'pseudo_labels.threshold.init': 0.9, 'pseudo_labels.alpha': 0.3}
+    model = builders.build(preset, options=options)
     flat = [False]  # whether all classes are equally likely
     for network in (model.student, model.teacher):
         classifier = decode_heads(network)[-1].conv_seg
@@ -134,28 +113,23 @@ def walk_odd_batches(rank, preset, sync_counts):
         finite = all(value.isfinite() for value in losses.values())
         seen.append((cases, finite, {name: float(value) for name, value in model.statistics.items()}))
     dist.all_reduce = reduce
-    return dict(seen=seen, calls=calls, parameters=dict(model.named_parameters()), tau=model.pseudo_labeler.tau)
+    threshold = model.pseudo_labeler.threshold.value
+    return dict(seen=seen, calls=calls, parameters=dict(model.named_parameters()), threshold=threshold)
 
 
-def meet_a_bad(what, rank, action):
-    """Three steps; in the second one, a loss, or a gradient, of process 1 is infinite.
-
-    What moved, how often was skipped, the error.
-    """
+def meet_a_bad(what, rank):
+    """Two steps; in the second one, a loss, or a gradient, of process 1 is infinite. The error."""
     model = builders.build('derprop_paper')
     first = next(model.student.parameters())
     first.register_hook(lambda grad: grad * float('inf') if bad and what == 'gradient' else grad)
-    wrapped = wrap(model)
+    wrapped, hook, kl = wrap(model), NonFiniteHook(), model.losses['kl']
     wrapper = OptimWrapper(torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3))
-    hook, hub = NonFiniteHook(action), MessageHub.get_instance(f'bad_{what}_{action}')
-    runner = SimpleNamespace(model=wrapped, optim_wrapper=wrapper, message_hub=hub, logger=MMLogger('bad'), iter=0)
+    runner = SimpleNamespace(model=wrapped, optim_wrapper=wrapper, iter=0)
     hook.before_train(runner)
-    weight, states = model.unsup_weight['kl'], []
     try:
-        for runner.iter in range(3):
-            states.append({name: value.clone() for name, value in model.state_dict().items()})
+        for runner.iter in range(2):
             bad = (rank, runner.iter) == (1, 1)
-            model.unsup_weight['kl'] = float('inf') if bad and what == 'loss' else weight
+            kl.loss_weight = float('inf') if bad and what == 'loss' else kl.loss_weight
             inputs, samples = builders.batch(seed=10 * rank + runner.iter, size=(25, 32))
             for index, sample in enumerate(samples['sup'] + samples['weak']):
                 sample.set_metainfo(dict(img_path=f'image_{rank}_{runner.iter}_{index}.jpg'))
@@ -163,11 +137,8 @@ def meet_a_bad(what, rank, action):
             hook.before_train_iter(runner, runner.iter, data)
             wrapper.update_params(model.parse_losses(wrapped(inputs, samples, mode='loss'))[0])
             hook.after_train_iter(runner, runner.iter, data)
-        error = None
     except FloatingPointError as raised:
-        error = str(raised)
-    states.append({name: value.clone() for name, value in model.state_dict().items()})
-    return dict(states=states, error=error, skipped=hub.runtime_info.get('non_finite_iters', 0))
+        return str(raised)
 
 
 def meet_broken_files(rank):
@@ -213,13 +184,13 @@ def work(rank, store, out):
     torch.set_num_threads(1)
     dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=WORLD)
     found = {'sampler': sampler_shares()}
-    for name, (preset, changes) in PRESETS.items():
-        model = make(preset, **changes)
-        found[name] = train(model, wrap(model), name, rank)
-    for preset, sync_counts in (('derprop_paper', True), ('derprop_published', False)):
-        found['odd', preset] = walk_odd_batches(rank, preset, sync_counts)
-    for what, action in product(('loss', 'gradient'), ('skip', 'stop')):
-        found['bad', what, action] = meet_a_bad(what, rank, action)
+    for name, (preset, options) in PRESETS.items():
+        model = make(preset, options)
+        found[name] = train(model, wrap(model), rank)
+    for preset in ('derprop_paper', 'derprop_published'):
+        found['odd', preset] = walk_odd_batches(rank, preset)
+    for what in ('loss', 'gradient'):
+        found['bad', what] = meet_a_bad(what, rank)
     found['broken files'] = meet_broken_files(rank)
     found['late'] = wait_in_vain(rank)
     torch.save(found, f'{out}.{rank}')

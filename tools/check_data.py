@@ -58,16 +58,13 @@ def parse_args() -> argparse.Namespace:
 def parts_of(config: Config) -> Iterator[Part]:
     """All data of a config, with their lists read."""
     train, val, test = ((config.get(f'{kind}_dataloader') or {}).get('dataset') for kind in ('train', 'val', 'test'))
-    if train is not None:
-        kind = DATASETS.get(train['type']) if isinstance(train['type'], str) else train['type']
-        if isinstance(kind, type) and issubclass(kind, SemiDataset):
-            yield from semi_parts(train)
-        else:
-            yield labeled_part(LABELED, train)
-    if val is not None:
-        yield labeled_part(VALIDATION, val)
-    if test is not None and test != val:
-        yield labeled_part(TEST, test)
+    kind = train and (DATASETS.get(train['type']) if isinstance(train['type'], str) else train['type'])
+    if isinstance(kind, type) and issubclass(kind, SemiDataset):
+        yield from semi_parts(train)
+        train = None
+    for name, dataset in {LABELED: train, VALIDATION: val, TEST: test if test != val else None}.items():
+        if dataset is not None:
+            yield loaded(name, supervised_parts(dataset), 'stops, or takes the file as it is')
 
 
 def semi_parts(train: dict) -> Iterator[Part]:
@@ -82,16 +79,7 @@ def semi_parts(train: dict) -> Iterator[Part]:
     yield loaded(UNLABELED, dataset.unlabeled_sources, says[dataset.broken_unlabeled])
 
 
-def labeled_part(name: str, dataset: dict) -> Part:
-    """Images with labels, of one data set or of those inside wrappers."""
-    consequence = 'stops, or takes the file as it is'
-    try:
-        return loaded(name, [build_labeled(part, name) for part in supervised_parts(dataset)], consequence)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return Part(name, [], consequence, [Problem(f'{name} data', 'data set', f'cannot be built: {error}')])
-
-
-def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
+def loaded(name: str, sources: Sequence[dict | BaseDataset], consequence: str) -> Part:
     """Reads the lists of sources."""
     part = Part(name, [], consequence, [])
     for source in sources:
@@ -100,11 +88,11 @@ def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
                 source.check_listed = False  # so that all missing files are listed
                 source.full_init()
             else:
+                source = build_labeled(source, name)
                 load_labeled(source, name, check=False)
-        except (OSError, ValueError) as error:
-            part.problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
-        else:
             part.sources.append(source)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            part.problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
     return part
 
 

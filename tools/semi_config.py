@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +21,10 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
-from torch.utils.data import ConcatDataset
 
 import mmseg_derprop
-from mmseg_derprop.datasets import SplitDataset, check_leaks
+from mmseg_derprop.datasets import SplitDataset
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
-from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
@@ -137,24 +134,6 @@ def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDat
         return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
     except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
         raise SystemExit(f'{args.base}: {error}') from None
-
-
-def warning_of_leaks(config: Config, dataset: SplitDataset) -> str:
-    """What keeps training from looking for validation images among the training images, or what it will find."""
-    loader = config.get('val_dataloader')
-    if not (loader and config.get('val_cfg')):
-        return ''
-    try:
-        sources = [build_labeled(part, 'validation') for part in supervised_parts(loader['dataset'])]
-        for source in sources:
-            load_labeled(source, 'validation', check=False)
-    except (OSError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        return f'The validation data cannot be used, nor compared with the training data: {error}'
-    try:
-        check_leaks(dataset, ConcatDataset(sources))
-    except ValueError as error:
-        return f'Training will stop before its first iteration. {error}'
-    return ''
 
 
 def relative(path: str, root: str | None) -> str:
@@ -315,30 +294,19 @@ def report(config: Config, args: argparse.Namespace, found: Found) -> None:
 def main() -> None:
     args = parse_args()
     config = read_base(args.base)
-    scope = config.get('default_scope') or 'mmseg'
-    if not isinstance(scope, str):
-        raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
-    init_default_scope(scope)
+    init_default_scope(config.get('default_scope') or 'mmseg')
     try:
         found = look(config, args)
         text = config_text(config, args, found)
-        warning = warning_of_leaks(config, found.dataset)
         report(config, args, found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
-        raise SystemExit(
-            f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
-        ) from error
-    try:
-        Path(args.out).write_text(text)
-    except OSError as error:
-        raise SystemExit(f'{args.out} cannot be written: {error}') from None
+        raise SystemExit(f'{args.base} is no config of a segmentor: {type(error).__name__}: {error}') from error
+    Path(args.out).write_text(text)
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')
     for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
         print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
-    if warning:
-        print(f'WARNING: {warning}', file=sys.stderr)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,8 @@ from torch import Tensor
 def complementary_dropout2d(features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Gives two views of the same images complementary halves of each feature's channels, scaled by 2.
 
-    Half of the images (rounded down), drawn at random, keep all channels in both views.
+    Features of equal width share their draw, so that a channel is dropped at all depths or at none. Half of the images
+    (rounded down), drawn at random, keep all channels in both views.
 
     Args:
         features (tuple[Tensor, ...]): (2 B, C, h, w) each, the B first views before the B second ones.
@@ -19,9 +20,9 @@ def complementary_dropout2d(features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """
     batch, device = len(features[0]) // 2, features[0].device
     whole = (torch.rand(batch, device=device).argsort() < batch // 2)[:, None, None, None]
-    dropped = []
-    for feature in features:
-        keep = torch.randint(2, (batch, feature.shape[1], 1, 1), device=device).to(feature.dtype)
-        first = torch.where(whole, 1, 2 * keep)
-        dropped.append(feature * torch.cat([first, 2 - first]))
-    return tuple(dropped)
+    factors: dict[int, Tensor] = {}  # by width
+    for width in (feature.shape[1] for feature in features):
+        if width not in factors:
+            first = torch.where(whole, 1.0, 2.0 * torch.randint(2, (batch, width, 1, 1), device=device))
+            factors[width] = torch.cat([first, 2 - first])
+    return tuple(feature * factors[feature.shape[1]].to(feature.dtype) for feature in features)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from typing import Any
 
 from mmengine.config import Config
@@ -24,17 +23,12 @@ def load_config(path: str, options: dict | None = None) -> Config:
     Raises:
         ValueError: If ``data_root`` is given but the config has none at its top level.
     """
-    return merge_options(get_config(path) if '::' in path else Config.fromfile(path), options, path)
-
-
-def merge_options(config: Config, options: dict | None, name: str) -> Config:
-    """Merges options into a config, as :func:`load_config` does; ``name`` is the config's in errors."""
-    options = options or {}
-    old = config.get('data_root')
+    config = get_config(path) if '::' in path else Config.fromfile(path)
+    options, old = options or {}, config.get('data_root')
     if 'data_root' in options and old is None:
         raise ValueError(
-            f'{name} has no data_root at its top level that data_root={options["data_root"]} could replace: name the '
-            'part, for instance train_dataloader.dataset.data_root.'
+            f'{path} must have a data_root at its top level that data_root={options["data_root"]} can replace, but has '
+            'none. Name the part, for instance train_dataloader.dataset.data_root.'
         )
     config.merge_from_dict(options)
     if 'data_root' in options:
@@ -44,6 +38,7 @@ def merge_options(config: Config, options: dict | None, name: str) -> Config:
 
 def _replace_data_root(part: Any, old: str, new: str) -> None:
     if isinstance(part, dict):
+<<<<<<< HEAD
         part.update({key: new for key, value in part.items() if key == 'data_root' and value == old})
         part = part.values()
     elif not isinstance(part, (list, tuple)):
@@ -90,3 +85,13 @@ class _DictCalls(ast.NodeTransformer):
             case ast.Call(func=ast.Name(id='dict'), args=[ast.Dict() as mapping], keywords=[]):
                 return mapping
         return node
+=======
+        for key, value in part.items():
+            if key == 'data_root' and value == old:
+                part[key] = new
+            else:
+                _replace_data_root(value, old, new)
+    elif isinstance(part, (list, tuple)):
+        for value in part:
+            _replace_data_root(value, old, new)
+>>>>>>> main

@@ -19,40 +19,6 @@ def make(monkeypatch, rank=0, world=1, num_labeled=2, num_unlabeled=3, sizes=(L,
     return SemiSampler(dataset, num_labeled, num_unlabeled, **kwargs)
 
 
-def streams(monkeypatch, world, epochs, **kwargs):
-    """Per process its labelled and its unlabelled groups, in order of iterations."""
-    shares = []
-    for rank in range(world):
-        sampler = make(monkeypatch, rank, world, **kwargs)
-        drawn = list(islice(sampler, epochs * len(sampler)))
-        groups = [drawn[i : i + sampler.batch_size] for i in range(0, len(drawn), sampler.batch_size)]
-        n = sampler.num_labeled
-        shares.append(([g[:n] for g in groups], [g[n:] for g in groups]))
-    # Interleaved as the processes run: iteration 0 of all processes, iteration 1, ...
-    return tuple(
-        [i for step in zip(*(share[kind] for share in shares), strict=True) for g in step for i in g] for kind in (0, 1)
-    )
-
-
-@pytest.mark.parametrize('world', [1, 3])
-@pytest.mark.parametrize('counts', [(2, 3), (1, 1), (4, 2), (7, 20)])
-def test_each_pass_covers_everything_once(monkeypatch, world, counts):
-    epochs = 4
-    labeled, unlabeled = streams(monkeypatch, world, epochs, num_labeled=counts[0], num_unlabeled=counts[1])
-    assert set(labeled) <= set(range(L))
-    assert set(unlabeled) <= set(range(L, L + U))
-    # Labelled: permutation after permutation, wherever epochs end.
-    passes = [labeled[i : i + L] for i in range(0, len(labeled) - L + 1, L)]
-    assert all(sorted(one) == list(range(L)) for one in passes)
-    # Unlabelled: each epoch a whole pass, and of its beginning only what fills the last groups.
-    length = len(unlabeled) // epochs
-    assert length - U < counts[1] * world
-    for epoch in range(epochs):
-        drawn = unlabeled[epoch * length : (epoch + 1) * length]
-        assert sorted(drawn[:U]) == list(range(L, L + U))
-        assert drawn[U:] == (drawn[:U] * length)[: length - U]
-
-
 PROCESSES = st.fixed_dictionaries(
     dict(world=st.integers(1, 8), num_labeled=st.integers(1, 5), num_unlabeled=st.integers(1, 5))
 )
@@ -82,20 +48,6 @@ def test_shares_are_disjoint_and_cover_everything(sizes, first, iterations, seco
         *whole, last = (passes[number] for number in sorted(passes))
         assert whole and all(sorted(one) == list(images) for one in whole)
         assert len(set(last)) == len(last)
-
-
-def test_orders_differ_by_pass_kind_and_seed(monkeypatch):
-    labeled, unlabeled = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1)
-    passes = [tuple(labeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
-    passes += [tuple(u - 17 for u in unlabeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
-    assert len(set(passes)) == 16
-    other = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1, seed=8)
-    assert tuple(other[1][:17]) not in {tuple(u + 17 for u in one) for one in passes}
-
-
-def test_unshuffled_order(monkeypatch):
-    sampler = make(monkeypatch, sizes=(3, 4), num_labeled=2, num_unlabeled=3, shuffle=False)
-    assert list(islice(sampler, 15)) == [0, 1, 3, 4, 5, 2, 0, 6, 3, 4, 1, 2, 3, 4, 5]
 
 
 def test_skip_draws_only_the_order_it_lands_in(monkeypatch):
@@ -202,13 +154,7 @@ def test_a_state_of_another_sampler(monkeypatch, changes):
 def test_errors(monkeypatch):
     with pytest.raises(ValueError, match='SemiSampler: num_unlabeled must be .*1.*0'):
         make(monkeypatch, num_unlabeled=0)
-    with pytest.raises(ValueError, match='num_labeled must be .*-1'):
-        make(monkeypatch, num_labeled=-1)
     with pytest.raises(TypeError, match='must be a SemiDataset, but is a list'):
         SemiSampler([1, 2], 1, 1)
-    with pytest.raises(ValueError, match='num_samples must be .*-1'):
-        make(monkeypatch).skip(-1)
-    with pytest.raises(ValueError, match='num_labeled must be .*0'):
-        LabeledSampler([1], 0)
     with pytest.raises(ValueError, match='holds 0.*ann_file'):
         LabeledSampler([], 2)

@@ -5,18 +5,12 @@ import random
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_derprop.datasets import (
-    CamVidDataset,
-    LoadUnlabeledAnnotations,
-    SemiDataset,
-    UnlabeledDataset,
-)
+from mmseg_derprop.datasets import CamVidDataset, LoadUnlabeledAnnotations, SemiDataset, UnlabeledDataset
 from mmseg_derprop.utils.randomness import SeededIndex
 
 CLASSES = ('ground', 'thing')
@@ -42,28 +36,14 @@ def root(tmp_path):
 
 
 def labeled(root, **changes):
-    return {
-        **dict(
-            type='BaseSegDataset',
-            data_root=str(root),
-            data_prefix=dict(img_path='images', seg_map_path='labels'),
-            ann_file='labeled.txt',
-            metainfo=dict(classes=CLASSES, palette=[[0, 0, 0], [9, 9, 9]]),
-        ),
-        **changes,
-    }
+    config = dict(type='BaseSegDataset', data_root=str(root), ann_file='labeled.txt')
+    config |= dict(data_prefix=dict(img_path='images', seg_map_path='labels'), metainfo=dict(classes=CLASSES))
+    return config | changes
 
 
 def unlabeled(root, **changes):
-    return {
-        **dict(
-            type='UnlabeledDataset',
-            data_root=str(root),
-            data_prefix=dict(img_path='images'),
-            ann_file='unlabeled.txt',
-        ),
-        **changes,
-    }
+    config = dict(type='UnlabeledDataset', data_root=str(root), data_prefix=dict(img_path='images'))
+    return config | dict(ann_file='unlabeled.txt') | changes
 
 
 def names(dataset):
@@ -93,37 +73,26 @@ def test_folder_is_read_with_its_subfolders_and_all_suffixes(tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'error', 'words'),
     [
-        (dict(data_root='/nowhere'), FileNotFoundError, ['data_root', '/nowhere']),
-        (dict(data_prefix=dict(img_path='photos')), FileNotFoundError, ['photos', 'config']),
-        (dict(ann_file='none.txt'), FileNotFoundError, ['none.txt', 'ann_file']),
-        (dict(ann_file='empty.txt'), ValueError, ['empty.txt', 'at least 1']),
-        (dict(ann_file='', img_suffix='.bmp'), ValueError, ['images', '.bmp']),
-        (dict(ann_file='long.txt'), FileNotFoundError, ['4 of 5', 'x0', 'x2', 'long.txt']),
+        (dict(data_root='/nowhere'), FileNotFoundError, 'data_root.*/nowhere'),
+        (dict(data_prefix=dict(img_path='photos')), FileNotFoundError, 'photos.*config'),
+        (dict(ann_file='none.txt'), FileNotFoundError, 'none.txt.*ann_file'),
+        (dict(ann_file='empty.txt'), ValueError, 'empty.txt.*at least 1'),
+        (dict(ann_file='', img_suffix='.bmp'), ValueError, 'images.*.bmp'),
+        (dict(ann_file='long.txt'), FileNotFoundError, '4 of 5.*long.txt.*x0.*x2'),
     ],
 )
 def test_unlabeled_sources_fail_before_training(root, changes, error, words):
     (root / 'empty.txt').write_text('\n')
     (root / 'long.txt').write_text('u0\nx0\nx1\nx2\nx3\n')
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=words):
         DATASETS.build(unlabeled(root, **changes))
-    for word in words:
-        assert word in str(caught.value)
-    assert 'x3' not in str(caught.value)
 
 
 def test_semi_dataset_holds_labelled_images_first(root):
     twice = [unlabeled(root), unlabeled(root, ann_file='', img_suffix='.jpg')]
     dataset = SemiDataset(labeled(root), twice)
     assert (dataset.num_labeled, dataset.num_unlabeled, len(dataset)) == (3, 4 + 7, 14)
-    assert names(dataset)[:7] == [
-        'a0.jpg',
-        'a1.jpg',
-        'a2.jpg',
-        'u0.jpg',
-        'u1.jpg',
-        'u2.jpg',
-        'u3.jpg',
-    ]
+    assert names(dataset)[:7] == ['a0.jpg', 'a1.jpg', 'a2.jpg', 'u0.jpg', 'u1.jpg', 'u2.jpg', 'u3.jpg']
     assert dataset.metainfo['classes'] == CLASSES
     assert 'img_path' in dataset[13]
     several = SemiDataset([labeled(root), labeled(root)], unlabeled(root))
@@ -145,45 +114,17 @@ def test_augmentation_follows_from_a_seeded_index_alone(root):
     assert dataset[4] != dataset[4] != wanted
 
 
-def test_semi_dataset_builds_from_a_config_and_lazily(root):
-    config = Config(dict(data=dict(type='SemiDataset', labeled=labeled(root), unlabeled=[unlabeled(root)])))
-    assert DATASETS.build(config.data).num_labeled == 3
-    broken = labeled(root, ann_file='later.txt')
-    (root / 'later.txt').write_text('gone\n')
-    lazy = SemiDataset(broken, unlabeled(root), lazy_init=True)
-    assert lazy.metainfo['classes'] == CLASSES
-    with pytest.raises(FileNotFoundError, match='1 of 1 labelled images'):
-        lazy.full_init()
-
-
-def test_built_sources_are_checked_too(root):
-    (root / 'labeled.txt').write_text('a0\nu1\n')
-    source = DATASETS.build(labeled(root))
-    with pytest.raises(FileNotFoundError, match='1 of 2 label files'):
-        SemiDataset(source, DATASETS.build(unlabeled(root)))
-
-
-@pytest.mark.parametrize(
-    ('lines', 'words'),
-    [
-        ('a0\nb0\nb1\nb2\nb3\n', ['4 of 5 labelled images', 'b0', 'b2', 'longer than the data']),
-        ('a0\nu1\nu2\n', ['2 of 3 label files', 'labels/u1.png']),
-    ],
-)
-def test_labelled_list_longer_than_the_data(root, lines, words):
-    (root / 'labeled.txt').write_text(lines)
-    with pytest.raises(FileNotFoundError) as caught:
-        SemiDataset(labeled(root), unlabeled(root))
-    for word in [*words, 'labeled.txt']:
-        assert word in str(caught.value)
-    assert 'b3' not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ('changes', 'error', 'words'),
     [
         (dict(data_root='/nowhere'), FileNotFoundError, '/nowhere'),
         (dict(ann_file='none.txt'), FileNotFoundError, 'none.txt'),
+        (
+            dict(ann_file='long.txt'),
+            FileNotFoundError,
+            '4 of 5 labelled images.*long.txt.*b0.*b2.*longer than the data',
+        ),
+        (dict(ann_file='unlabeled.txt'), FileNotFoundError, '3 of 4 label files.*unlabeled.txt.*labels/u1.png'),
         (dict(ann_file='empty.txt'), ValueError, 'empty.txt must name at least 1 labelled image'),
         (dict(ann_file='', img_suffix='.bmp'), ValueError, 'must name at least 1 labelled image'),
         (dict(metainfo=dict(classes=('sky',))), ValueError, "'sky'.*metainfo"),
@@ -191,19 +132,10 @@ def test_labelled_list_longer_than_the_data(root, lines, words):
 )
 def test_semi_dataset_names_what_is_wrong_with_labels(root, changes, error, words):
     (root / 'empty.txt').write_text('')
+    (root / 'long.txt').write_text('a0\nb0\nb1\nb2\nb3\n')
     own_classes = unlabeled(root, metainfo=dict(classes=CLASSES))
     with pytest.raises(error, match=words):
         SemiDataset(labeled(root, **changes), own_classes)
-
-
-def test_empty_lists_of_sources(root):
-    with pytest.raises(ValueError, match='unlabeled must have at least 1 source'):
-        SemiDataset(labeled(root), [])
-    with pytest.raises(ValueError, match='labeled must have at least 1 source'):
-        SemiDataset([], unlabeled(root))
-    none = DATASETS.build(labeled(root, indices=0, serialize_data=False))
-    with pytest.raises(ValueError, match='hold 0'):
-        SemiDataset(labeled(root), none)
 
 
 def test_statistics_labels_follow_the_labelled_label_map(root):
@@ -219,9 +151,9 @@ def test_statistics_labels_follow_the_labelled_label_map(root):
     dataset = SemiDataset(source, images)
     assert (dataset[3]['gt_seg_map'] == 0).all()
     assert 'gt_seg_map' not in dataset[4]
-    for item in (dataset[3], dataset[4]):
-        assert item['ignore_map'].shape == (8, 12)
-        assert not item['ignore_map'].any()
+    assert all(
+        item['ignore_map'].shape == (8, 12) and not item['ignore_map'].any() for item in (dataset[3], dataset[4])
+    )
 
 
 def test_camvid_ignores_void(tmp_path):
@@ -233,11 +165,4 @@ def test_camvid_ignores_void(tmp_path):
     dataset = CamVidDataset(data_root=str(tmp_path), data_prefix=prefix, pipeline=pipeline)
     assert dataset[0]['gt_seg_map'].ravel().tolist() == [*range(11), 255]
     assert len(dataset.metainfo['classes']) == len(dataset.metainfo['palette']) == 11
-    assert dataset.metainfo['palette'][3] == [128, 64, 128]
-    assert 'void' not in dataset.metainfo['classes']
-    everything = CamVidDataset(
-        data_root=str(tmp_path),
-        data_prefix=prefix,
-        metainfo=dict(classes=CamVidDataset.METAINFO['classes']),
-    )
-    assert everything.metainfo['label_map'] is None
+    assert dataset.metainfo['palette'][3] == [128, 64, 128] and 'void' not in dataset.metainfo['classes']

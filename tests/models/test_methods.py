@@ -1,14 +1,14 @@
-"""The losses of each method of the family beside a direct rendering of its row in the papers."""
+"""The losses of each method of the family beside a direct rendering of its row in METHOD section 12."""
 
 import builders
 import pytest
 import reference
 import torch
 from builders import NUM_CLASSES, SIZE
-
-from mmseg_derprop.models.checks import decode_heads
+from stepping import boxes, close, maps, order_of_partners, tapped
 
 STRONG = ('strong', 'strong2')
+FIXED = {'pseudo_labels.threshold': dict(type='FixedThreshold', value=0.5, _delete_=True)}
 
 
 @pytest.fixture(params=[(2, 2), (3, 2), (2, 3)], ids=str)
@@ -16,101 +16,73 @@ def counts(request):
     return request.param
 
 
-class Step:
-    """Losses of one step of a method, and what its networks gave: each call of the student's decode head in order."""
+class Naive:
+    """A step of a preset with the threshold 0.5, and what a rendering of the method needs of it."""
 
-    def __init__(self, preset, counts, tau=0.5):
-        self.model = builders.build(preset, pseudo_labels=dict(tau=tau, momentum=1.0))
-        head, embedding = decode_heads(self.model.student)[-1], self.model.propagation_head
-        self.inputs, self.samples = builders.batch(*counts, num_strong=self.model.num_strong)
-        with torch.no_grad():
-            self.teacher = reference.resize(self.model.teacher(self.inputs['weak'], mode='tensor'), SIZE)
-        self.logits, self.modes, self.q, self.k, self.rows = [], [], [], [], []
-
-        def tap(module, _, out):
-            self.logits.append(reference.resize(out, SIZE))
-            self.modes.append(module.training)
-
-        head.register_forward_hook(tap)
-        if embedding is not None:
-            embedding.dropout.p = 0.0
-            for taps, conv in ((self.q, embedding.conv_q), (self.k, embedding.conv_k)):
-                conv.register_forward_hook(lambda _, __, out, taps=taps: taps.append(out))
-            draw = embedding.draw_rows
-            embedding.draw_rows = lambda e: self.rows.append(draw(e)) or self.rows[-1]
-        self.losses = self.model.loss(self.inputs, self.samples)
-        self.truth = torch.cat([s.gt_sem_seg.data for s in self.samples['sup']])
-        self.ignored = torch.cat([s.ignore_map.data for s in self.samples['weak']])
-        self.labeled, self.unlabeled = counts
-        self.following = [*range(1, self.unlabeled), 0]
-
-    def box(self, branch):
-        box = torch.zeros(self.unlabeled, *SIZE, dtype=torch.bool)
-        for mask, sample in zip(box, self.samples[branch], strict=True):
-            x1, y1, x2, y2 = sample.cutmix_box
-            mask[y1:y2, x1:x2] = True
-        return box
+    def __init__(self, preset, counts, options=None):
+        self.model = builders.build(preset, options=FIXED | (options or {}))
+        self.inputs, self.samples = builders.batch(*counts, num_strong=self.model.views.num_strong)
+        self.losses, self.tap = tapped(self.model, self.inputs, self.samples)
+        self.truth = maps(self.samples['sup'], 'gt_sem_seg')
+        self.ignored = maps(self.samples['weak'], 'ignore_map')
+        self.partner = order_of_partners(self.model, counts[1])
+        self.teacher, self.student = (self.tap.partner[name, 'weak'] for name in ('teacher', 'student'))
+        self.z = [reference.resize(z, SIZE) for z in self.tap.z]
 
     def mixed(self, own, partner, branch):
         """Cut-mixed logits, their confidence and labels, and the pixels that are not ignored."""
-        box = self.box(branch)
-        logits = reference.mix(own, partner[self.following], box)
+        box = boxes(self.samples[branch], SIZE)
+        logits = reference.mix(own, partner[self.partner], box)
         confidence, labels = logits.softmax(1).max(1)
-        return logits, confidence, labels, ~reference.mix(self.ignored, self.ignored[self.following], box)
+        return logits, confidence, labels, ~reference.mix(self.ignored, self.ignored[self.partner], box)
 
     def x(self, logits):
         return reference.cross_entropy(logits, self.truth)
 
-    def is_total(self, total):
-        torch.testing.assert_close(sum(self.losses.values()), total, rtol=3e-5, atol=1e-6)
+    def strong(self, own, partner):
+        """The mean of the strong views' cross entropy with the hard labels."""
+        views = STRONG[: self.model.views.num_strong]
+        parts = [self.mixed(own, partner, branch)[1:] for branch in views]
+        return sum(hard(s, *part) for s, part in zip(self.z[-1].chunk(len(views)), parts)) / len(views)
+
+    def weak(self, logits, own):
+        """Cross entropy with the hard labels of the weak view."""
+        return hard(logits, *own.softmax(1).max(1), ~self.ignored)
 
 
-def hard(logits, labels, confidence, valid, tau=0.5):
-    mask = (confidence >= tau) & valid
+def hard(logits, confidence, labels, valid):
+    mask = (confidence >= 0.5) & valid
     assert mask.any() and (valid & ~mask).any()  # the batch exercises the threshold
     return reference.masked_cross_entropy(logits, labels, mask, valid)
 
 
 def test_fixmatch(counts):
-    step = Step('fixmatch', counts)
-    first, partner, strong = step.logits
-    assert step.modes == [True, False, True]
-    x, w = first.split(counts)
-    _, confidence, labels, valid = step.mixed(w.detach(), partner, 'strong')
-    step.is_total((step.x(x) + hard(strong, labels, confidence, valid)) / 2)
+    step = Naive('fixmatch', counts)
+    x, w = step.z[0].split(counts)
+    close(step.losses, dict(seg=step.x(x) / 2, hard=step.strong(w.detach(), step.student) / 2))
 
 
 def test_unimatch(counts):
-    step = Step('unimatch', counts)
-    first, partner, strong = step.logits
-    assert step.modes == [True, False, True]
-    x, w, _, fp = first.split(counts * 2)
+    step = Naive('unimatch', counts)
+    x, w, _, fp = step.z[0].split(counts * 2)
     w = w.detach()
-    total = step.x(x)
-    for branch, s in zip(STRONG, strong.chunk(2), strict=True):
-        _, confidence, labels, valid = step.mixed(w, partner, branch)
-        total = total + 0.25 * hard(s, labels, confidence, valid)
-    confidence, labels = w.softmax(1).max(1)
-    step.is_total((total + 0.5 * hard(fp, labels, confidence, ~step.ignored)) / 2)
+    wanted = dict(seg=step.x(x), hard=(0.25 + 0.25) * step.strong(w, step.student), fp=0.5 * step.weak(fp, w))
+    close(step.losses, {name: value / 2 for name, value in wanted.items()})
 
 
 def test_unimatch_v2(counts):
-    step = Step('unimatch_v2', counts)
-    x, strong = step.logits
-    assert step.modes == [True, True] and len(x) == step.labeled and len(strong) == 2 * step.unlabeled
-    parts = []
-    for branch, s in zip(STRONG, strong.chunk(2), strict=True):
-        _, confidence, labels, valid = step.mixed(step.teacher, step.teacher, branch)
-        parts.append(hard(s, labels, confidence, valid))
-    step.is_total((step.x(x) + sum(parts) / 2) / 2)
+    step = Naive('unimatch_v2', counts)
+    x, strong = step.z
+    assert len(x) == counts[0] and len(strong) == 2 * counts[1]
+    assert step.partner == list(range(counts[1]))[::-1]
+    close(step.losses, dict(seg=step.x(x) / 2, hard=step.strong(step.teacher, step.teacher) / 2))
 
 
 def test_corrmatch(counts):
-    step = Step('corrmatch', counts)
-    first, partner, strong = step.logits
-    x, w, _, fp = first.split(counts * 2)
-    w, grid = w.detach(), step.q[0].shape[2:]
-    (q, q_s), (k, k_s) = ([t.flatten(2) for t in taps] for taps in (step.q, step.k))
+    step = Naive('corrmatch', counts)
+    x, w, _, fp = step.z[0].split(counts * 2)
+    w, strong, grid = w.detach(), step.z[1], step.tap.q[0].shape[2:]
+    (q, q_s), (k, k_s) = ([t.flatten(2) for t in taps] for taps in (step.tap.q, step.tap.k))
 
     def spread(q, k):  # softmax over the last index of q^T k / sqrt(K)
         return ((q.mT @ k) / NUM_CLASSES**0.5).softmax(2)
@@ -120,38 +92,31 @@ def test_corrmatch(counts):
         return reference.resize((z @ p).unflatten(2, grid), SIZE)
 
     p_x, p_w = spread(q, k).split(counts)
-    mixture, confidence, labels, valid = step.mixed(w, partner, 'strong')
+    _, confidence, labels, valid = step.mixed(w, step.student, 'strong')
     confident = (confidence >= 0.5) & valid
-    maps = p_w[:, step.rows[0]].unflatten(2, grid).detach()
-    regions = reference.region_masks(maps, SIZE) & (valid & ~step.box('strong'))[:, None]
+    rows = p_w[:, step.tap.rows[0]].unflatten(2, grid).detach()
+    regions = reference.region_masks(rows, SIZE) & (valid & ~boxes(step.samples['strong'], SIZE))[:, None]
     new_labels, accepted = reference.propagate_regions(labels, confident, regions, torch.tensor(0.5), NUM_CLASSES)
     assert (accepted & ~confident).any()
-    own_confidence, own_labels = w.softmax(1).max(1)
     on_strong = reference.masked_cross_entropy(propagated(spread(q_s, k_s), strong), new_labels, accepted, valid)
-    on_weak = hard(propagated(p_w, w), own_labels, own_confidence, ~step.ignored)
-    terms = (
-        0.5 * step.x(x),
-        0.5 * step.x(propagated(p_x, x)),
-        0.25 * reference.masked_cross_entropy(strong, new_labels, accepted, valid),
-        0.25 * reference.masked_divergence(strong, mixture, confident, valid),
-        0.25 * hard(fp, own_labels, own_confidence, ~step.ignored),
-        0.25 * (on_strong + on_weak) / 2,
+    wanted = dict(
+        seg=0.5 * step.x(x),
+        seg_prop=0.5 * step.x(propagated(p_x, x)),
+        hard=0.25 * reference.masked_cross_entropy(strong, new_labels, accepted, valid),
+        kl=0.25 * reference.masked_divergence(strong, w, confident, valid),  # not cut-mixed
+        fp=0.25 * step.weak(fp, w),
+        prop_s=0.25 * on_strong / 2,
+        prop_w=0.25 * step.weak(propagated(p_w, w), w) / 2,
     )
-    step.is_total(sum(terms) / 2)
+    close(step.losses, {name: value / 2 for name, value in wanted.items()})
 
 
 def test_derprop(counts):
-    """The teacher labels, without propagation; labelled images and weak views have forwards of their own."""
-    step = Step('derprop', counts)
-    x, weak, strong = step.logits
-    assert step.modes == [True] * 3 and [len(x), len(weak), len(strong)] == [
-        step.labeled,
-        2 * step.unlabeled,
-        counts[1],
-    ]
+    """The teacher labels, without propagation at first; labelled images and weak views have forwards of their own."""
+    step = Naive('derprop', counts, {'pseudo_labels.regions': None})
+    x, weak, strong = step.z
+    assert [len(z) for z in step.z] == [counts[0], 2 * counts[1], counts[1]]
     w, fp = weak.chunk(2)
-    _, confidence, labels, valid = step.mixed(step.teacher, step.teacher, 'strong')
-    own_confidence, own_labels = step.teacher.softmax(1).max(1)
 
     def propagated(q, k, z):
         grid = q.shape[2:]
@@ -159,101 +124,107 @@ def test_derprop(counts):
         z = reference.propagate(q.flatten(2), k.flatten(2), z, normalize='source_mean')
         return reference.resize(z.unflatten(2, grid), SIZE)
 
-    (q_x, q_w, q_s), (k_x, k_w, k_s) = step.q, step.k
-    on_strong = hard(propagated(q_s, k_s, strong), labels, confidence, valid)
-    on_weak = hard(propagated(q_w, k_w, w), own_labels, own_confidence, ~step.ignored)
-    wanted = {
-        'sup.loss_seg': step.x(x),
-        'sup.loss_prop': 0.1 * step.x(propagated(q_x, k_x, x)),
-        'unsup.loss_hard': 0.5 * hard(strong, labels, confidence, valid),
-        'unsup.loss_fp': 0.5 * hard(fp, own_labels, own_confidence, ~step.ignored),
-        'unsup.loss_prop': 0.1 * (on_strong + on_weak) / 2,
-    }
-    assert step.losses.keys() - wanted.keys() == {'sup.loss_affinity', 'unsup.loss_affinity', 'unsup.loss_smooth'}
-    for name, value in wanted.items():
-        torch.testing.assert_close(step.losses[name], value, rtol=3e-5, atol=1e-6, msg=name)
+    (q_x, q_w, q_s), (k_x, k_w, k_s) = step.tap.q, step.tap.k
+    mixture, confidence, labels, valid = step.mixed(step.teacher, step.teacher, 'strong')
+    confident = (confidence >= 0.5) & valid
+    wanted = dict(
+        seg=step.x(x),
+        seg_prop=0.1 * step.x(propagated(q_x, k_x, x)),
+        kl=0.5 * reference.masked_divergence(strong, mixture, confident, valid),
+        soft=0.5 * reference.masked_soft_cross_entropy(strong, mixture, confident, valid),
+        fp=0.5 * step.weak(fp, step.teacher),
+        prop_s=0.05 * hard(propagated(q_s, k_s, strong), confidence, labels, valid),
+        prop_w=0.05 * step.weak(propagated(q_w, k_w, w), step.teacher),
+    )
+    others = ('affinity_x', 'affinity_u', 'smooth', 'smooth_s')  # as in the paper's preset
+    close({name: loss for name, loss in step.losses.items() if name not in others}, wanted)
+    assert step.model.propagation_head.warmup > 0 and step.losses.keys() > set(others)
 
 
-def test_derprop_labelled_by_an_averaged_teacher(counts):
-    """The labels are the teacher's; everything else is as without it."""
-    step = Step('derprop_ema', counts)
-    assert step.modes == [True, True] and len(step.logits[0]) == 2 * sum(counts)
-    confidence, labels = step.teacher.softmax(1).max(1)
-    fp = hard(step.logits[0][-step.unlabeled :], labels, confidence, ~step.ignored)
-    torch.testing.assert_close(step.losses['unsup.loss_fp'], fp / 8)
-    mixture, confidence, _, valid = step.mixed(step.teacher, step.teacher, 'strong')
-    kl = reference.masked_divergence(step.logits[1], mixture, (confidence >= 0.5) & valid, valid)
-    torch.testing.assert_close(step.losses['unsup.loss_kl'], kl / 8)
+def test_aligned_teacher(counts):
+    """Every pixel has a label, by the teacher's logits with a bias that each batch moves."""
+    step = Naive('aligned_teacher', counts, {'pseudo_labels.threshold.value': 0.0})
+    x, weak, strong = step.z
+    _, fp = weak.chunk(2)
+    labels, valid = step.teacher.argmax(1), ~step.ignored
+    _, _, mixed_labels, mixed_valid = step.mixed(step.teacher, step.teacher, 'strong')
+    wanted = dict(
+        seg=step.x(x),
+        hard=reference.masked_cross_entropy(strong, mixed_labels, mixed_valid, mixed_valid) / 2,
+        fp=reference.masked_cross_entropy(fp, labels, valid, valid) / 2,
+    )
+    close(step.losses, wanted)
+    bias = step.model.pseudo_labeler.alignment.bias.clone()
+    assert bias.any()
+    steps = []
+    step.model.step_observer = steps.append
+    step.model.loss(step.inputs, step.samples)
+    torch.testing.assert_close(steps[0].target.own.logits, step.teacher + bias[:, None, None])
 
 
-@pytest.mark.parametrize('preset', ['fixmatch', 'unimatch', 'corrmatch', 'unimatch_v2', 'derprop', 'derprop_ema'])
-def test_gradient_reaches_the_student_only(preset):
-    model = builders.build(preset, pseudo_labels=dict(tau=0.5, momentum=1.0))
-    sum(model.loss(*builders.batch(num_strong=model.num_strong)).values()).backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
-    assert all(p.grad is None for p in model.teacher.parameters())
-    assert model.student.training and not model.teacher.training
+def test_boxes_are_labelled_before_the_training_forward_moves_statistics():
+    """The student in evaluation mode, by the running statistics that the step finds; it trains on in training mode."""
+    step = Naive('fixmatch', (2, 2))
+    box, target = boxes(step.samples['strong'], SIZE), step.tap.step.target
+    inside = box[:, None].expand_as(step.student)
+    torch.testing.assert_close(target.mixed.logits[inside], step.student[step.partner][inside])
+    with torch.no_grad():
+        moved = step.model.logits_of(step.model.student, step.inputs['weak'])
+    assert not torch.allclose(target.mixed.logits[inside], moved[step.partner][inside], atol=1e-2)
+    assert step.model.student.training
 
 
-@pytest.mark.parametrize('labels_from', ['student', 'teacher'])
-def test_two_strong_views_of_one_picture_weigh_as_one(labels_from):
-    """Equal views with equal boxes: every term is what a single view gives."""
-    options = dict(labels_from=labels_from, unsup=dict(fp=None, hard=0.3))
-    one, two = builders.build(**options), builders.build(num_strong=2, **options)
-    inputs, samples = builders.batch()
-    inputs['strong2'], samples['strong2'] = inputs['strong'], samples['strong']
-    losses = []
-    for model in (one, two):
-        model.alpha = 0.3
-        model.propagation_head.dropout.p = 0.0
-        torch.manual_seed(1)
-        losses.append(model.loss(inputs, samples))
-    assert losses[0].keys() == losses[1].keys()
-    for name, value in losses[0].items():
-        torch.testing.assert_close(losses[1][name], value, rtol=1e-4, atol=1e-6, msg=name)
-    assert torch.equal(one.pseudo_labeler.tau, two.pseudo_labeler.tau)
+class Neck(torch.nn.Module):
+    """Spreads each channel over its neighbours, so that dropped channels show before it only."""
+
+    def forward(self, features):
+        return tuple((f + f.roll(1, 1)) / 2 for f in features)
 
 
-@pytest.mark.parametrize(
-    'regions,alpha,seen', [(0, 0.0, False), (0, 0.3, True), (4, 0.0, True)], ids=['nothing', 'alpha', 'regions']
-)
-def test_the_student_sees_weak_views_only_where_something_reads_them(regions, alpha, seen):
-    """A teacher labels, and the propagation's terms are of labelled images."""
-    unsup = dict(kl=None, soft=None, fp=None, prop=None, affinity=None, smooth=None, hard=0.5)
-    model = builders.build(labels_from='teacher', unsup=unsup, head=dict(num_regions=regions))
-    model.alpha = alpha
-    forwards = []
-    decode_heads(model.student)[-1].register_forward_hook(lambda _, __, out: forwards.append(len(out)))
-    losses = model.loss(*builders.batch(3, 2))
-    assert forwards == [5 if seen else 3, 2]
-    assert {'sup.loss_prop', 'sup.loss_affinity'} < losses.keys()
-
-
-@pytest.mark.parametrize(
-    'changes,words',
-    [
-        (dict(num_strong=3), ('num_strong = 3', '1 or 2')),
-        (
-            dict(num_strong=2, cutmix_partner='second_view', cutmix_predictor='teacher', affinity_pairs='all'),
-            ('batch',),
-        ),
-        (dict(complementary_dropout=True), ('complementary_dropout', 'num_strong=2')),
-        (dict(labels_from='nobody'), ('labels_from', "'nobody'", "'student', 'teacher'")),
-    ],
-    ids=str,
-)
-def test_options_that_do_not_fit(changes, words):
-    with pytest.raises(ValueError) as caught:
-        builders.build(**changes)
-    assert all(word in str(caught.value) for word in words)
-
-
-def test_complementary_channels_reach_the_decoder():
-    model = builders.build('unimatch_v2')
-    seen = []
-    model.student.decode_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+@pytest.mark.parametrize('neck', [False, True])
+def test_complementary_channels_are_dropped_of_the_backbone_before_any_neck(neck):
+    model, seen = builders.build('unimatch_v2'), []
+    if neck:
+        model.student.neck = Neck()
+        model.student.neck.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    else:
+        model.student.decode_head.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    clean = []
+    model.student.backbone.register_forward_hook(lambda _, __, out: clean.append(out))
     model.loss(*builders.batch(num_strong=2))
-    features = seen[1]
-    for feature in features:
-        first, second = feature.abs().sum((2, 3)).chunk(2)
-        assert ((first == 0) | (second == 0))[(first == 0).any(1)].float().mean() > 0.9
+    before, after = clean[-1], seen[-1]
+    assert len(clean) == 2  # labelled images, strong views
+    for feature, dropped in zip(before, after, strict=True):
+        alive = feature.abs().amax((2, 3)) > 0
+        factor = (dropped.abs().amax((2, 3)) / feature.abs().amax((2, 3)))[:, :]
+        one, two = factor.where(alive, torch.nan).chunk(2)
+        whole = ((one == 1) | one.isnan()).all(1) & ((two == 1) | two.isnan()).all(1)
+        assert whole.sum() == 1  # floor(2 / 2)
+        both = ~one.isnan() & ~two.isnan()
+        assert torch.equal((one + two)[both], torch.full_like(one, 2)[both])
+
+
+@pytest.mark.parametrize(
+    'preset,options',
+    [
+        ('fixmatch', dict(predict_on='student', source='student', teacher=None, num_strong=1)),
+        ('unimatch', dict(predict_on='student', source='student', teacher=None, num_strong=2)),
+        ('corrmatch', dict(predict_on='student', source='student', teacher=None, num_strong=1)),
+        ('unimatch_v2', dict(predict_on='teacher', source='teacher', teacher=('step', 0.996), num_strong=2)),
+        ('derprop_paper', dict(predict_on='teacher', source='student', teacher=('epoch', 0.5), num_strong=1)),
+        ('derprop_published', dict(predict_on='teacher', source='student', teacher=('epoch', 0.5), num_strong=1)),
+        ('derprop', dict(predict_on='teacher', source='teacher', teacher=('step', 0.99), num_strong=1)),
+        ('aligned_teacher', dict(predict_on='teacher', source='teacher', teacher=('step', 0.99), num_strong=1)),
+    ],
+)
+def test_who_labels_who_answers_and_how_the_teacher_follows(preset, options):
+    model = builders.build(preset)
+    assert model.predict_on == options['predict_on'] and model.pseudo_labeler.source == options['source']
+    assert model.views.num_strong == options['num_strong']
+    if options['teacher']:
+        assert (model.teacher_options.interval, model.teacher_options.momentum) == options['teacher']
+
+
+@pytest.mark.parametrize('preset,value', [('fixmatch', 0.95), ('unimatch', 0.95), ('unimatch_v2', 0.95)])
+def test_fixed_thresholds(preset, value):
+    assert builders.build(preset).pseudo_labeler.threshold.value == torch.tensor(value)

@@ -25,9 +25,12 @@ def test_views_are_complementary(batch):
         assert ((first == 0) | (first == 2))[~whole].all()
 
 
-def test_the_same_images_stay_whole_in_all_features():
-    wholes = [(first == 1).all(1) for first, _ in factors(8)]
-    assert torch.equal(*wholes)
+def test_features_of_one_width_share_their_draw():
+    """As the four features of a plain vision transformer do; of another width only the whole images are the same."""
+    one, other, two, three = (first for first, _ in factors(8, (64, 6, 64, 64)))
+    assert torch.equal(one, two) and torch.equal(one, three)
+    assert torch.equal((one == 1).all(1), (other == 1).all(1))
+    assert not torch.equal(one[:, :6], other)
 
 
 def test_halves_are_drawn_by_image_and_channel():

@@ -1,8 +1,6 @@
 """tools/semi_config.py: what it writes for a base trains; what cannot work it says."""
 
-import contextlib
 import copy
-import io
 import itertools
 import re
 import shutil
@@ -243,63 +241,6 @@ def test_a_config_is_named_by_its_package(write, tmp_path):
     with pytest.raises(SystemExit, match=r'(?s)mmseg::hrnet/.*data/cityscapes.*no folder'):
         write('mmseg::hrnet/fcn_hr18_4xb2-40k_cityscapes-512x1024.py')
     assert not (tmp_path / 'semi.py').exists()
-
-
-# Warnings ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def warned(write):
-    """Runs the tool on a base and unlabelled images; returns the path of its config and what it warned of."""
-
-    def run(base, unlabeled=None):
-        with contextlib.redirect_stderr(io.StringIO()) as said:
-            path, _ = write(base, '--force', unlabeled=unlabeled)
-        return path, said.getvalue()
-
-    return run
-
-
-def ids(shapes, name):
-    return (shapes / LISTS / name).read_text().split()
-
-
-def test_leaks_are_told_as_training_tells_them(plain, warned, tmp_path, shapes):
-    (tmp_path / 'val.txt').write_text('\n'.join([ids(shapes, 'labeled.txt')[0], *ids(shapes, 'val.txt')[:2]]))
-    plain['val_dataloader']['dataset']['ann_file'] = str(tmp_path / 'val.txt')
-    path, said = warned(plain, shapes / 'JPEGImages')
-    counts = '1 of 3 validation images are among the labelled images'
-    assert f'WARNING: Training will stop before its first iteration. {counts}' in said
-    with pytest.raises(ValueError) as error:
-        train(path, tmp_path / 'work')
-    assert str(error.value) in said
-    # Without validation training does not look.
-    for key in ('val_dataloader', 'val_evaluator', 'val_cfg'):
-        del plain[key]
-    assert 'WARNING' not in warned(plain, shapes / 'JPEGImages')[1]
-
-
-def test_no_leak_no_warning(plain, warned, shapes):
-    del plain['train_dataloader']['dataset']['ann_file']  # --labeled takes its place
-    plain['val_dataloader']['dataset'] = dict(type='RepeatDataset', times=2, dataset=plain['val_dataloader']['dataset'])
-    assert 'WARNING' not in warned(plain)[1]
-    assert '6 of 6 validation images are among the unlabelled' in warned(plain, shapes / 'JPEGImages')[1]
-
-
-@pytest.mark.parametrize(
-    'name, value, message',
-    [
-        ('ann_file', 'none.txt', r"list of validation images is '\S+none.txt'"),
-        ('data_root', '/nowhere', "data_root of the validation images is '/nowhere'"),
-        ('type', 'Unheard', 'Unheard'),
-    ],
-)
-def test_validation_data_that_are_not_there(plain, warned, name, value, message):
-    """They may still come; the config is written."""
-    plain['val_dataloader']['dataset'][name] = value
-    path, said = warned(plain)
-    assert 'WARNING: The validation data cannot be used, nor compared with the training data' in said
-    assert re.search(message, said) and path.exists()
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ class DistributionAlignment(nn.Module):
         predicted = class_counts(prediction.labels, ~prediction.ignored, self.num_classes)
         counts = torch.stack([predicted, class_counts(labels, known, self.num_classes)])
         all_reduce(counts)
-        predicted, labeled = counts / counts.sum(1, keepdim=True).clamp_min(1)
+        predicted, labeled = (counts / counts.sum(1, keepdim=True).clamp_min(1)).to(self.bias.dtype)
         self.batches += 1
         self.labeled_shares.lerp_(labeled, 1 / self.batches)
         self.predicted_shares.lerp_(predicted, (1 / self.batches).clamp_min(0.05))

@@ -75,19 +75,17 @@ def with_thumbnail():
 WORKS = {
     'a PNG called .jpg': lambda: encoded('PNG'),
     'one channel': lambda: encoded('PNG', picture(mode='L')),
-    'one channel, JPEG': lambda: encoded('JPEG', picture(mode='L')),
     'one bit': lambda: encoded('PNG', picture(mode='1')),
     'palette': lambda: encoded('PNG', picture(mode='P')),
     '16 bits': lambda: encoded('PNG', Image.fromarray(np.arange(1920, dtype=np.uint16).reshape(40, 48) * 30)),
     'CMYK': lambda: encoded('JPEG', picture(mode='CMYK')),
     'alpha': lambda: encoded('PNG', picture(mode='RGBA')),
-    'grey and alpha': lambda: encoded('PNG', picture(mode='LA')),
     'EXIF': lambda: turned(6),
     'progressive': lambda: encoded('JPEG', progressive=True),
     'bytes behind the end': lambda: encoded('JPEG') + bytes(9000),
     'one pixel': lambda: encoded('PNG', picture((1, 1))),
     'one row': lambda: encoded('PNG', picture((60, 1))),
-    'very wide': lambda: encoded('JPEG', picture((20000, 800))),
+    'very wide': lambda: encoded('JPEG', picture((6000, 50))),
 }
 BROKEN = {
     'JPEG, half': ('cut off', lambda: half(encoded('JPEG'))),
@@ -149,12 +147,10 @@ def replaced(sample):
     return next(iter(sample['data_samples'].values())).get('replaced', [])
 
 
-@pytest.mark.parametrize('augment', [True, False])
 @pytest.mark.parametrize('name', WORKS)
-def test_what_works(root, name, augment):
-    """With the augmentation of a supervised pipeline, and with that of one that has none."""
+def test_what_works(root, name):
     (root / 'images/u0.jpg').write_bytes(WORKS[name]())
-    dataset = build(root) if augment else build(root, dict(pipeline=PIPELINE[:2]), crop_size=(32, 32))
+    dataset = build(root)
     sample = dataset[seeded(LABELED)]
     assert image_of(sample) == 'u0.jpg' and not replaced(sample)
     assert all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in sample['inputs'].values())
@@ -207,13 +203,6 @@ def test_a_replacement_follows_from_seed_epoch_and_index(root):
         assert [problem.kind for problem in replaced(sample)[:1]] == ['cut off']
 
 
-def test_nothing_is_left(root):
-    for i in range(UNLABELED):
-        (root / f'images/u{i}.jpg').write_bytes(b'')
-    with pytest.raises(BrokenData, match=f'{UNLABELED} of {UNLABELED} images that were drawn.*u0.*u8.*check_data'):
-        build(root)[seeded(LABELED)]
-
-
 def test_errors_of_transforms(root, caplog):
     """An image that a transform fails on is replaced and named; where nothing is replaced, its error is raised."""
 
@@ -247,7 +236,6 @@ BAD_LABELS = {
     'labels in colours': lambda root: draw_labels(root, 'RGB'),
     'cut off': lambda root: (root / 'images/a1.jpg').write_bytes(half(encoded('JPEG'))),
     'unreadable': lambda root: (root / 'labels/a1.png').write_bytes(half((root / 'labels/a1.png').read_bytes())),
-    'labels of one row or column': lambda root: draw_labels(root, size=(SIZE[0], 1)),
     'ids outside the classes': lambda root: draw_labels(root, value=7),
 }
 
@@ -271,29 +259,6 @@ def test_labelled_images_stop_training(root, kind):
     assert not replaced(dataset[seeded(0)])
 
 
-def test_labels_stay_with_a_turned_image(root):
-    """The left half of what is stored is white; what is seen has its upper half white, and so have its labels."""
-    stored = np.zeros((*SIZE[::-1], 3), np.uint8)
-    stored[:, : SIZE[0] // 2] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
-    Image.fromarray(stored).save(root / 'images/a1.jpg', exif=exif)
-    labels = np.zeros(SIZE, np.uint8)
-    labels[: SIZE[0] // 2] = 1
-    Image.fromarray(labels).save(root / 'labels/a1.png')
-    white = 0
-    dataset = build(root)
-    examined = examine(dataset.labeled_sources[0], 1)
-    assert not examined.problem and examined.size == SIZE
-    for draw in range(8):
-        sample = dataset[seeded(1, draw)]
-        image, found = sample['inputs']['sup'].float().mean(0), sample['data_samples']['sup'].gt_sem_seg.data[0]
-        white += (found == 1).sum().item()
-        assert image[found == 1].mean() > 220 if (found == 1).any() else True
-        assert image[found == 0].mean() < 35 if (found == 0).any() else True
-    assert white > 500
-
-
 def test_a_folder_with_other_things_in_it(root):
     folder = root / 'photos'
     (folder / 'x.jpg').mkdir(parents=True)
@@ -307,15 +272,3 @@ def test_a_folder_with_other_things_in_it(root):
     dataset = UnlabeledDataset(data_prefix=dict(img_path=str(folder)), pipeline=[dict(type='LoadImageFromFile')])
     assert [path[len(str(folder)) + 1 :] for path in image_paths(dataset)] == ['a.jpeg', 'b.jpg', 'x.jpg/inside.PNG']
     assert all(dataset[i]['img'].shape == (*SIZE[::-1], 3) for i in range(3))
-
-
-def test_an_error_of_a_worker_is_as_readable(root):
-    (root / 'images/u2.jpg').write_bytes(b'')
-    loader = DataLoader(build(root, broken_unlabeled='stop'), sampler=[5], batch_size=None, num_workers=1)
-    iterator = iter(loader)
-    try:
-        next(iterator)
-    except BrokenData as error:
-        message, error.__traceback__ = str(error), None
-    del iterator  # ends the worker, which a traceback would keep until it is collected as garbage
-    assert message.startswith(f'{root}/images/u2.jpg is empty') and 'Traceback' not in message
