@@ -27,11 +27,7 @@ PATIENCE = 30.0  # seconds until a run that was asked to end is killed; an itera
 
 @dataclass
 class Job:
-<<<<<<< HEAD
-    """A run with its config, final but for ``load_from``, in the folder of the study; it continues from ``start``."""
-=======
     """A run with its config, final but for ``load_from``, in the study's folder, from ``start`` on."""
->>>>>>> main
 
     run: Run
     config: Config
