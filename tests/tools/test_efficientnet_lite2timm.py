@@ -63,7 +63,10 @@ def test_features_agree(published, tmp_path, capsys):
     'change, message',
     [
         (lambda entries: entries.pop('_blocks.3._bn1.weight'), 'entries for features'),
-        (lambda entries: entries.update({'_conv_stem.weight': torch.zeros(32, 3, 5, 5)}), r'_conv_stem.weight \(32, 3,'),
+        (
+            lambda entries: entries.update({'_conv_stem.weight': torch.zeros(32, 3, 5, 5)}),
+            r'_conv_stem.weight \(32, 3,',
+        ),
     ],
 )
 def test_what_does_not_fit_is_told(change, message, published, tmp_path):
