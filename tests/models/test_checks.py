@@ -85,7 +85,7 @@ REFUSED = [
     (
         PAPER,
         {'cutmix.partner': 'second_view', 'cutmix.predictor': 'teacher'},
-        "model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*second_view.*inside_box=False",
+        'model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*second_view.*inside_box=False',
     ),
     (PAPER, {'cutmix.partner': 'nobody'}, "partner must be 'batch' or 'reversed' or 'second_view', but is 'nobody'"),
     (PAPER, {'cutmix.bogus': 1}, 'model.cutmix has no option bogus; it has partner, predictor'),
