@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-configs test-openmmlab fuzz demo lint format clean
+.PHONY: help setup test test-configs test-openmmlab demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -73,10 +73,6 @@ $(OPENMMLAB)/.built: setup.cfg pyproject.toml
 
 test-configs: setup  ## train, evaluate, save and load every config for a step, with its whole network
 	@$(BIN)/python -m pytest -q -m configs $(ARGS)
-
-fuzz: setup  ## run thousands of random cases; failures are kept in .hypothesis and run first the next time
-	@seed='$(SEED)'; seed=$${seed:-$$RANDOM}; echo "the same cases again: make fuzz SEED=$$seed"; \
-		$(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile=fuzz --hypothesis-seed=$$seed $(ARGS)
 
 demo: setup  ## train on the embedded data set and compare methods
 	@$(BIN)/python tools/demo.py $(ARGS)

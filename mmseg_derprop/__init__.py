@@ -11,5 +11,3 @@ check_stack()
 extend_config_packages()
 
 from . import datasets, engine, models  # noqa: E402
-
-__all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
-from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 from shrink import set_crop  # noqa: E402
@@ -16,15 +15,6 @@ from shrink import set_crop  # noqa: E402
 torch.set_num_threads(1)
 # The same examples in each run; the first call of an operator is slow.
 settings.register_profile('steady', deadline=None, derandomize=True)
-# Other ones in each run, and those that failed before: make fuzz.
-settings.register_profile(
-    'fuzz',
-    deadline=None,
-    derandomize=False,
-    database=DirectoryBasedExampleDatabase('.hypothesis/examples'),
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 settings.load_profile('steady')
 
 

@@ -78,6 +78,13 @@ def sources(config):
     yield config.val_dataloader.dataset
 
 
+def pipeline_of(model):
+    """The name that data configs give to the unlabelled pipeline which a SemiSegmentor's config needs."""
+    if model.get('cutmix', {}).get('partner') == 'second_view':
+        return 'two_view_pipeline'
+    return 'two_strong_pipeline' if model.get('views', {}).get('num_strong') == 2 else 'unlabeled_pipeline'
+
+
 def write_data(config, images=4, size=(48, 64)):
     """Writes random images and labels, and the lists of their ids, where each data set of a config looks for them."""
     from mmseg.registry import DATASETS
@@ -112,8 +119,10 @@ def shrink(config, narrower=True):
         segmentor.backbone.zero_init_residual = False  # untrained, its residual branches would have no gradient
     if narrower:
         narrow(segmentor)
-    if config.model.get('propagation_head'):
-        config.model.propagation_head.update(dict(channels=16, num_regions=8) if narrower else dict(num_regions=8))
+    if config.model.get('propagation_head') and narrower:
+        config.model.propagation_head.channels = 16
+    if config.model.get('pseudo_labels', {}).get('regions'):
+        config.model.pseudo_labels.regions.num = 8
     side = 56 if (segmentor.data_preprocessor.get('test_cfg') or {}).get('size_divisor') == 14 else 33
     for part in (config.train_dataloader, config.model):
         set_crop(part, tuple(config.crop_size), (side, side))

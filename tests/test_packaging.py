@@ -128,22 +128,17 @@ def test_configs_of_an_installation_train(site, shapes, tmp_path):
         'import sys; from mmseg.apis import MMSegInferencer; assert "mmseg_derprop" not in sys.modules; '
         f'ask = MMSegInferencer({str(work / "semi.py")!r}, {str(work / "iter_2.pth")!r}, device="cpu"); '
         f'found = ask({str(image)!r}, show=False); '
-        'print(sys.modules["mmseg_derprop"].__file__, found["predictions"].shape)'
-    )
-    *_, line = run(site, tmp_path, '-c', code).splitlines()
-    assert line == f'{site}/mmseg_derprop/__init__.py (64, 64)'
-
-
-def test_shipped_configs_are_found_by_name(site, tmp_path):
-    code = (
+        'print(sys.modules["mmseg_derprop"].__file__, found["predictions"].shape); '
+        # Shipped configs are found by their names.
         'from mmseg_derprop.utils.config import load_config; from mmengine.config import Config; '
         'open("own.py", "w").write("_base_ = \'mmseg_derprop::derprop/r101_voc_1-4.py\'"); '
         'a, b = load_config("mmseg_derprop::derprop/r101_voc_1-4.py"), Config.fromfile("own.py"); '
         'print(a.filename, a.model.type, b.model.type, b.model._scope_)'
     )
-    name, *rest = run(site, tmp_path, '-c', code).splitlines()[-1].split()
-    assert Path(name) == site / 'mmseg_derprop/.mim/configs/derprop/r101_voc_1-4.py'
-    assert rest == ['SemiSegmentor', 'SemiSegmentor', 'mmseg_derprop']
+    *_, line, names = run(site, tmp_path, '-c', code).splitlines()
+    assert line == f'{site}/mmseg_derprop/__init__.py (64, 64)'
+    path = site / 'mmseg_derprop/.mim/configs/derprop/r101_voc_1-4.py'
+    assert names == f'{path} SemiSegmentor SemiSegmentor mmseg_derprop'
 
 
 def test_configs_of_the_checkout_are_found_by_name(tmp_path):

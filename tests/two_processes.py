@@ -114,12 +114,8 @@ def walk_odd_batches(rank, preset):
         finite = all(value.isfinite() for value in losses.values())
         seen.append((cases, finite, {name: float(value) for name, value in model.statistics.items()}))
     dist.all_reduce = reduce
-    return dict(
-        seen=seen,
-        calls=calls,
-        parameters=dict(model.named_parameters()),
-        threshold=model.pseudo_labeler.threshold.value,
-    )
+    threshold = model.pseudo_labeler.threshold.value
+    return dict(seen=seen, calls=calls, parameters=dict(model.named_parameters()), threshold=threshold)
 
 
 def meet_a_bad(what, rank, action):

@@ -15,6 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import cv2
@@ -34,7 +35,6 @@ from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.utils.config import load_config
 
-BATCH = 8
 LABELED, UNLABELED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'
 
 
@@ -58,16 +58,13 @@ def parse_args() -> argparse.Namespace:
 def parts_of(config: Config) -> Iterator[Part]:
     """All data of a config, with their lists read."""
     train, val, test = ((config.get(f'{kind}_dataloader') or {}).get('dataset') for kind in ('train', 'val', 'test'))
-    if train is not None:
-        kind = DATASETS.get(train['type']) if isinstance(train['type'], str) else train['type']
-        if isinstance(kind, type) and issubclass(kind, SemiDataset):
-            yield from semi_parts(train)
-        else:
-            yield labeled_part(LABELED, train)
-    if val is not None:
-        yield labeled_part(VALIDATION, val)
-    if test is not None and test != val:
-        yield labeled_part(TEST, test)
+    kind = train and (DATASETS.get(train['type']) if isinstance(train['type'], str) else train['type'])
+    if isinstance(kind, type) and issubclass(kind, SemiDataset):
+        yield from semi_parts(train)
+        train = None
+    for name, dataset in {LABELED: train, VALIDATION: val, TEST: test if test != val else None}.items():
+        if dataset is not None:
+            yield loaded(name, supervised_parts(dataset), 'stops, or takes the file as it is')
 
 
 def semi_parts(train: dict) -> Iterator[Part]:
@@ -82,16 +79,7 @@ def semi_parts(train: dict) -> Iterator[Part]:
     yield loaded(UNLABELED, dataset.unlabeled_sources, says[dataset.broken_unlabeled])
 
 
-def labeled_part(name: str, dataset: dict) -> Part:
-    """Images with labels, of one data set or of those inside wrappers."""
-    consequence = 'stops, or takes the file as it is'
-    try:
-        return loaded(name, [build_labeled(part, name) for part in supervised_parts(dataset)], consequence)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        return Part(name, [], consequence, [Problem(f'{name} data', 'data set', f'cannot be built: {error}')])
-
-
-def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
+def loaded(name: str, sources: Sequence[dict | BaseDataset], consequence: str) -> Part:
     """Reads the lists of sources."""
     part = Part(name, [], consequence, [])
     for source in sources:
@@ -100,11 +88,11 @@ def loaded(name: str, sources: Sequence[BaseDataset], consequence: str) -> Part:
                 source.check_listed = False  # so that all missing files are listed
                 source.full_init()
             else:
+                source = build_labeled(source, name)
                 load_labeled(source, name, check=False)
-        except (OSError, ValueError) as error:
-            part.problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
-        else:
             part.sources.append(source)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            part.problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
     return part
 
 
@@ -121,24 +109,13 @@ class Examination(Dataset):
         return examine(self.source, index)
 
 
-def examined(part: Part, workers: int) -> Iterator[Examined]:
-    """What is found of each sample of a part, with a progress bar."""
-    dataset = ConcatDataset([Examination(source) for source in part.sources])
-    settings = dict(num_workers=workers, collate_fn=list, worker_init_fn=one_thread)
-    batches = DataLoader(dataset, BATCH, multiprocessing_context='fork' if workers else None, **settings)
-    for batch in track(batches, f'{part.name:<10}'):
-        yield from batch
-
-
-def one_thread(worker: int) -> None:
-    """Processes are enough."""
-    cv2.setNumThreads(0)
-
-
 def report(part: Part, workers: int) -> list[Problem]:
     """Examines all samples of a part; prints what it has, and returns its problems."""
     problems, sizes, counts = list(part.problems), set(), np.zeros(256, np.int64)
-    for found in examined(part, workers) if part.sources else ():
+    samples = ConcatDataset([Examination(source) for source in part.sources]) if part.sources else []
+    options = dict(num_workers=workers, multiprocessing_context='fork') if workers else {}
+    loader = DataLoader(samples, 8, collate_fn=list, worker_init_fn=lambda _: cv2.setNumThreads(0), **options)
+    for found in chain.from_iterable(track(loader, f'{part.name:<10}')):
         if found.problem:
             problems.append(found.problem)
         if found.size is not None:
@@ -153,8 +130,7 @@ def report(part: Part, workers: int) -> list[Problem]:
     classes = (part.sources[0].metainfo.get('classes') if part.sources else None) or ()
     if part.name != UNLABELED and counts.any():
         shares = dict(zip(classes, counts / counts.sum()))
-        listed = ', '.join(f'{name} {share:.2%}' for name, share in shares.items())
-        print(f'{"":<12}{listed}, ignored {1 - sum(shares.values()):.2%}')
+        print(*(f'{name} {share:.2%},' for name, share in shares.items()), f'ignored {1 - sum(shares.values()):.2%}')
         absent = [name for name, share in shares.items() if not share]
         if absent and part.name == LABELED:
             print(f'Note: no labelled pixel has the class {", ".join(absent)}: nothing will be learned of it.')

@@ -3,8 +3,8 @@
     python tools/demo.py [--work-dir work_dirs/demo] [--seeds 0] [--cfg-options key=value ...]
 
 Draws the embedded data set (few labelled, many unlabelled images) and trains a small network on the labelled images.
-From there, for the same number of steps, the supervised twin goes on with the labelled images alone, and DerProp with
-all of them. Evaluates both on held-out images, prints their mIoU and leaves pictures.
+From there, for the same number of steps, the supervised baseline continues with the labelled images alone, and DerProp
+with all of them. Evaluates both on held-out images, prints their mIoU and leaves pictures.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 from mmseg_derprop.visualization.drawing import paint, panel
 
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
-BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
-TWIN = osp.join(CONFIGS, 'supervised', 'tiny_shapes_further.py')
+START = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
+BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes_further.py')
 DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes.py')
 NUM_LABELED, NUM_UNLABELED, NUM_VAL = 24, 400, 100
 NUM_PICTURES = 6
@@ -60,9 +60,9 @@ def predict(runner: Runner, sample: dict) -> np.ndarray:
     return runner.model.eval().test_step(pseudo_collate([sample]))[0].pred_sem_seg.data[0].cpu().numpy()
 
 
-def draw_predictions(twin: Runner, derprop: Runner, path: str) -> None:
+def draw_predictions(baseline: Runner, derprop: Runner, path: str) -> None:
     """A row for each of some validation images: image, truth, both predictions."""
-    dataset = twin.val_dataloader.dataset
+    dataset = baseline.val_dataloader.dataset
     palette = dataset.metainfo['palette']
     rows = []
     for index in range(min(NUM_PICTURES, len(dataset))):
@@ -73,7 +73,7 @@ def draw_predictions(twin: Runner, derprop: Runner, path: str) -> None:
             [
                 ('image', image),
                 ('truth', paint(truth, palette)),
-                ('supervised', paint(predict(twin, sample), palette)),
+                ('supervised baseline', paint(predict(baseline, sample), palette)),
                 ('DerProp', paint(predict(derprop, sample), palette)),
             ]
         )
@@ -85,13 +85,13 @@ def run_seed(work_dir: str, seed: int, options: dict) -> dict[str, float]:
     data_root = osp.join(work_dir, 'data')
     write_shapes(data_root, NUM_LABELED, NUM_UNLABELED, NUM_VAL, seed=seed)
     options = {**options, 'data_root': data_root, 'randomness.seed': seed}
-    baseline, _ = train(BASELINE, osp.join(work_dir, 'baseline'), options)
-    options['load_from'] = osp.join(baseline.work_dir, f'iter_{baseline.max_iters}.pth')
-    twin, twin_metrics = train(TWIN, osp.join(work_dir, 'supervised'), options)
+    start, _ = train(START, osp.join(work_dir, 'start'), options)
+    options['load_from'] = osp.join(start.work_dir, f'iter_{start.max_iters}.pth')
+    baseline, baseline_metrics = train(BASELINE, osp.join(work_dir, 'supervised'), options)
     derprop, derprop_metrics = train(DERPROP, osp.join(work_dir, 'derprop'), options)
-    draw_predictions(twin, derprop, osp.join(work_dir, 'predictions.png'))
+    draw_predictions(baseline, derprop, osp.join(work_dir, 'predictions.png'))
     return {
-        'supervised': float(twin_metrics['mIoU']),
+        'supervised baseline': float(baseline_metrics['mIoU']),
         'DerProp, student': float(derprop_metrics['student/mIoU']),
         'DerProp, teacher': float(derprop_metrics['teacher/mIoU']),
     }
@@ -107,7 +107,7 @@ def main() -> None:
     for name in scores[0]:
         values = [score[name] for score in scores]
         each = '' if len(values) == 1 else f'   seeds: {", ".join(f"{v:.1f}" for v in values)}'
-        print(f'  {name:<20}{statistics.mean(values):6.1f}{each}')
+        print(f'  {name:<22}{statistics.mean(values):6.1f}{each}')
     folder = osp.join(args.work_dir, f'seed_{args.seeds[-1]}')
     print(f'\npictures: {osp.join(folder, "predictions.png")}')
     for path in sorted(glob.glob(osp.join(folder, 'derprop', '*', 'vis_data', 'vis_image', 'pseudo_labels*'))):

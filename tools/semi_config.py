@@ -14,7 +14,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -41,6 +41,23 @@ METHODS = sorted(
 MANY_POSITIONS = 128 * 128
 
 Shape = tuple[int, int, int]
+
+
+class Found(NamedTuple):
+    """What the base's data and model are.
+
+    ``data`` are the arguments of SplitDataset, ``segmentor`` is an expression that names the segmentor in the config,
+    ``classes`` are how many its heads must be given, ``shapes`` (channels, height, width) of each feature, and
+    ``index`` is the feature along which labels propagate.
+    """
+
+    data: dict[str, Any]
+    dataset: SplitDataset
+    segmentor: str
+    classes: int | None
+    num_classes: int
+    shapes: list[Shape]
+    index: int | None
 
 
 def parse_args() -> argparse.Namespace:
@@ -204,21 +221,14 @@ def deepest(shapes: Sequence[Shape]) -> int:
     return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
 
 
-def config_text(
-    config: Config,
-    args: argparse.Namespace,
-    segmentor: str,
-    data: dict,
-    classes: int | None,
-    shapes: list[Shape],
-    index: int | None,
-) -> str:
-    """The config's lines."""
+def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
+    """The lines of the semi-supervised config."""
     base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
     constructor = config.optim_wrapper.get('constructor')
-    count = images_of_a_kind(config)
-    model = ', num_classes=' + str(classes) if classes else ''
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
+    count = images_of_a_kind(config)
+    classes = f', num_classes={found.classes}' if found.classes else ''
+    own_hooks = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
     lines = [
         # The import tells mmengine where this package's configs lie, whatever tool reads the config.
         "_base_ = __import__('mmseg_derprop') and [",
@@ -226,12 +236,8 @@ def config_text(
         f"    '{BASES}/methods/{args.method}.py',",
         f"    '{BASES}/semi_hooks.py',",
         ']',
-        f'model = dict(_base_.method, _delete_=True, segmentor={segmentor}{model})',
-    ]
-    if index is not None:
-        channels = ', '.join(str(shape[0]) for shape in shapes)
-        lines.append(f"model['propagation_head'].update(in_index={index})  # of features of {channels} channels")
-    lines += [
+        f'model = dict(_base_.method, _delete_=True, segmentor={found.segmentor}{classes})',
+        *head_lines(found),
         'train_dataloader = dict(',
         '    _base_.train_dataloader,',
         '    _delete_=True,',
@@ -241,18 +247,23 @@ def config_text(
         '    dataset=dict(',
         "        type='SplitDataset',",
         '        supervised=_base_.train_dataloader.dataset,',
-        *(f'        {key}={value!r},' for key, value in data.items()),
+        *(f'        {key}={value!r},' for key, value in found.data.items()),
         '    ),',
         ')',
         f"optim_wrapper = dict(constructor='SemiOptimWrapperConstructor'{base_constructor})",
+        *(["val_cfg = dict(type='TeacherStudentValLoop')"] if config.get('val_cfg') else []),
+        f"default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook'{checkpoint_settings(config)}))",
+        f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
     ]
-    if config.get('val_cfg'):
-        lines.append("val_cfg = dict(type='TeacherStudentValLoop')")
-    checkpoint = f"dict(type='ExactCheckpointHook'{checkpoint_settings(config)})"
-    lines.append(f'default_hooks = dict(checkpoint={checkpoint})')
-    own = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
-    lines.append(f'custom_hooks = [{own}*_base_.semi_hooks]')
     return '\n'.join(lines) + '\n'
+
+
+def head_lines(found: Found) -> list[str]:
+    """The line that names the feature along which labels propagate, if any does."""
+    if found.index is None:
+        return []
+    channels = ', '.join(str(shape[0]) for shape in found.shapes)
+    return [f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"]
 
 
 def checkpoint_settings(config: Config) -> str:
@@ -272,6 +283,35 @@ def images_of_a_kind(config: Config) -> int:
     return max(2, config.train_dataloader.get('batch_size', 2))
 
 
+def look(config: Config, args: argparse.Namespace) -> Found:
+    """Builds data and model."""
+    data, dataset = build_data(config, args)
+    classes = classes_to_set(config, dataset)
+    segmentor = resize_padding(config, args, data['crop_size'])
+    model, shapes = build_model(config, args.method, classes, data['crop_size'], args.base)
+    if model.branches[1:] != ('weak', 'strong'):
+        data['branches'] = model.branches[1:]
+    index = None if model.propagation_head is None else deepest(shapes)
+    return Found(data, dataset, segmentor, classes, model.num_classes, shapes, index)
+
+
+def report(config: Config, args: argparse.Namespace, found: Found) -> None:
+    """Prints what was found."""
+    (height, width), count = found.data['crop_size'], images_of_a_kind(config)
+    dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
+    print(f'method      {args.method}')
+    print(f'labelled    {found.dataset.num_labeled} images of {args.labeled}')
+    print(f'unlabelled  {found.dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
+    print(f'batch       {count} labelled and {count} unlabelled images in a process')
+    print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    print(f'classes     {found.num_classes}' + (', which the heads are given' if found.classes else ''))
+    for number, (channels, rows, columns) in enumerate(found.shapes):
+        chosen = '  <- labels propagate here' if number == found.index else ''
+        print(f'feature {number}   {channels} channels, {rows}x{columns} positions{chosen}')
+    if found.index is not None and found.shapes[found.index][1] * found.shapes[found.index][2] > MANY_POSITIONS:
+        print('            A fine grid: time grows with the square of its positions. A coarser feature is faster.')
+
+
 def main() -> None:
     args = parse_args()
     config = read_base(args.base)
@@ -280,39 +320,18 @@ def main() -> None:
         raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
     init_default_scope(scope)
     try:
-        data, dataset = build_data(config, args)
-        classes = classes_to_set(config, dataset)
-        segmentor = resize_padding(config, args, data['crop_size'])
-        model, shapes = build_model(config, args.method, classes, data['crop_size'], args.base)
-        if model.branches[1:] != ('weak', 'strong'):
-            data['branches'] = model.branches[1:]
-        index = None if model.propagation_head is None else deepest(shapes)
-        text = config_text(config, args, segmentor, data, classes, shapes, index)
-        warning = warning_of_leaks(config, dataset)
+        found = look(config, args)
+        text = config_text(config, args, found)
+        warning = warning_of_leaks(config, found.dataset)
+        report(config, args, found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
         raise SystemExit(
             f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
         ) from error
     try:
-        with open(args.out, 'w') as file:
-            file.write(text)
+        Path(args.out).write_text(text)
     except OSError as error:
         raise SystemExit(f'{args.out} cannot be written: {error}') from None
-
-    height, width = data['crop_size']
-    dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
-    count = images_of_a_kind(config)
-    print(f'method      {args.method}')
-    print(f'labelled    {dataset.num_labeled} images of {args.labeled}')
-    print(f'unlabelled  {dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
-    print(f'batch       {count} labelled and {count} unlabelled images in a process')
-    print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
-    print(f'classes     {model.num_classes}' + (', which the heads are given' if classes else ''))
-    for number, (channels, rows, columns) in enumerate(shapes):
-        chosen = '  <- labels propagate here' if number == index else ''
-        print(f'feature {number}   {channels} channels, {rows}x{columns} positions{chosen}')
-    if index is not None and shapes[index][1] * shapes[index][2] > MANY_POSITIONS:
-        print('            A fine grid: time grows with the square of its positions. A coarser feature is faster.')
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')

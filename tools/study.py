@@ -10,17 +10,20 @@ the results. Exit status: 0 all runs are finished, 1 some failed, 2 wrong input,
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import os.path as osp
+import shlex
+import shutil
 import sys
 
 import pandas as pd
 
 from mmseg_derprop.study.job import Job, make_jobs
 from mmseg_derprop.study.plan import Study, StudyError, load_study
+from mmseg_derprop.study.results import read_tables
 from mmseg_derprop.study.scheduler import Scheduler, duration, estimate, total
-from mmseg_derprop.study.slurm import write_script
-from mmseg_derprop.study.table import ResultTable
+from mmseg_derprop.study.slurm import array_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,23 +49,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def is_stale(job: Job, finished: pd.DataFrame) -> bool:
-    """Whether another configuration left results or began to train."""
-    found = finished['digest'].get(job.name) or job.begun_digest()
-    return found not in ('', job.digest)
-
-
-def print_plan(study: Study, jobs: list[Job], finished: pd.DataFrame, at_once: int) -> None:
+def print_plan(study: Study, jobs: list[Job], table: pd.DataFrame, at_once: int) -> None:
     """Prints a line for each run: its iterations, the time that it still needs, its state."""
     width, times = max(len(job.name) for job in jobs), []
     for job in jobs:
-        done = job.max_iters if job.name in finished.index else job.done()
+        done = 0 if job.is_stale() else job.max_iters if job.finished else job.done()
         state = 'finished' if done == job.max_iters else f'{done} iterations done' if done else 'to do'
-        if is_stale(job, finished):
-            done, state = 0, 'of another configuration'
-        times.append(estimate(study, finished, job.run, job.max_iters - done) if done < job.max_iters else 0.0)
+        state = 'of another configuration' if job.is_stale() else state
+        times.append(estimate(study, table, job, done) if done < job.max_iters else 0.0)
         print(f'{job.name:<{width}}  {job.max_iters:>7} iterations  {duration(times[-1]):>8} left  {state}')
     print(f'{len(jobs)} runs; time left with {at_once} at once: {total(times, at_once)}')
+
+
+def write_script(args: argparse.Namespace, study: Study, jobs: list[Job]) -> None:
+    """Writes a Slurm script that calls this command line without ``--slurm``."""
+    words = [word for i, word in enumerate(sys.argv) if '--slurm' not in (word.split('=')[0], sys.argv[i - 1])]
+    command = shlex.join([sys.executable, *words, '--threads', str(args.threads)])
+    starts = sum(job.run.stage == 'start' for job in jobs)
+    with open(args.slurm, 'w') as file:
+        file.write(array_script(study.name, shlex.quote(args.slurm), len(jobs), starts, args.threads, command))
 
 
 def main() -> int:
@@ -71,25 +76,21 @@ def main() -> int:
         study = load_study(args.study)
         folder = args.work_dir or osp.join('work_dirs', study.name)
         jobs = make_jobs(study, study.select(args.only, args.index), folder, args.data_root)
-        table = ResultTable(folder)
-        finished = table.finished()
         if args.dry_run:
-            print_plan(study, jobs, finished, args.jobs)
+            print_plan(study, jobs, read_tables(folder), args.jobs)
             return 0
         if args.slurm:
-            words = [word for i, word in enumerate(sys.argv) if '--slurm' not in (word.split('=')[0], sys.argv[i - 1])]
-            write_script(args.slurm, study.name, jobs, [*words, '--threads', str(args.threads)], args.threads)
+            write_script(args, study, jobs)
             return 0
-        stale = [job for job in jobs if is_stale(job, finished)]
+        stale = [job for job in jobs if job.is_stale()]
         if stale and not args.rerun:
             raise StudyError(
                 f'Runs of another configuration are in {folder} ({", ".join(job.name for job in stale)}): the study '
                 'file or a config that it names has changed. Choose another --work-dir, or replace them with --rerun.'
             )
         for job in stale:
-            table.replace([job.name])
-            job.clear()
-        return Scheduler(study, jobs, table, args.jobs, args.threads, 60 * (args.time_limit or float('inf'))).run()
+            shutil.rmtree(job.work_dir)
+        return Scheduler(study, jobs, folder, args.jobs, args.threads, 60 * (args.time_limit or math.inf)).run()
     except StudyError as error:
         args.parser.error(str(error))
 

@@ -92,7 +92,10 @@ def train(args: argparse.Namespace) -> None:
         own = dict(config.get('model_wrapper_cfg') or dict(type='MMDistributedDataParallel', broadcast_buffers=False))
         own.setdefault('find_unused_parameters', config.get('find_unused_parameters', False))
         config.model_wrapper_cfg = dict(own, device_ids=None)
-    runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    try:
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+    except ValueError as error:  # an option, of any part
+        raise SystemExit(f'{args.config}: {error}') from error
     try:
         runner.train()
     except CheckpointNotWritten as error:

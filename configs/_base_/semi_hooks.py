@@ -2,7 +2,7 @@
 # custom_hooks = [*_base_.custom_hooks, *_base_.semi_hooks]
 semi_hooks = [
     dict(type='PseudoLabelHook'),
-    dict(type='NonFiniteHook', action='stop'),
+    dict(type='NonFiniteHook'),
     dict(type='BrokenFilesHook', limit=100),
     dict(type='StrictLoadHook'),
 ]

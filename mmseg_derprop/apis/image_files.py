@@ -17,12 +17,7 @@ from ..datasets.unlabeled import IMAGE_SUFFIXES
 
 
 class ImageFile(NamedTuple):
-    """An image.
-
-    Attributes:
-        path (str): Where it lies.
-        name (str): The same from the folder on that was asked for, with its suffix.
-    """
+    """Where an image lies, and the same from the folder on that was asked for, with its suffix."""
 
     path: str
     name: str
@@ -57,11 +52,7 @@ def find_images(source: str) -> list[ImageFile]:
 
 
 def result_path(folder: str | os.PathLike, name: str) -> Path:
-    """Where the result of an image belongs.
-
-    Args:
-        folder (str | PathLike): Of the results.
-        name (str): The image's, from its folder on.
+    """Where the result of an image belongs in a folder; ``name`` is the image's, from its own folder on.
 
     Raises:
         ValueError: If the name leads out of the folder, as those of a pattern with ``..`` do.
@@ -85,31 +76,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> list[ImageFile]:
-    """Ends with a message unless the shared arguments can be used.
-
-    Returns:
-        list[ImageFile]: The images.
-    """
-    if args.batch_size < 1 or args.workers < 0:
-        parser.error(
-            f'--batch-size must be at least 1, --workers at least 0, but are {args.batch_size}, {args.workers}'
-        )
+    """Ends with a message unless the shared arguments can be used; returns the images."""
+    if args.batch_size < 1:
+        parser.error(f'--batch-size must be at least 1, but is {args.batch_size}')
     for what in ('config', 'checkpoint'):
         path = getattr(args, what)
         if not osp.isfile(path) and '://' not in path:
             parser.error(f'there is no {what} {path}')
     try:
         torch.empty(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        parser.error(f'--device {args.device} cannot be used here: {str(error).splitlines()[0]}')
-    try:
         images = find_images(args.images)
         for image in images:
             result_path(args.out_dir, image.name)
-    except (FileNotFoundError, ValueError) as error:
-        parser.error(str(error))
-    if osp.isdir(args.images):
-        inside = osp.relpath(osp.realpath(args.out_dir), osp.realpath(args.images))
-        if not inside.startswith(osp.pardir):
-            parser.error(f'--out-dir {args.out_dir} must be outside of {args.images}, but is inside. Name another.')
+    except (FileNotFoundError, ValueError, RuntimeError, AssertionError) as error:  # the last two: no such device
+        parser.error(str(error).splitlines()[0])
+    if Path(args.out_dir).resolve().is_relative_to(Path(args.images).resolve()) and osp.isdir(args.images):
+        parser.error(f'--out-dir {args.out_dir} must be outside of {args.images}, but is inside. Name another.')
     return images

@@ -7,6 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
@@ -25,8 +26,6 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets.checks.broken import file_problem
 from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from ..utils.checkpoints import read_checkpoint, state_dict_of
-from ..utils.options import is_number
-from ..utils.safe_loading import CheckpointNotRead
 from .image_files import ImageFile
 
 
@@ -54,10 +53,7 @@ class ImageDataset(Dataset):
         if problem := file_problem(image.path):  # as in training: some decoders make up what is cut off
             return dict(image=image, error=problem.cause)
         try:
-            data = self.pipeline(dict(img_path=image.path))
-            return (
-                dict(image=image, error='its pipeline gives nothing') if data is None else dict(image=image, data=data)
-            )
+            return dict(image=image, data=self.pipeline(dict(img_path=image.path)))
         except Exception as error:  # each decoder raises its own
             return dict(image=image, error=' '.join(f'{type(error).__name__}: {error}'.split()))
 
@@ -72,11 +68,11 @@ def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
     Raises:
         ValueError: If the config has none.
     """
-    name = 'tta_pipeline' if tta else 'test_dataloader.dataset.pipeline'
-    part: Any = config
-    for key in name.split('.'):
-        part = part.get(key) or {}
-    pipeline = part or ([] if tta else config.get('test_pipeline'))
+    if tta:
+        name, pipeline = 'tta_pipeline', config.get('tta_pipeline')
+    else:
+        dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+        name, pipeline = 'test_dataloader.dataset.pipeline', dataset.get('pipeline') or config.get('test_pipeline')
     if not pipeline:
         raise ValueError(f'{config.filename} has no {name}, which says how images are loaded and resized: add it')
     return _without_annotations(pipeline)
@@ -135,10 +131,8 @@ def load_segmentor(
         check_fit(model, state_dict_of(loaded), needed)
     except CheckpointMismatch as error:
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
-    except CheckpointNotRead as error:  # the loader of remote ones names them
-        raise CheckpointNotRead(str(error) if remote else f'{checkpoint}: {error}') from None
     except ValueError as error:
-        raise ValueError(f'{checkpoint}: {error}') from None
+        raise type(error)(f'{checkpoint}: {error}') from None
     meta = loaded.get('meta')
     model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
     return model.to(device), loaded
@@ -151,23 +145,13 @@ def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
         meta.get('dataset_meta'),
         dict(classes=meta.get('CLASSES'), palette=meta.get('PALETTE')),  # MMSegmentation 0.x
         {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})},
+        dict(classes=range(num_classes)),
     ]
-    numbers = dict(classes=[str(number) for number in range(num_classes)])
-    dicts = (source for source in sources if isinstance(source, dict))
-    found: Any = next((source for source in dicts if _is_list_of(source.get('classes'), num_classes)), numbers)
+    found: Any = next(s for s in sources if isinstance(s, dict) and len(s.get('classes') or ()) == num_classes)
     classes, palette = [str(name) for name in found['classes']], found.get('palette')
-    if not _is_list_of(palette, num_classes) or not all(map(_is_colour, palette)):
-        # A data set without files draws a palette for its classes.
+    if np.shape(palette) != (num_classes, 3):  # a data set without files draws a palette for its classes
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
-    return dict(classes=classes, palette=[list(colour) for colour in palette])
-
-
-def _is_list_of(value: object, count: int) -> bool:
-    return isinstance(value, (list, tuple)) and len(value) == count
-
-
-def _is_colour(value: Any) -> bool:
-    return _is_list_of(value, 3) and all(is_number(part, 0, 255, whole=True) for part in value)
+    return dict(classes=classes, palette=np.asarray(palette).tolist())
 
 
 class MeanProbabilityTTA(BaseTTAModel):
@@ -178,14 +162,7 @@ class MeanProbabilityTTA(BaseTTAModel):
     """
 
     def merge_preds(self, data_samples_list: list) -> list[SegDataSample]:
-        """Merges the predictions of each image's augmentations.
-
-        Args:
-            data_samples_list (list[Sequence[SegDataSample]]): Of each image.
-
-        Returns:
-            list[SegDataSample]: One of each image.
-        """
+        """Merges the predictions of each image's augmentations."""
         merged = []
         for samples in data_samples_list:
             mean: Tensor = sum(s.seg_logits.data.float().softmax(0) for s in samples) / len(samples)

@@ -2,7 +2,6 @@
 
 from .camvid import CamVidDataset
 from .checks.broken import BrokenData, Problem
-from .checks.files import check_files, check_folder
 from .checks.labels import CheckLabels
 from .checks.leaks import check_leaks
 from .collate import semi_collate
@@ -11,36 +10,5 @@ from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
-from .transforms import (
-    LoadUnlabeledAnnotations,
-    MultiBranch,
-    PackSemiInputs,
-    PadToCrop,
-    RandomRescale,
-)
+from .transforms import LoadUnlabeledAnnotations, MultiBranch, PackSemiInputs, PadToCrop, RandomRescale
 from .unlabeled import UnlabeledDataset
-
-__all__ = [
-    'BrokenData',
-    'CamVidDataset',
-    'CheckLabels',
-    'LabeledSampler',
-    'LoadUnlabeledAnnotations',
-    'MultiBranch',
-    'PackSemiInputs',
-    'PadToCrop',
-    'Problem',
-    'RandomCutMixBox',
-    'RandomRescale',
-    'SemiDataset',
-    'SemiSampler',
-    'ShapesDataset',
-    'SplitDataset',
-    'StrongAugment',
-    'UnlabeledDataset',
-    'check_files',
-    'check_folder',
-    'check_leaks',
-    'semi_collate',
-    'write_shapes',
-]

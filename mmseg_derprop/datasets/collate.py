@@ -10,11 +10,7 @@ LABELED_BRANCH = 'sup'
 
 
 def branches_of(item: dict) -> dict:
-    """Images of an item by branch.
-
-    Raises:
-        ValueError: If it has none.
-    """
+    """Images of an item by branch; raises ValueError if it has none."""
     branches = item.get('inputs') if isinstance(item, dict) else None
     if not isinstance(branches, dict):
         has = f'the keys {sorted(map(str, item))}' if isinstance(item, dict) else f'{type(item).__name__}'
@@ -41,8 +37,7 @@ def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
         dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.
 
     Raises:
-        ValueError: If items have no branches, or labelled ones do not come first, so that batches do not
-            match the sampler's groups.
+        ValueError: If items have no branches, or labelled ones do not come first.
     """
     labeled = [LABELED_BRANCH in branches_of(item) for item in batch]
     if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):

@@ -14,6 +14,7 @@ TURNING = ('RandomRotate',)
 FLIPPING = ('RandomFlip',)
 # Replaced by PadToCrop, RandomCrop and PackSemiInputs.
 REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')
+PACK = dict(type='PackSemiInputs')
 
 
 def crop_size_of(pipeline: Sequence[dict]) -> tuple[int, int] | None:
@@ -72,17 +73,12 @@ def semi_pipelines(
     crop = dict(type='RandomCrop', crop_size=tuple(crop_size))
     labeled_crop = {**crops[-1], **crop} if crops else crop
     pad = dict(type='PadToCrop', size=tuple(crop_size))
-    labeled = [*loading, *moving, pad, labeled_crop, *flipping, dict(type='MultiBranch', sup=[_pack()])]
+    labeled = [*loading, *moving, pad, labeled_crop, *flipping, dict(type='MultiBranch', sup=[PACK])]
 
     geometry = [*moving, pad, crop, *flipping]
     images = [t for t in loading if 'Annotation' not in transform_name(t)]
-    options = {
-        key: t[key]
-        for t in loading
-        if 'Annotation' in transform_name(t)
-        for key in ('imdecode_backend', 'backend_args')
-        if key in t
-    }
+    annotations: dict = next((t for t in loading if 'Annotation' in transform_name(t)), {})
+    options = {key: annotations[key] for key in ('imdecode_backend', 'backend_args') if key in annotations}
     first = [*geometry, _views(name for name in branches if not name.endswith('_mix'))]
     second = [name for name in branches if name.endswith('_mix')]
     if second:
@@ -104,10 +100,6 @@ def _split(pipeline: Sequence[dict]) -> tuple[list[dict], list[dict]]:
     return list(pipeline[:end]), list(pipeline[end:])
 
 
-def _pack() -> dict:
-    return dict(type='PackSemiInputs')
-
-
 def _views(branches: Iterable[str]) -> dict:
-    strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), _pack()]
-    return dict(type='MultiBranch', **{name: strong if name.startswith('strong') else [_pack()] for name in branches})
+    strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), PACK]
+    return dict(type='MultiBranch', **{name: strong if name.startswith('strong') else [PACK] for name in branches})

@@ -18,16 +18,10 @@ class SamplerPosition:
     the unlabelled images in whole iterations; its last one is filled from its beginning.
 
     Args:
-        labeled_images (int): Size of the labelled list.
-        unlabeled_images (int): Size of the unlabelled list.
-        labeled_step (int): Labelled images that all processes together draw in an iteration.
-        unlabeled_step (int): Unlabelled ones.
+        labeled_images, unlabeled_images (int): Sizes of the lists.
+        labeled_step, unlabeled_step (int): Images that all processes together draw in an iteration.
         iteration (int): Where it begins, in iterations; 0 unless the numbers above have changed since.
-        labeled (tuple[int, int]): Number of the pass there, and images of it that were drawn before.
-        unlabeled (tuple[int, int]): Number of the epoch there, and images of it that were drawn before.
-
-    Raises:
-        ValueError: If one of them is no such number.
+        labeled, unlabeled (tuple[int, int]): Number of the pass or epoch there, and images of it drawn before.
     """
 
     labeled_images: PositiveInt
@@ -60,12 +54,7 @@ class SamplerPosition:
         return epoch, place + iteration * self.unlabeled_step + offset
 
     def moved(self, other: SamplerPosition, iteration: int) -> SamplerPosition:
-        """Another stream, beginning where this one is before an iteration.
-
-        Args:
-            other (SamplerPosition): Its numbers of images count, its beginning does not.
-            iteration (int): Not before this stream begins.
-        """
+        """A stream with the numbers of images of ``other``, beginning where this one is before an iteration."""
         sizes = other.labeled_images, other.unlabeled_images
         labeled, unlabeled = (
             (number, place) if place < size else (number + 1, 0)

@@ -23,21 +23,16 @@ _LABELED, _UNLABELED = 0, 1
 class _Stream(Sampler):
     """Endless stream of indices, of which each depends on the seed and its position alone."""
 
-    def __init__(self, dataset, seed: int | None, shuffle: bool) -> None:
+    def __init__(self, dataset, seed: int | None) -> None:
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
-        self.shuffle = shuffle
         # Two rounds of each kind, because a batch may straddle the border between them.
         self._order = lru_cache(maxsize=4)(self._draw_order)
         self._position = 0
 
     def index(self, position: int) -> int:
-        """The dataset index at a position of this process's stream.
-
-        Args:
-            position (int): Number of indices before it in the stream of this process.
-        """
+        """The dataset index that stands behind ``position`` others in the stream of this process."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[int]:
@@ -55,13 +50,8 @@ class _Stream(Sampler):
         """
         self._position = num_samples
 
-    def set_epoch(self, epoch: int) -> None:
-        """Does nothing: the position already says which epoch it is."""
-
     def _draw_order(self, seed: int, kind: int, number: int, size: int) -> np.ndarray:
         """The ``number``-th pass over the images of one kind, (size,) int64."""
-        if not self.shuffle:
-            return np.arange(size)
         return np.random.default_rng((seed, kind, number)).permutation(size)
 
 
@@ -69,25 +59,17 @@ class _Stream(Sampler):
 class SemiSampler(_Stream):
     """Endless stream of groups: ``num_labeled`` labelled indices, ``num_unlabeled`` unlabelled.
 
-    An epoch is one pass of all processes together over the unlabelled images, in a new order each
-    time; its last groups are filled from its beginning, so that every process has the same number
-    of whole groups. The labelled list is repeated by permutations of its own that do not notice
-    where an epoch ends. Within a permutation the processes' shares are disjoint.
-
-    Which index stands at a position depends on the seed and the position alone, so ``skip`` costs
-    nothing and the number of workers changes nothing; processes share the groups of one stream, so
-    half as many with twice the images each draw the same. Each index is a :class:`SeededIndex`: its
-    augmentation follows from seed, epoch and index. The dataloader's ``batch_size`` must be
-    ``num_labeled + num_unlabeled``.
+    An epoch is one pass of all processes together over the unlabelled images, in a new order each time; its last
+    groups are filled from its beginning. The labelled list is repeated by permutations of its own that do not notice
+    where an epoch ends. Processes share the groups of one stream, so half as many with twice the images each draw the
+    same. Which index stands at a position depends on the seed and the position alone, and each is a
+    :class:`SeededIndex`: its augmentation follows from seed, epoch and index.
 
     Args:
-        dataset (SemiDataset): Labelled images first; its ``num_labeled`` and ``num_unlabeled`` say
-            how many.
-        num_labeled (int): Labelled images in a batch of one process, at least 1.
-        num_unlabeled (int): Unlabelled images in a batch of one process, at least 1.
-        seed (int, optional): Seed of the order, the same in all processes. Defaults to a common
-            random one.
-        shuffle (bool): Whether to draw an order. Defaults to True.
+        dataset (SemiDataset): Labelled images first; its ``num_labeled`` and ``num_unlabeled`` say how many.
+        num_labeled, num_unlabeled (int): Images of each kind in a batch of one process; the dataloader's
+            ``batch_size`` must be their sum.
+        seed (int, optional): Seed of the order, the same in all processes. Defaults to a common random one.
 
     Raises:
         TypeError: If ``dataset`` does not tell labelled from unlabelled images.
@@ -101,25 +83,20 @@ class SemiSampler(_Stream):
         num_labeled: PositiveInt,
         num_unlabeled: PositiveInt,
         seed: NonNegativeInt | None = None,
-        shuffle: bool = True,
     ) -> None:
         if not hasattr(dataset, 'num_unlabeled'):
             raise TypeError(
                 f'The dataset of a SemiSampler must be a SemiDataset, but is a {type(dataset).__name__}. Wrap the '
                 'labelled and the unlabelled source in one.'
             )
-        super().__init__(dataset, seed, shuffle)
+        super().__init__(dataset, seed)
         self.num_labeled, self.num_unlabeled = num_labeled, num_unlabeled
-        self.stream = SamplerPosition(
-            dataset.num_labeled,
-            dataset.num_unlabeled,
-            num_labeled * self.world_size,
-            num_unlabeled * self.world_size,
-        )
+        steps = num_labeled * self.world_size, num_unlabeled * self.world_size
+        self.stream = SamplerPosition(dataset.num_labeled, dataset.num_unlabeled, *steps)
 
     @property
     def batch_size(self) -> int:
-        """int: Images in one batch of this process."""
+        """int: Images in a batch of this process."""
         return self.num_labeled + self.num_unlabeled
 
     @property
@@ -132,14 +109,7 @@ class SemiSampler(_Stream):
         return self.stream.unlabeled_at(iteration)[0]
 
     def index(self, position: int) -> SeededIndex:
-        """The dataset index at a position of this process's stream.
-
-        Args:
-            position (int): Number of indices before it in the stream of this process.
-
-        Returns:
-            SeededIndex: Index into the dataset.
-        """
+        """The dataset index that stands behind ``position`` others in the stream of this process."""
         iteration, slot = divmod(position, self.batch_size)
         if slot < self.num_labeled:
             number, place = self.stream.labeled_at(iteration, self.rank * self.num_labeled + slot)
@@ -161,18 +131,14 @@ class SemiSampler(_Stream):
         return {**own, 'stream': asdict(self.stream)}
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
-        """Resumes where a run was, which may have had other numbers of processes and of images; tells if it had.
-
-        Args:
-            state (dict): Of the run's sampler.
-            iteration (int): The first one of the resumed run.
+        """Resumes before an iteration of a run with this state; tells if that had other numbers of processes or images.
 
         Raises:
             ValueError: If it is no such state.
         """
         try:
             seed, (labeled, unlabeled) = state['seed'], state['batch']
-            before = state['processes'], labeled, unlabeled
+            then = state['processes'], labeled, unlabeled
             old, new = SamplerPosition(**state['stream']), self.stream
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -183,16 +149,15 @@ class SemiSampler(_Stream):
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        then = (*before, old.labeled_images, old.unlabeled_images)
+        then = (*then, old.labeled_images, old.unlabeled_images)
         if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
-            print_log(
+            message = (
                 f'The checkpoint is of {words.format(*then)}; this run has {words.format(*now)}. It resumes at '
                 f'epoch {self.epoch(iteration)}, after {self.stream.unlabeled[1]} of its unlabelled images, but will '
-                'not end as the old one would have.',
-                logger='current',
-                level=logging.WARNING,
+                'not end as the old one would have.'
             )
+            print_log(message, logger='current', level=logging.WARNING)
 
 
 @DATA_SAMPLERS.register_module()
@@ -206,23 +171,20 @@ class LabeledSampler(_Stream):
         dataset (Dataset): Labelled images.
         num_labeled (int): Images in a batch of one process, at least 1; the dataloader's ``batch_size``.
         seed (int, optional): Seed of the order, the same in all processes. Defaults to a common random one.
-        shuffle (bool): Whether to draw an order. Defaults to True.
 
     Raises:
         ValueError: If the data set is empty, or an option is not allowed.
     """
 
     @check_options
-    def __init__(
-        self, dataset, num_labeled: PositiveInt, seed: NonNegativeInt | None = None, shuffle: bool = True
-    ) -> None:
+    def __init__(self, dataset, num_labeled: PositiveInt, seed: NonNegativeInt | None = None) -> None:
         if not len(dataset):
             raise ValueError('A data set must hold at least 1 image, but holds 0. Check its ann_file and data_prefix.')
-        super().__init__(dataset, seed, shuffle)
+        super().__init__(dataset, seed)
         self.num_labeled = num_labeled
 
     def index(self, position: int) -> int:
-        """The dataset index at a position of this process's stream."""
+        """The dataset index that stands behind ``position`` others in the stream of this process."""
         iteration, slot = divmod(position, self.num_labeled)
         drawn = (iteration * self.world_size + self.rank) * self.num_labeled + slot
         repeat, place = divmod(drawn, len(self.dataset))

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from mmengine.dataset import BaseDataset, ConcatDataset
 from mmengine.logging import print_log
-from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 
 from ..utils.options import check_options
@@ -32,7 +31,7 @@ class SemiDataset(ConcatDataset):
     """Labelled sources first, then unlabelled ones; what is wrong with them fails here, not in a worker.
 
     The augmentation of a :class:`SeededIndex` follows from it alone, and leaves the generators of the process as they
-    were, with and without workers; that of a plain integer is drawn from them.
+    were; that of a plain integer is drawn from them.
 
     An image that cannot be used, or whose labels cannot, raises an error or gives its place to another of its kind,
     which follows from the seeded index alone. Then ``replaced``, a list of :class:`Problem` in the meta information of
@@ -45,8 +44,7 @@ class SemiDataset(ConcatDataset):
         labeled (dict | BaseDataset | Sequence): One or several labelled sources, any of MMSegmentation's data sets.
         unlabeled (dict | BaseDataset | Sequence): One or several unlabelled sources.
         lazy_init (bool): Whether to load and check the sources only when they are needed.
-        broken_labeled (str): What happens at a labelled image that cannot be used: ``'stop'`` or ``'skip'``.
-        broken_unlabeled (str): The same for an unlabelled one.
+        broken_labeled, broken_unlabeled (str): What happens at an image that cannot be used: ``'stop'`` or ``'skip'``.
 
     Attributes:
         labeled_sources, unlabeled_sources (list[BaseDataset]): What it was built from.
@@ -55,11 +53,9 @@ class SemiDataset(ConcatDataset):
     Raises:
         FileNotFoundError: If a data root or a list does not exist, or, unless ``broken_labeled`` is ``'skip'``, an
             image or a label file of a labelled source.
-        BrokenData: Unless ``broken_labeled`` is ``'skip'``, if the headers or ends of labelled images or their label
-            files show that they cannot be used. Later, where the option is ``'stop'``, if a sample cannot be used;
-            elsewhere, if many in a row cannot.
-        ValueError: If there is no labelled or no unlabelled image, if sources define different classes, or an option
-            is not allowed.
+        BrokenData: Unless ``broken_labeled`` is ``'skip'``, if headers or ends of labelled images or label files show
+            that they cannot be used. Later, if a sample cannot be used (``'stop'``), or many in a row cannot.
+        ValueError: If there is no labelled or no unlabelled image, or sources define different classes.
     """
 
     @check_options
@@ -72,7 +68,9 @@ class SemiDataset(ConcatDataset):
         broken_unlabeled: Literal['stop', 'skip'] = 'skip',
     ) -> None:
         self.broken_labeled, self.broken_unlabeled = broken_labeled, broken_unlabeled
-        labeled, unlabeled = _as_list(labeled, 'labeled'), _as_list(unlabeled, 'unlabeled')
+        labeled, unlabeled = (list(s) if isinstance(s, Sequence) else [s] for s in (labeled, unlabeled))
+        if not (labeled and unlabeled):
+            raise ValueError('labeled and unlabeled must have at least 1 source each. Name a data set.')
         self.labeled_sources = [build_labeled(source) for source in labeled]
         meta = self.labeled_sources[0].metainfo
         self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
@@ -125,7 +123,9 @@ class SemiDataset(ConcatDataset):
         for other in index.others(kind, _TRIES):
             sample = self._sample(other, stop)
             if not isinstance(sample, Problem):
-                return _with_replaced(sample, problems)
+                first = next(iter(sample['data_samples'].values()))
+                first.set_metainfo(dict(replaced=problems))
+                return sample
             problems.append(sample)
         raise BrokenData(
             f'{len(problems)} of {len(problems)} images that were drawn cannot be used: '
@@ -161,28 +161,10 @@ class SemiDataset(ConcatDataset):
             return problem
 
 
-def _with_replaced(sample: Any, problems: list[Problem]) -> Any:
-    """Notes in a sample what it stands for, if it has data samples."""
-    data_samples = sample.get('data_samples') if isinstance(sample, dict) else None
-    first = next(iter(data_samples.values()), None) if isinstance(data_samples, dict) else data_samples
-    if isinstance(first, BaseDataElement):
-        first.set_metainfo(dict(replaced=problems))
-    return sample
-
-
-def _as_list(sources, name: str) -> list:
-    sources = list(sources) if isinstance(sources, (list, tuple)) else [sources]
-    if not sources:
-        raise ValueError(f'{name} must have at least 1 source, but is an empty list. Name a data set.')
-    return sources
-
-
 def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDataset:
     """Builds a source of images with labels without loading it, once its folders and list are known to exist.
 
-    Args:
-        source (dict | BaseDataset): A config, or what is built already.
-        kind (str): What the images are, in errors.
+    ``kind`` says in errors what the images are.
     """
     if isinstance(source, BaseDataset):
         return source
@@ -202,8 +184,6 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     source = {**copy.deepcopy(source), 'lazy_init': True}
     kind = DATASETS.get(source['type']) if isinstance(source['type'], str) else source['type']
     own_meta = source.get('metainfo') or {}
-    if not isinstance(own_meta, dict):
-        raise ValueError(f'metainfo must be a dict of classes and palette, but is {own_meta!r}.')
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}
@@ -223,30 +203,22 @@ def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
 
 
 def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
-    """Loads a source of images with labels; their ids are checked when they are loaded.
+    """Loads a built source of images with labels; their ids are checked when they are loaded.
 
-    Args:
-        source (BaseDataset): Built.
-        kind (str): What the images are, in errors.
-        check (bool): Whether its files must exist, and headers and ends must tell nothing against them.
+    ``kind`` says in errors what the images are. With ``check`` its files must exist, and headers and ends must tell
+    nothing against them.
     """
-    name = _name(source)
-    empty = ValueError(
-        f'{name} must name at least 1 {kind} image, but names 0. Check ann_file, data_prefix and img_suffix.'
-    )
     try:
-        source.full_init()
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f'{name}, the list of {kind} images, must be UTF-8, but is not ({error}). Convert it.'
-        ) from error
+        images = len(source)
     except ValueError as error:
-        # How MMEngine fails to serialise an empty list.
-        if 'concatenate' in str(error):
-            raise empty from None
-        raise
-    if not len(source):
-        raise empty
+        if 'concatenate' not in str(error):  # how MMEngine fails to serialise an empty list
+            raise ValueError(f'{_name(source)}, the list of {kind} images, cannot be read: {error}') from error
+        images = 0
+    if not images:
+        raise ValueError(
+            f'{_name(source)} must name at least 1 {kind} image, but names 0. Check ann_file, data_prefix and '
+            'img_suffix.'
+        )
     check_loaded_labels(source)
     if check:
         check_listed(source, kind)

@@ -35,9 +35,7 @@ class SplitDataset(SemiDataset):
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
         lazy_init, broken_labeled, broken_unlabeled: As for :class:`SemiDataset`.
 
-    Raises:
-        BrokenData, FileNotFoundError: As :class:`SemiDataset` does.
-        ValueError: If a list or folder names no image, or there is no crop size.
+    Raises as :class:`SemiDataset` does, and ``ValueError`` if there is no crop size.
     """
 
     @check_options
@@ -62,14 +60,7 @@ class SplitDataset(SemiDataset):
 
 
 def supervised_parts(dataset: dict) -> list[dict]:
-    """The data sets inside wrappers, each with the pipelines of its wrappers behind its own.
-
-    Args:
-        dataset (dict): Config of a data set, wrapped or not.
-
-    Returns:
-        list[dict]: Configs; several if a ConcatDataset is among the wrappers.
-    """
+    """Configs of the data sets inside wrappers, each with the pipelines of its wrappers behind its own."""
     if not ('datasets' in dataset or 'dataset' in dataset):
         return [dict(dataset)]
     inner = dataset['datasets'] if 'datasets' in dataset else [dataset['dataset']]
@@ -82,17 +73,15 @@ def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
     """The first source that has all images and labels of a list."""
     if len(configs) == 1:
         return build_labeled({**configs[0], 'ann_file': ann_file})
-    errors = []
-    for config in configs:
+    reasons = ''
+    for index, config in enumerate(configs):
         try:
             source = build_labeled({**config, 'ann_file': ann_file})
             load_labeled(source, check=False)
             check_listed(source)  # whether they can be used is asked later, as broken_labeled says
-        except FileNotFoundError as error:
-            errors.append(error)
-        else:
             return source
-    reasons = ''.join(f'\n  datasets[{index}]: {error}' for index, error in enumerate(errors))
+        except FileNotFoundError as error:
+            reasons += f'\n  datasets[{index}]: {error}'
     raise FileNotFoundError(
         f'None of the {len(configs)} training data sets has all images and labels of {ann_file}; write a list for one '
         f'of them.{reasons}'
@@ -102,18 +91,11 @@ def _first_with(ann_file: str, configs: list[dict]) -> BaseDataset:
 def _unlabeled_config(unlabeled: str | dict, source: BaseDataset, pipeline: list[dict]) -> dict:
     config: dict = dict(type='UnlabeledDataset', pipeline=pipeline)
     if not isinstance(unlabeled, str):
-        return {**config, **unlabeled}
-    backend_args = getattr(source, 'backend_args', None)
+        return config | unlabeled
+    config['backend_args'] = backend_args = getattr(source, 'backend_args', None)
     path = osp.join(source.data_root or '', unlabeled)
-    config['backend_args'] = backend_args
     if fileio.isdir(path, backend_args=backend_args):
-        return {**config, 'data_prefix': dict(img_path=path)}
-    # A list is of the same folders, where labels may lie too: they serve statistics only. The data set has joined its
-    # data_root to them.
-    return {
-        **config,
-        'ann_file': path,
-        'data_prefix': dict(source.data_prefix),
-        'img_suffix': source.img_suffix,
-        'seg_map_suffix': source.seg_map_suffix,
-    }
+        return config | dict(data_prefix=dict(img_path=path))
+    # A list is of the same folders, which the data set has joined to its data_root; labels there serve statistics only.
+    folders = dict(ann_file=path, data_prefix=dict(source.data_prefix))
+    return config | folders | dict(img_suffix=source.img_suffix, seg_map_suffix=source.seg_map_suffix)

@@ -7,19 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+_CANDIDATES = 100  # images that are compared for each one that is drawn
+
 
 def draw_order(ids: Sequence[str], seed: int) -> list[int]:
-    """A random order of images that depends on their ids and the seed only.
-
-    It is that of the SHA-256 of seed and id, so no machine, library or order of the list changes it.
-
-    Args:
-        ids (Sequence[str]): Different ids.
-        seed (int): Any integer.
-
-    Returns:
-        list[int]: Indices into ``ids``.
-    """
+    """Indices into ``ids`` in the order of the SHA-256 of seed and id, which no machine, library or list changes."""
     keys = [hashlib.sha256(f'{seed}:{name}'.encode('utf-8', 'surrogateescape')).digest() for name in ids]
     return sorted(range(len(ids)), key=keys.__getitem__)
 
@@ -29,10 +21,9 @@ def draw_splits(
 ) -> list[np.ndarray]:
     """Draws labelled images of several sizes, the smaller ones within the larger ones.
 
-    With ``presence`` it stratifies: first each class, rarest first, gets an image in the smallest draw, one with as
-    many further absent classes as possible. Then images are dealt as in iterative stratification (Sechidis,
-    Tsoumakas, Vlahavas 2011), those of the class with the fewest images left first, but each to the draw that lacks
-    the largest shares of all its classes, so that common classes stay even as well.
+    With ``presence`` it stratifies: first each class, rarest first, gets an image, one with as many further absent
+    classes as possible. Then each image is the one of the next 100 of the random order that leaves all classes as
+    frequent as in the whole, so that every draw is even.
 
     Args:
         ids (Sequence[str]): Ids of all N images.
@@ -47,52 +38,34 @@ def draw_splits(
         ValueError: If ids occur twice, or a size is out of range or not above the one before.
     """
     if len(set(ids)) != len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})[:3] if len(ids) < 10000 else ''
-        raise ValueError(f'{len(ids) - len(set(ids))} ids occur more than once{twice and f", first {twice}"}')
+        raise ValueError(f'{len(ids) - len(set(ids))} of {len(ids)} ids occur more than once. Leave them out.')
     for smaller, size in zip([0, *sizes], sizes):
         if not smaller < size <= len(ids):
             raise ValueError(f'Numbers of labelled images must ascend from 1 to {len(ids)}, but are {list(sizes)}.')
     order = np.array(draw_order(ids, seed))
-    # What a draw has beyond the one before; the last share stays unlabelled.
-    shares = np.diff([0, *sizes, len(ids)])
-    if presence is None:
-        share = np.repeat(np.arange(len(shares)), shares)
-    else:
-        share = _deal(np.asarray(presence, bool)[order], shares)
-    return [np.sort(order[share <= number]) for number in range(len(sizes))]
+    if presence is not None:
+        order = order[_stratified(np.asarray(presence, bool)[order], sizes[-1])]
+    return [np.sort(order[:size]) for size in sizes]
 
 
-def _deal(presence: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Which share each image falls to, (N,); images come in random order, so the first of equals is a random one."""
-    count = len(presence)
-    dealt = np.full(count, -1)
-    # Wanted images of each class in each share, times N, so that all numbers are integers.
-    goal = shares[:, None] * presence.sum(0, dtype=np.int64)
-    wanted, room = goal.copy(), shares.copy()
-
-    def give(image: int, share: int) -> None:
-        dealt[image] = share
-        room[share] -= 1
-        wanted[share, presence[image]] -= count
-
-    absent = presence.any(0)
-    while absent.any() and room[0]:
-        rarest = min(np.flatnonzero(absent), key=lambda k: (presence[:, k].sum(), k))
+def _stratified(presence: np.ndarray, size: int) -> list[int]:
+    """The first ``size`` images, indices of rows; these come in random order."""
+    count, frequency = len(presence), presence.sum(0)
+    rest, drawn = list(range(count)), []
+    absent = frequency > 0
+    while absent.any() and len(drawn) < size:
+        rarest = min(np.flatnonzero(absent), key=lambda k: (frequency[k], k))
         having = np.flatnonzero(presence[:, rarest])
-        image = having[np.argmax(presence[having][:, absent].sum(1))]
-        give(int(image), 0)
-        absent &= ~presence[image]
-
-    left = presence & (dealt < 0)[:, None]
-    while left.any():
-        counts = left.sum(0)
-        rarest = min(np.flatnonzero(counts), key=lambda k: (counts[k], k))
-        for image in np.flatnonzero(left[:, rarest]):
-            places = np.ix_(np.flatnonzero(room), np.flatnonzero(presence[image]))
-            # In whole numbers: rounding must not depend on the machine.
-            lack = ((wanted[places] << 20) // goal[places]).sum(1)
-            give(int(image), int(places[0][np.argmax(lack), 0]))
-        left[dealt >= 0] = False
-    # Images without a class fill what is open.
-    dealt[dealt < 0] = np.repeat(np.arange(len(shares)), room)
-    return dealt
+        drawn.append(int(having[np.argmax(presence[having][:, absent].sum(1))]))
+        rest.remove(drawn[-1])
+        absent &= ~presence[drawn[-1]]
+    counts = presence[drawn].sum(0)
+    while len(drawn) < size:
+        candidates = rest[:_CANDIDATES]
+        # In 1024ths of an image and whole numbers: rounding must not depend on the machine.
+        wanted = (len(drawn) + 1) * frequency * 1024 // count
+        surplus = (counts + presence[candidates]) * 1024 - wanted
+        drawn.append(candidates[np.argmin((surplus**2 // np.maximum(frequency, 1)).sum(1))])
+        rest.remove(drawn[-1])
+        counts = counts + presence[drawn[-1]]
+    return drawn

@@ -13,7 +13,7 @@ from mmseg.registry import TRANSFORMS
 from ..utils.options import Bounds, Share, check_options
 
 PositiveRange = Annotated[tuple[float, float], Bounds(above=0)]
-_REFUSALS = 1000  # boxes that are drawn before one that fits is made
+_TRIES = 10_000
 
 
 def adjust_brightness(img: np.ndarray, factor: float) -> np.ndarray:
@@ -60,20 +60,14 @@ def _blend_with_level(img: np.ndarray, level: int, factor: float) -> np.ndarray:
 class StrongAugment(BaseTransform):
     """Colour jitter, grey and blur, distributed as torchvision's ColorJitter and PIL's blur.
 
-    The four changes of the jitter are made in random order. Factors of brightness, contrast and
-    saturation are uniform in [1 - x, 1 + x], the hue's shift in [-x, x]. All on OpenCV's uint8
-    images.
+    The four changes of the jitter are made in random order. Factors of brightness, contrast and saturation are uniform
+    in [1 - x, 1 + x], the hue's shift in [-x, x].
 
     Args:
-        jitter (tuple[float, float, float, float]): x of brightness, contrast, saturation (at most
-            1) and hue (at most 0.5).
-        jitter_prob (float): Probability of the jitter.
-        gray_prob (float): Probability of grey.
-        blur_prob (float): Probability of the blur.
+        jitter (tuple[float, float, float, float]): x of brightness, contrast, saturation (at most 1) and hue (at most
+            0.5).
+        jitter_prob, gray_prob, blur_prob (float): Probabilities of the jitter, of grey and of the blur.
         blur_sigma (tuple[float, float]): Bounds of the blur's uniform standard deviation in pixels.
-
-    Raises:
-        ValueError: If a probability or a strength is out of its range.
     """
 
     @check_options
@@ -97,7 +91,7 @@ class StrongAugment(BaseTransform):
                 'to_float32, and normalise in the data preprocessor.'
             )
         if np.random.rand() < self.jitter_prob:
-            img = self.jitter_colours(img)
+            img = self._jitter_colours(img)
         if np.random.rand() < self.gray_prob:
             img = to_gray(img)
         if np.random.rand() < self.blur_prob:
@@ -105,36 +99,25 @@ class StrongAugment(BaseTransform):
         results['img'] = img
         return results
 
-    def jitter_colours(self, img: np.ndarray) -> np.ndarray:
+    def _jitter_colours(self, img: np.ndarray) -> np.ndarray:
         """Brightness, contrast, saturation and hue of (H, W, 3) uint8, in random order."""
         changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         neutral = (1, 1, 1, 0)
         for i in np.random.permutation(4):
-            amount = np.random.uniform(neutral[i] - self.jitter[i], neutral[i] + self.jitter[i])
-            img = changes[i](img, amount)
+            img = changes[i](img, np.random.uniform(neutral[i] - self.jitter[i], neutral[i] + self.jitter[i]))
         return img
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(jitter={self.jitter}, jitter_prob={self.jitter_prob}, '
-            f'gray_prob={self.gray_prob}, blur_prob={self.blur_prob}, blur_sigma={self.blur_sigma})'
-        )
 
 
 @TRANSFORMS.register_module()
 class RandomCutMixBox(BaseTransform):
     """Draws the box of a strong view that comes from a partner; mixing itself is the model's.
 
-    Added key: ``cutmix_box``, (x1, y1, x2, y2) in pixels with exclusive ends, (0, 0, 0, 0) if none
-    is drawn.
+    Added key: ``cutmix_box``, (x1, y1, x2, y2) in pixels with exclusive ends, (0, 0, 0, 0) if none is drawn.
 
     Args:
         prob (float): Probability of a box.
         area (tuple[float, float]): Bounds of its uniform share of the image.
         aspect (tuple[float, float]): Bounds of its uniform height / width.
-
-    Raises:
-        ValueError: If an argument is out of its range.
     """
 
     @check_options
@@ -156,37 +139,19 @@ class RandomCutMixBox(BaseTransform):
         """A box inside an image of ``height`` x ``width`` pixels.
 
         Raises:
-            ValueError: If the image is so narrow that a box of the largest area has no allowed
-                aspect.
+            ValueError: If the image is so narrow that no box of the largest area, or hardly any, fits.
         """
-        self._fitting(self.area[1] * height * width, height, width)
+        largest = self.area[1] * height * width
+        possible = max(self.aspect[0], largest / width**2) <= min(self.aspect[1], height**2 / largest)
         pixels = np.random.uniform(*self.area) * height * width
-        for _ in range(_REFUSALS):
-            w, h = _sides(pixels, np.random.uniform(*self.aspect))
-            # A corner anywhere, refused with the aspect if the box sticks out: large boxes come out
-            # squarer.
+        for _ in range(_TRIES if possible else 0):
+            aspect = np.random.uniform(*self.aspect)
+            w, h = max(1, int(math.sqrt(pixels / aspect))), max(1, int(math.sqrt(pixels * aspect)))
+            # A corner anywhere, refused with the aspect if the box sticks out: large boxes come out squarer.
             x, y = int(np.random.randint(width)), int(np.random.randint(height))
             if x + w <= width and y + h <= height:
                 return x, y, x + w, y + h
-        # Hardly any fits, as of boxes that fill the image: one that does, at any of its places.
-        w, h = _sides(pixels, np.random.uniform(*self._fitting(pixels, height, width)))
-        w, h = min(w, width), min(h, height)
-        x, y = int(np.random.randint(width - w + 1)), int(np.random.randint(height - h + 1))
-        return x, y, x + w, y + h
-
-    def _fitting(self, pixels: float, height: int, width: int) -> tuple[float, float]:
-        """Bounds of the aspect of boxes of so many pixels that fit into an image."""
-        low, high = max(self.aspect[0], pixels / width**2), min(self.aspect[1], height**2 / pixels)
-        if low > high:
-            raise ValueError(
-                f'A box of {self.area[1]} of an image of {height} x {width} pixels with aspect in {self.aspect} does '
-                'not fit. Lower area, widen aspect or use a squarer crop.'
-            )
-        return low, high
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(prob={self.prob}, area={self.area}, aspect={self.aspect})'
-
-
-def _sides(pixels: float, aspect: float) -> tuple[int, int]:
-    return max(1, int(math.sqrt(pixels / aspect))), max(1, int(math.sqrt(pixels * aspect)))
+        raise ValueError(
+            f'A box of {self.area[1]} of an image of {height} x {width} pixels with aspect in {self.aspect} does '
+            'not fit. Lower area, widen aspect or use a squarer crop.'
+        )

@@ -1,32 +1,23 @@
 """An embedded data set: textured shapes on clutter, drawn from a seed.
 
-It needs no download and no GPU, yet keeps what makes semi-supervised segmentation worth doing: a
-small network learns it from hundreds of labelled images and cannot learn it from a handful. A
-class is an outline, loosely tied to a kind of texture; colour, scale, rotation and lighting are
-random and tell nothing. Blobs of similar colours are background, and objects hide one another.
-
-Example:
-    >>> image, label = draw_shapes(seed=0, split='val', index=3)
-    >>> image.shape, label.shape
-    ((96, 96, 3), (96, 96))
+It needs no download and no GPU, yet keeps what makes semi-supervised segmentation worth doing: a small network learns
+it from hundreds of labelled images and cannot learn it from a handful. A class is an outline, loosely tied to a kind of
+texture; colour, scale, rotation and lighting are random and tell nothing. Blobs of similar colours are background, and
+objects hide one another.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, get_args
 
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from ..utils.options import Bounds, NonNegativeInt, check_options
-
 CLASSES = ('background', 'disc', 'square', 'triangle', 'ring', 'star')
 PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167))
-Split = Literal['labeled', 'unlabeled', 'val']
-SPLITS: tuple[Split, ...] = get_args(Split)
+SPLITS = ('labeled', 'unlabeled', 'val')
 IGNORE = 255
 
 # How often an object wears the texture of its class; otherwise that of any.
@@ -37,27 +28,20 @@ _POLYGONS = {2: (4, 1.1, 1.1 * np.cos(np.pi / 4)), 3: (3, 1.25, 0.625), 5: (5, 1
 _RING = 4
 
 
-@check_options
-def draw_shapes(
-    seed: NonNegativeInt,
-    split: Split,
-    index: NonNegativeInt,
-    size: Annotated[int, Bounds(32)] = 96,
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_shapes(seed: int, split: str, index: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     """Draws one image and its labels.
 
-    The random state depends on the arguments only, so a larger split begins with the images of a
-    smaller one, and one split does not change with the size of another.
+    They depend on the arguments only, so a larger split begins with the images of a smaller one.
 
     Args:
         seed (int): Seed of the whole data set.
-        split (str): Each has images of its own.
+        split (str): One of ``SPLITS``; each has images of its own.
         index (int): Number of the image in its split.
         size (int): Height and width in pixels.
 
     Returns:
-        tuple[np.ndarray, np.ndarray]: RGB image (size, size, 3) and class ids (size, size), both
-        uint8. Pixels on an object's border are 255.
+        tuple[np.ndarray, np.ndarray]: RGB image (size, size, 3) and class ids (size, size), both uint8. Pixels on an
+        object's border are 255.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image = _background(rng, size)
@@ -72,36 +56,24 @@ def draw_shapes(
 
 
 def write_shapes(
-    out: str | Path,
-    labeled: int = 24,
-    unlabeled: int = 400,
-    val: int = 100,
-    size: int = 96,
-    seed: int = 0,
+    out: str | Path, labeled: int = 24, unlabeled: int = 400, val: int = 100, size: int = 96, seed: int = 0
 ) -> None:
     """Writes the data set in the layout of Pascal VOC.
 
-    ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png`` and
-    ``ImageSets/Segmentation/<split>.txt``. The unlabelled images have label files too: they serve
-    statistics of pseudo-labels, never training.
+    ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png`` and ``ImageSets/Segmentation/<split>.txt``. The unlabelled
+    images have label files too: they serve statistics of pseudo-labels, never training.
 
     Args:
         out (str | Path): Folder, made if missing; files of the same name are replaced.
-        labeled (int): Number of labelled training images.
-        unlabeled (int): Number of unlabelled training images.
-        val (int): Number of validation images.
+        labeled, unlabeled, val (int): Numbers of images.
         size (int): Height and width in pixels.
         seed (int): Seed of the whole data set.
     """
-    out = Path(out)
-    folders = [out / name for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation')]
-    for folder in folders:
+    images, labels, sets = (Path(out) / name for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'))
+    for folder in (images, labels, sets):
         folder.mkdir(parents=True, exist_ok=True)
-    images, labels, sets = folders
-    # Padded to all 256 entries, because the ignore index has a colour as well.
-    palette = np.zeros((256, 3), np.uint8)
-    palette[: len(PALETTE)] = PALETTE
-    palette[IGNORE] = 224, 224, 192
+    # The ignore index, 255, has a colour as well.
+    palette = np.array([*PALETTE, *[(224, 224, 192)] * (256 - len(PALETTE))], np.uint8)
     for split, count in zip(SPLITS, (labeled, unlabeled, val), strict=True):
         ids = [f'{split}_{index:05d}' for index in range(count)]
         for index, name in enumerate(ids):
@@ -143,9 +115,7 @@ def _paint_object(rng: np.random.Generator, image: np.ndarray, label: np.ndarray
     inside = distance > 0
     label[inside] = category
 
-    kind = category
-    if rng.random() > TEXTURE_FIDELITY:
-        kind = int(rng.integers(1, len(CLASSES)))
+    kind = int(rng.integers(1, len(CLASSES))) if rng.random() > TEXTURE_FIDELITY else category
     colour = _mix_colours(rng, _texture(rng, kind, x, y), contrast=0.4)
     colour *= 1 + rng.uniform(-0.35, 0.35) * u[..., None] * inside[..., None]
     cover = np.clip(distance + 0.5, 0, 1)[..., None]
@@ -229,15 +199,6 @@ def _ignore_borders(label: np.ndarray) -> np.ndarray:
 
 @DATASETS.register_module(force=True)  # exported models bring a copy of this file
 class ShapesDataset(BaseSegDataset):
-    """The data set that :func:`write_shapes` writes.
-
-    Args:
-        img_suffix (str): Suffix of image files.
-        seg_map_suffix (str): Suffix of label files.
-        **kwargs: Further arguments of ``BaseSegDataset``.
-    """
+    """The data set that :func:`write_shapes` writes; its arguments are those of ``BaseSegDataset``."""
 
     METAINFO = dict(classes=CLASSES, palette=[list(colour) for colour in PALETTE])
-
-    def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs) -> None:
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)

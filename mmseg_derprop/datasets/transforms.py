@@ -23,16 +23,13 @@ from .checks.labels import CheckLabels
 class LoadUnlabeledAnnotations(BaseTransform):
     """Starts the ignore map of an unlabelled image and loads its labels if there are any.
 
-    Required keys: ``img``, ``seg_fields``, ``seg_map_path`` (optional, may name a file that does
-    not exist). Added keys: ``ignore_map`` (H, W) uint8, 1 where no loss may look; ``gt_seg_map``
-    (H, W) uint8 if the label file exists, for statistics only.
-
-    Raises ``ValueError`` if the label file is in colours or of another size than the image.
+    Required keys: ``img``, ``seg_fields``, ``seg_map_path`` (optional, may name a file that does not exist). Added
+    keys: ``ignore_map`` (H, W) uint8, 1 where no loss may look; ``gt_seg_map`` (H, W) uint8 if the label file exists,
+    for statistics only. Raises ``ValueError`` if that is in colours or of another size than the image.
 
     Args:
         imdecode_backend (str): Decoder of label files, as in MMSeg's ``LoadAnnotations``.
-        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path
-            implies.
+        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path implies.
     """
 
     @check_options
@@ -58,9 +55,6 @@ class RandomRescale(BaseTransform):
 
     Args:
         ratio_range (tuple[float, float]): Bounds of the new long side, as multiples of the old one.
-
-    Raises:
-        ValueError: If ``ratio_range`` is not ascending and positive.
     """
 
     @check_options
@@ -75,32 +69,20 @@ class RandomRescale(BaseTransform):
         scale = tuple(max(1, int(side * ratio + 0.5)) for side in (w, h))
         return Resize(scale=scale, keep_ratio=False)(results)
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(ratio_range={self.ratio_range})'
-
 
 @TRANSFORMS.register_module()
 class PadToCrop(BaseTransform):
-    """Pads at the right and bottom to at least the crop size; what is padded is to be ignored.
+    """Pads at the right and bottom to at least the crop size.
+
+    The padding is black before any normalisation, its label is 255, and ``ignore_map`` has 1 there.
 
     Args:
         size (int | tuple[int, int]): Crop size, (h, w) if a tuple.
-        pad_val (int): Raw pixel value of the padding, black by default, before any normalisation.
-        seg_pad_val (int): Label of the padding. ``ignore_map`` gets 1.
-
-    Raises:
-        ValueError: If ``size`` is not positive, or a value is none of 8 bits.
     """
 
     @check_options
-    def __init__(
-        self,
-        size: PositiveInt | tuple[PositiveInt, PositiveInt],
-        pad_val: Annotated[int, Bounds(0, 255)] = 0,
-        seg_pad_val: Annotated[int, Bounds(0, 255)] = 255,
-    ) -> None:
-        self.size = tuple(size) if isinstance(size, (list, tuple)) else (size, size)
-        self.pad_val, self.seg_pad_val = pad_val, seg_pad_val
+    def __init__(self, size: PositiveInt | tuple[PositiveInt, PositiveInt]) -> None:
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def transform(self, results: dict) -> dict:
         """Pads ``img`` and ``seg_fields``."""
@@ -108,32 +90,24 @@ class PadToCrop(BaseTransform):
         shape = tuple(max(side, least) for side, least in zip(sides, self.size, strict=True))
         if shape == sides:
             return results
-        results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=self.pad_val)
+        results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=0)
         results['img_shape'] = shape
         for key in results.get('seg_fields', []):
-            value = 1 if key == 'ignore_map' else self.seg_pad_val
-            results[key] = mmcv.impad(results[key], shape=shape, pad_val=value)
+            results[key] = mmcv.impad(results[key], shape=shape, pad_val=1 if key == 'ignore_map' else 255)
         return results
-
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(size={self.size}, pad_val={self.pad_val}, seg_pad_val={self.seg_pad_val})'
 
 
 @TRANSFORMS.register_module()
 class MultiBranch(BaseTransform):
     """Runs a pipeline for each branch, each on its own copy of what has been loaded so far.
 
-    A pipeline ends in ``PackSemiInputs`` or in another ``MultiBranch``. The latter's branches join
-    this one's, and the outer name only marks the place: views that share a weak crop are written
+    A pipeline ends in ``PackSemiInputs`` or in another ``MultiBranch``. The latter's branches join this one's, and the
+    outer name only marks the place: views that share a weak crop are written
 
         MultiBranch(view=[*geometry, MultiBranch(weak=[pack], strong=[*photometric, pack])])
 
-    Args:
-        **branches (Sequence[dict | Callable]): Pipeline of each branch.
-
     Raises:
-        ValueError: If there is no branch, two pipelines fill the same one, or a pipeline does not
-            end in packing.
+        ValueError: If there is no branch, two pipelines fill the same one, or a pipeline does not end in packing.
     """
 
     def __init__(self, **branches: Sequence[dict | Callable]) -> None:
@@ -163,34 +137,14 @@ class MultiBranch(BaseTransform):
                 merged.update(value)
         return packed
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}({self.branches})'
-
 
 @TRANSFORMS.register_module()
 class PackSemiInputs(PackSegInputs):
-    """MMSeg's packing, with the ignore map as ``data_sample.ignore_map``, (1, H, W) bool.
+    """MMSeg's packing, with ``ignore_map`` in the data sample, (1, H, W) bool, and ``cutmix_box`` in its meta keys."""
 
-    Args:
-        meta_keys (Sequence[str]): Keys for the data sample's meta information.
-    """
-
-    def __init__(
-        self,
-        meta_keys: Sequence[str] = (
-            'img_path',
-            'seg_map_path',
-            'ori_shape',
-            'img_shape',
-            'pad_shape',
-            'scale_factor',
-            'flip',
-            'flip_direction',
-            'reduce_zero_label',
-            'cutmix_box',
-        ),
-    ) -> None:
-        super().__init__(meta_keys=meta_keys)
+    def __init__(self, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.meta_keys = (*self.meta_keys, 'cutmix_box')
 
     def transform(self, results: dict) -> dict:
         """Packs ``img``, ``gt_seg_map`` and ``ignore_map``, whichever exist."""

@@ -11,19 +11,3 @@ from .metrics import UnroundedIoUMetric
 from .optim_constructor import SemiOptimWrapperConstructor
 from .val_loop import TeacherStudentTestLoop, TeacherStudentValLoop
 from .whole_files import CheckpointNotWritten
-
-__all__ = [
-    'BFloat16OptimWrapper',
-    'BrokenFilesHook',
-    'StrictLoadHook',
-    'CheckpointMismatch',
-    'CheckpointNotWritten',
-    'ExactCheckpointHook',
-    'NonFiniteHook',
-    'PseudoLabelHook',
-    'PseudoLabelVisualizationHook',
-    'SemiOptimWrapperConstructor',
-    'TeacherStudentTestLoop',
-    'TeacherStudentValLoop',
-    'UnroundedIoUMetric',
-]

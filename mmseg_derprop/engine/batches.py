@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_rank
@@ -22,11 +22,10 @@ class Batches:
     Args:
         loop (IterBasedTrainLoop): Takes them; its sampler is where it shall begin.
         seed (int): Of the run.
-        before (Callable): Called before each batch, while no iteration runs.
     """
 
-    def __init__(self, loop: IterBasedTrainLoop, seed: int, before: Callable[[], None]) -> None:
-        self.loop, self.seed, self.before = loop, seed, before
+    def __init__(self, loop: IterBasedTrainLoop, seed: int) -> None:
+        self.loop, self.seed = loop, seed
         self.waiting = False
         self._engines = loop.dataloader_iterator
         self._knows_place = isinstance(loop.dataloader.sampler, SemiSampler)
@@ -48,7 +47,6 @@ class Batches:
         if self._to_skip:
             self._to_skip -= 1
             return None if self._knows_place else next(self._engines)
-        self.before()
         place = self.seed, get_rank(), self.loop.iter
         if self._source is None:
             self._source = iter(self.loop.dataloader) if self._knows_place else self._engines

@@ -23,7 +23,6 @@ class UnroundedIoUMetric(IoUMetric):
         self.table: dict = {}
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """As in IoUMetric, and the IoU of each class."""
         metrics = super().compute_metrics(results)
         if not self.format_only:
             areas = [sum(column) for column in zip(*results)]

@@ -57,10 +57,9 @@ class _TeacherStudentLoop:
 
 @LOOPS.register_module()
 class TeacherStudentValLoop(_TeacherStudentLoop, ValLoop):
-    """Scores both networks of a SemiSegmentor, each as it would be used.
+    """Scores both networks of a SemiSegmentor; metrics carry their names (``teacher/mIoU``, ``student/mIoU``).
 
-    Metrics carry the network's name (``teacher/mIoU``, ``student/mIoU``), so that ``save_best`` can name either. A
-    metric that writes predictions writes them into a folder of this name.
+    A metric that writes predictions writes them into a folder of this name.
     """
 
     stage = 'val'

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import os.path as osp
-import shutil
 
 from mmengine.fileio import LocalBackend, register_backend
 
@@ -27,14 +25,11 @@ class WholeFileBackend(LocalBackend):
         try:
             write_bytes(filepath, obj)
         except OSError as error:
-            folder = osp.dirname(osp.abspath(filepath))
-            free = shutil.disk_usage(folder).free if osp.isdir(folder) else 0
-            raise CheckpointNotWritten(
-                error.errno,
-                f'{filepath} could not be written: {error.strerror}. It needs {len(obj) / 2**20:.1f} MiB, and '
-                f'{free / 2**20:.1f} MiB of the disk are free. Earlier checkpoints are as they were: make room, '
-                'and resume with --resume',
-            ) from error
+            text = (
+                f'{filepath} could not be written: {error.strerror}. It needs {len(obj) / 2**20:.1f} MiB. Earlier '
+                'checkpoints are as they were: make room, and resume with --resume'
+            )
+            raise CheckpointNotWritten(error.errno, text) from error
 
     def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = 'utf-8') -> None:
         """Writes a text file, as :meth:`put`."""

@@ -14,22 +14,3 @@ from .teacher_student import plain_config
 
 with suppress(ImportError):  # so that a config can name mmpretrain's backbones where they are installed
     import mmpretrain.models  # noqa: F401
-
-__all__ = [
-    'DeepLabV3PlusHead',
-    'DerPropHead',
-    'Embedding',
-    'OhemCrossEntropyLoss',
-    'PixelCrossEntropyLoss',
-    'Prediction',
-    'PseudoLabeler',
-    'PseudoLabels',
-    'SemiDataPreprocessor',
-    'SemiLoss',
-    'SemiSegmentor',
-    'Step',
-    'StrongView',
-    'Threshold',
-    'View',
-    'plain_config',
-]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.model import BaseDataPreprocessor
 from mmseg.registry import MODELS
 from torch import nn
@@ -20,11 +22,8 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
 
     def __init__(self, data_preprocessor: dict | nn.Module) -> None:
         super().__init__()
-        self.base: nn.Module
-        if isinstance(data_preprocessor, nn.Module):
-            self.base = data_preprocessor
-        else:
-            self.base = MODELS.build(data_preprocessor)
+        given: Any = data_preprocessor
+        self.base: nn.Module = given if isinstance(given, nn.Module) else MODELS.build(given)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Casts, normalises and stacks.

@@ -118,29 +118,26 @@ def probe(segmentor: BaseSegmentor) -> list[int]:
     # Synchronised normalisation refuses to run before the model is on its GPU.
     twin = revert_sync_batchnorm(copy.deepcopy(segmentor)).train()
     device = next(twin.parameters()).device
-    size = getattr(segmentor.data_preprocessor, 'size', None)
-    sizes = [(64, 64)] + ([tuple(size)] if size else [])
-    channels: list[int] | None = None
+    # A network of fixed image size gets its second chance at the crop size.
+    sizes = [(64, 64), getattr(segmentor.data_preprocessor, 'size', None)]
+    channels, failure = None, None
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for attempt, image_size in enumerate(sizes, 1):
+        for size in filter(None, sizes):
             try:
-                features = twin.extract_feat(torch.zeros(2, 3, *image_size, device=device))
+                features = twin.extract_feat(torch.zeros(2, 3, *size, device=device))
                 if not all(isinstance(feature, Tensor) and feature.ndim == 4 for feature in features):
                     kinds = ', '.join(type(feature).__name__ for feature in features)
                     raise TypeError(
-                        f'{type(segmentor).__name__}.extract_feat gives {kinds}, but (N, C, h, w) feature maps are '
-                        "needed; vision transformers of mmpretrain give them with out_type='featmap'."
+                        f'{type(segmentor).__name__}.extract_feat must give (N, C, h, w) feature maps, but gives '
+                        f"{kinds}. Vision transformers of mmpretrain give them with out_type='featmap'."
                     )
                 channels = [feature.shape[1] for feature in features]
                 decode(twin, features)
                 return channels
             except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-                if attempt < len(sizes):  # a network of fixed image size gets its second chance at the crop size
-                    continue
-                given = f'; the features have {channels} channels' if channels else ''
-                raise ValueError(
-                    f'The segmentor cannot predict images of {image_size[0]}x{image_size[1]}{given}: '
-                    f'{type(error).__name__}: {error}. Check in_index and in_channels of its heads, or set size of its '
-                    'data_preprocessor to the crop size.'
-                ) from error
-    raise AssertionError('unreachable')
+                failure = error
+    given = f'; the features have {channels} channels' if channels else ''
+    raise ValueError(
+        f'The segmentor cannot predict images of {size[0]}x{size[1]}{given}: {type(failure).__name__}: {failure}. '
+        'Check in_index and in_channels of its heads, or set size of its data_preprocessor to the crop size.'
+    ) from failure

@@ -204,14 +204,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def forward_view(
         self, images: Tensor, embed: bool = False, perturb: bool = False, complementary: bool = False
     ) -> Forward:
-        """The student's forward.
+        """The student's forward of images (N, C, H, W).
 
-        Args:
-            images (Tensor): (N, C, H, W).
-            embed (bool): Whether the propagation head is needed.
-            perturb (bool): Whether to predict also from features with channels dropped, decoded in the same pass
-                (UniMatch, arXiv 2208.09910).
-            complementary (bool): Whether the two halves of the images keep complementary channels.
+        ``embed`` asks the propagation head too. ``perturb`` also decodes, in the same pass, features with channels
+        dropped (UniMatch, arXiv 2208.09910). ``complementary`` drops complementary channels of the two halves.
         """
         student = self.student
         features = tuple(student.extract_feat(images)) if embed or not complementary else ()
@@ -287,11 +283,5 @@ class SemiSegmentor(TeacherStudentSegmentor):
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '
                 f'{index!r}: the segmentor gives {len(channels)} features, of {channels} channels.'
             )
-        known = dict(in_channels=channels[index], num_classes=self.student.out_channels)
-        for key in known.keys() & config.keys():
-            if config[key] != known[key]:
-                raise ValueError(
-                    f'model.propagation_head.{key} must be {known[key]}, but is {config[key]}. Leave it out: it is '
-                    'found.'
-                )
-        return build_part('model.propagation_head', config, DerPropHead, **known)
+        given = dict(in_channels=channels[index], num_classes=self.student.out_channels)
+        return build_part('model.propagation_head', config, DerPropHead, **given)

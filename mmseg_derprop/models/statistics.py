@@ -42,11 +42,7 @@ def step_statistics(
 ) -> dict[str, Tensor]:
     """Scalars for the log, on the device of the step; what cannot change is left out.
 
-    Args:
-        model (SemiSegmentor): Whose step it is.
-        step (Step): With pseudo-labels; those of the first strong view count.
-        data_samples (dict[str, list[SegDataSample]]): By branch; where unlabelled images have labels after all
-            (``gt_sem_seg``), pseudo-labels are judged by them.
+    Where unlabelled images have labels after all (``gt_sem_seg``), those of the first strong view are judged by them.
 
     Returns:
         dict[str, Tensor]: ``threshold``, shares of the pixels (``confident``, ``accepted``, ``region_changes``), and

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from mmseg.models import BaseSegmentor
@@ -12,7 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..utils.options import check_options, is_number
+from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
 from .parts import TeacherOptions, build_options
 from .segmentors import decode_heads, probe
@@ -29,23 +28,14 @@ class TeacherStudentSegmentor(BaseSegmentor):
     The EMA teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`follow_student`. A
     checkpoint of the plain segmentor loads into both.
 
-    Args:
-        segmentor (dict): Config of the segmentor.
-        num_classes (int, optional): Number of classes, for all its heads; by default as in its config.
-        teacher (dict, optional): How the teacher follows, :class:`TeacherOptions`.
-        predict_on (str): ``'teacher'`` or ``'student'``, which of them evaluation asks.
-        data_preprocessor (dict, optional): For a segmentor that has none of its own.
-
-    Raises:
-        ValueError: If ``predict_on`` is unknown, or the segmentor has a single output channel.
-        TypeError: If the segmentor's decode head gives no logits.
+    :class:`SemiSegmentor` describes the arguments.
     """
 
     @check_options
     def __init__(
         self,
         segmentor: dict,
-        num_classes: int | None = None,
+        num_classes: Annotated[int, Bounds(2)] | None = None,
         teacher: dict | None = None,
         predict_on: Literal['teacher', 'student'] = 'teacher',
         data_preprocessor: dict | None = None,
@@ -130,12 +120,10 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
 def plain_config(segmentor: dict, num_classes: int | None = None, data_preprocessor: dict | None = None) -> dict:
     """The config of the segmentor that student and teacher are, from the arguments of their wrapper."""
-    if not isinstance(segmentor, Mapping) or 'type' not in segmentor:
+    if 'type' not in segmentor:
         raise ValueError(
-            f"segmentor = {segmentor!r}, but it must be the config of one: dict(type='EncoderDecoder', ...)."
+            f"model.segmentor must be a config such as dict(type='EncoderDecoder', ...), but is {segmentor}."
         )
-    if num_classes is not None and not is_number(num_classes, 2, whole=True):
-        raise ValueError(f'num_classes = {num_classes!r}, but it must be a whole number of at least 2.')
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
         for name in ('decode_head', 'auxiliary_head'):

@@ -14,32 +14,3 @@ from .dropout import complementary_dropout2d
 from .regions import propagate_regions, region_masks
 from .similarity import NORMALIZATIONS, check_order, derivative, propagate, similarity_metric, similarity_rows
 from .threshold import class_maxima, class_sums, move_class_thresholds, move_threshold
-
-__all__ = [
-    'NORMALIZATIONS',
-    'affinity_consistency_loss',
-    'box_masks',
-    'check_order',
-    'class_counts',
-    'class_maxima',
-    'class_sums',
-    'complementary_dropout2d',
-    'cross_entropy_map',
-    'derivative',
-    'entropy_map',
-    'interpolated_label_affinity_loss',
-    'label_affinity_loss',
-    'labels_on_grid',
-    'masked_mean',
-    'mix',
-    'move_class_bias',
-    'move_class_thresholds',
-    'move_threshold',
-    'propagate',
-    'propagate_regions',
-    'region_masks',
-    'similarity_metric',
-    'similarity_rows',
-    'smoothness_loss',
-    'soft_cross_entropy_map',
-]

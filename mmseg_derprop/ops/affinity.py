@@ -67,29 +67,13 @@ def affinity_consistency_loss(
 
 
 def count_box_pairs(inside: Tensor, keep_inside: bool = True) -> Tensor:
-    """Pairs of positions over which :func:`affinity_consistency_loss` is a mean.
-
-    Args:
-        inside (Tensor): (N, L) bool, the positions inside a CutMix box.
-        keep_inside (bool): Whether pairs with both positions inside count.
-
-    Returns:
-        Tensor: Scalar, float32.
-    """
+    """Number of pairs over which :func:`affinity_consistency_loss` is a mean: scalar, float32."""
     members = inside.sum(1, dtype=torch.float32)
     return (inside.shape[1] - members).square().sum() + (members.square().sum() if keep_inside else 0)
 
 
 def labels_on_grid(labels: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Labels at the pixels nearest to the positions of a grid whose corners are the image's corners.
-
-    Args:
-        labels (Tensor): (N, H, W) int64.
-        grid (tuple[int, int]): (h, w).
-
-    Returns:
-        Tensor: (N, h * w) int64.
-    """
+    """(N, h * w), labels (N, H, W) nearest to the positions of a grid whose corners are the image's corners."""
     y, x = (
         (torch.arange(steps, dtype=torch.float64, device=labels.device) * (size - 1) / max(steps - 1, 1)).round().long()
         for size, steps in zip(labels.shape[-2:], grid)

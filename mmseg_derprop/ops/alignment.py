@@ -10,16 +10,7 @@ LIMIT = 2.0  # in logits
 
 
 def class_counts(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
-    """Valid pixels of each label.
-
-    Args:
-        labels (Tensor): (N, H, W) int64, within 0 .. num_classes - 1 where valid.
-        valid (Tensor): (N, H, W) bool.
-        num_classes (int): K.
-
-    Returns:
-        Tensor: (K,) float32. The sum over processes is that of all of them.
-    """
+    """(K,) float32, number of the valid pixels (N, H, W) of each label (N, H, W)."""
     counts = torch.zeros(num_classes, device=labels.device)
     return counts.scatter_add_(0, labels.where(valid, 0).flatten(), valid.flatten().float())
 

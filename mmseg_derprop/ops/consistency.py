@@ -10,41 +10,21 @@ from torch import Tensor
 
 
 def masked_mean(values: Tensor, mask: Tensor, ignored: Tensor) -> Tensor:
-    """Sum over a mask, divided by the number of pixels that are not ignored.
-
-    Args:
-        values (Tensor): (N, H, W).
-        mask (Tensor): (N, H, W) bool.
-        ignored (Tensor): (N, H, W) bool.
-
-    Returns:
-        Tensor: Scalar; 0 where the mask is empty.
-    """
+    """Sum of values (N, H, W) over a mask, divided by the number of pixels that are not ignored; a scalar."""
     return values.where(mask, 0.0).sum() / (~ignored).sum().clamp_min(1)
 
 
 def cross_entropy_map(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of each pixel, in float32.
-
-    Args:
-        logits (Tensor): (N, K, H, W).
-        labels (Tensor): (N, H, W) int64 within 0 .. K - 1.
-
-    Returns:
-        Tensor: (N, H, W).
-    """
+    """(N, H, W) in float32, cross entropy of logits (N, K, H, W) with labels (N, H, W) within 0 .. K - 1."""
     return F.cross_entropy(logits.float(), labels, reduction='none')
 
 
 def soft_cross_entropy_map(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross entropy of each pixel with the distribution of other logits, in float32.
-
-    Args:
-        logits (Tensor): (N, K, H, W).
-        target (Tensor): (N, K, H, W) logits of the target; no gradient reaches them.
+    """Cross entropy of logits (N, K, H, W) with the distribution of a target's logits (N, K, H, W).
 
     Returns:
-        Tensor: (N, H, W), -sum_c p_c log s_c with p the softmax of the target and s that of the logits.
+        Tensor: (N, H, W) in float32, -sum_c p_c log s_c with p the softmax of the target, which gets no gradient, and s
+        that of the logits.
     """
     return -(target.detach().float().softmax(1) * logits.float().log_softmax(1)).sum(1)
 

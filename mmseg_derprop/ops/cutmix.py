@@ -22,13 +22,5 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def mix(images: Tensor, partners: Tensor, masks: Tensor) -> Tensor:
-    """Partners inside the masks, images outside.
-
-    Args:
-        images, partners (Tensor): (N, H, W) or (N, C, H, W).
-        masks (Tensor): (N, H, W) bool.
-
-    Returns:
-        Tensor: Of the shape and dtype of ``images``.
-    """
+    """Partners inside the masks (N, H, W), images outside; both are (N, H, W) or (N, C, H, W)."""
     return torch.where(masks if images.ndim == 3 else masks.unsqueeze(1), partners, images)

@@ -24,15 +24,7 @@ NORMALIZATIONS = ('source', 'source_mean', 'target')
 
 
 def derivative(x: Tensor, order: int = 1) -> Tensor:
-    """Forward difference along the channels.
-
-    Args:
-        x (Tensor): (N, K, L).
-        order (int): How often the difference is taken; 0 returns x.
-
-    Returns:
-        Tensor: (N, K - order, L), empty along the channels where K <= order.
-    """
+    """Forward difference of (N, K, L) along the channels, taken ``order`` times: (N, K - order, L)."""
     return torch.diff(x, n=min(order, x.shape[1]), dim=1)
 
 
@@ -120,10 +112,8 @@ def similarity_rows(q: Tensor, k: Tensor, rows: Tensor, max_order: int = 1) -> T
     """Rows of P, the softmax of S over its last index: how much of a source each position receives.
 
     Args:
-        q (Tensor): (N, K, L).
-        k (Tensor): (N, K, L).
+        q, k, max_order: As of :func:`propagate`.
         rows (Tensor): (R,) int64 indices within 0 .. L - 1, the same for every image.
-        max_order (int): Highest order of derivative in the similarity.
 
     Returns:
         Tensor: (N, R, L), each row sums to 1, float32 for half-precision input.

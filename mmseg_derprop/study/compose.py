@@ -16,6 +16,7 @@ from ..utils.config import load_config
 from .plan import Method, Run, Split, Study, StudyError
 
 NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg', 'val_cfg')
+SEMI_HOOKS = ('PseudoLabelHook', 'BrokenFilesHook')
 
 
 def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
@@ -37,18 +38,20 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     """
     stage, method = study.start if run.stage == 'start' else study.further, study.methods[run.method]
     assert stage is not None
-    data = study.data.semi if method.config else study.data.labeled
+    kind = 'semi' if method.config else 'labeled'
+    data = getattr(study.data, kind)
+    if data is None:
+        raise StudyError(f'The method {run.method} needs data.{kind}, which the study file does not have.')
     bases = tuple(part for part in (*study.bases, data, stage.schedule, method.config) if part)
     config = copy.deepcopy(_join(bases, data_root))
-    for key in NEEDED:
-        if not isinstance(config.get(key), dict):
-            raise StudyError(f'{", ".join(bases)} must define {key}, but do not. Name a base or schedule that does.')
+    if missing := [key for key in NEEDED if not isinstance(config.get(key), dict)]:
+        raise StudyError(f'{", ".join(bases)} must define {missing[0]}, but do not. Name a base that does.')
     _set_logs(config)
     _merge(config, study.settings, 'settings')
     if method.config:
         _wrap(config, method, study.splits[run.split])
     else:
-        _keep_order(config, study.splits[run.split])
+        _make_supervised(config, study.splits[run.split])
     _merge(config, stage.settings, f'{run.stage}.settings')
     _merge(config, method.settings, f'methods.{run.method}.settings')
     _merge(config, study.options[run.option] if run.option else {}, f'options.{run.option}')
@@ -70,8 +73,6 @@ def _join(bases: tuple[str, ...], data_root: str | None) -> Config:
 
 def _set_logs(config: Config) -> None:
     """Makes a run leave what a study reads: checkpoints, and scalars by iteration with the IoU of each class."""
-    if config.train_cfg.get('type') != 'IterBasedTrainLoop':
-        raise StudyError(f'train_cfg.type must be IterBasedTrainLoop, but is {config.train_cfg.get("type")}.')
     hooks = config.setdefault('default_hooks', ConfigDict())
     hooks.logger = dict(hooks.get('logger') or {'type': 'LoggerHook'}, log_metric_by_epoch=False)
     default = dict(interval=config.train_cfg.get('val_interval', 1000), max_keep_ckpts=1)
@@ -103,8 +104,9 @@ def _wrap(config: Config, method: Method, lists: Split) -> None:
     data.unlabeled.ann_file = lists.unlabeled or data.unlabeled.ann_file
 
 
-def _keep_order(config: Config, lists: Split) -> None:
-    """Gives a supervised run its labelled images in the order in which SemiSampler gives them."""
+def _make_supervised(config: Config, lists: Split) -> None:
+    """Removes the hooks of semi-supervised runs, and gives labelled images in the order in which SemiSampler does."""
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] not in SEMI_HOOKS]
     loader = config.train_dataloader
     loader.sampler = ConfigDict(type='LabeledSampler', num_labeled=loader.batch_size)
     loader.dataset.ann_file = lists.labeled or loader.dataset.ann_file
@@ -115,13 +117,11 @@ def _merge(config: Config, settings: dict[str, Any], what: str) -> None:
         # A misspelt place would be merged silently and change nothing. A misspelt last part ends the run.
         part: Any = config
         for place in key.split('.')[:-1]:
-            if isinstance(part, (list, tuple)) and place.isdigit() and int(place) < len(part):
-                part = part[int(place)]
-            elif isinstance(part, dict | Config) and place in part:
-                part = part[place]
-            else:
-                known = ', '.join(map(str, part)) if isinstance(part, dict | Config) else repr(part)
-                raise StudyError(f'{what} sets {key}, but there is no {place} in the config; there is {known}.')
+            known = {str(i): item for i, item in enumerate(part)} if isinstance(part, (list, tuple)) else part
+            if not isinstance(known, dict | Config) or place not in known:
+                found = ', '.join(map(str, known)) if isinstance(known, dict | Config) else repr(known)
+                raise StudyError(f'{what} sets {key}, but there is no {place} in the config; there is {found}.')
+            part = known[place]
     try:
         config.merge_from_dict(copy.deepcopy(settings))
     except (TypeError, KeyError) as error:  # a value of another kind than the config's
@@ -132,17 +132,8 @@ def digest(config: Config, start: str | None = None) -> str:
     """What tells a final config from another: 16 hexadecimal digits.
 
     Args:
-        config (Config): From ``compose``. Where its data are does not count.
+        config (Config): From ``compose``.
         start (str, optional): Digest of the run that it continues from.
     """
-    values = config.to_dict()
-    root = values.pop('data_root', None)
-    values.pop('load_from', None)
-
-    def plain(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {str(k): None if k == 'data_root' and v == root else plain(v) for k, v in part.items()}
-        return [plain(v) for v in part] if isinstance(part, (list, tuple)) else part
-
-    text = json.dumps([plain(values), start], sort_keys=True, default=repr)
+    text = json.dumps([config.to_dict(), start], sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import os.path as osp
-from collections.abc import Iterator
 
 import matplotlib
 import numpy as np
@@ -19,43 +18,42 @@ from ..apis.inference import load_segmentor
 from ..visualization.drawing import paint
 
 
-def draw_predictions(folder: str, data: pd.DataFrame, count: int, notes: list[str]) -> Iterator[Figure]:
+def draw_predictions(folder: str, data: pd.DataFrame, count: int) -> tuple[Figure | None, list[str]]:
     """Images, their truth, and the predictions of each method that has a checkpoint, by its lowest such seed.
 
     Args:
         folder (str): The study's folder.
         data (pd.DataFrame): Results of one split, with labels.
         count (int): Number of images, evenly spaced over the validation set.
-        notes (list[str]): Gets a line for each method that has no pictures, and why.
 
-    Yields:
-        Figure: A row for each image, if there is any.
+    Returns:
+        tuple[Figure | None, list[str]]: A row for each image, and why methods have no pictures.
     """
     columns: dict[str, list[np.ndarray]] = {}
+    notes = []
     for label, runs in data.sort_values('seed').groupby('label', sort=False)['run']:
         try:
-            found = [run for run in runs.unique() if _checkpoint(folder, run)]
+            found = [(run, checkpoint) for run in runs.unique() if (checkpoint := _checkpoint(folder, run))]
             if not found:
                 raise OSError('no checkpoint is left')
-            pictures = _predict(folder, found[0], count)
+            drawn = _predict(folder, *found[0], count)
+            columns |= {'image': drawn[0], 'truth': drawn[1], label: drawn[2]}
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             notes.append(f'No pictures of {label}: {error}')
-            continue
-        columns |= {'image': pictures[0], 'truth': pictures[1], label: pictures[2]}
     if not columns:
-        return
+        return None, notes
     height, width = columns['image'][0].shape[:2]
+    rows = len(columns['image'])
     with matplotlib.rc_context({'font.size': 7, 'text.parse_math': False}):
-        size = 1.8 * len(columns), (1.8 * height / width + 0.2) * len(columns['image'])
+        size = 1.8 * len(columns), (1.8 * height / width + 0.2) * rows
         figure = Figure(figsize=size, layout='constrained')
-        for axes, (title, pictures) in zip(
-            figure.subplots(len(columns['image']), len(columns), squeeze=False).T, columns.items()
-        ):
-            axes[0].set_title(title)
-            for axis, picture in zip(axes, pictures):
+        axes = figure.subplots(rows, len(columns), squeeze=False)
+        for (title, pictures), column in zip(columns.items(), axes.T):
+            column[0].set_title(title)
+            for axis, picture in zip(column, pictures):
                 axis.imshow(picture)
                 axis.set_axis_off()
-    yield figure
+    return figure, notes
 
 
 def _checkpoint(folder: str, run: str) -> str | None:
@@ -65,11 +63,11 @@ def _checkpoint(folder: str, run: str) -> str | None:
 
 
 @torch.no_grad()
-def _predict(folder: str, run: str, count: int) -> tuple[list, list, list]:
+def _predict(folder: str, run: str, checkpoint: str, count: int) -> tuple[list, list, list]:
     """Images, truth and predictions (H, W, 3) of a run."""
     config = Config.fromfile(osp.join(folder, 'configs', f'{osp.basename(run)}.py'))
     init_default_scope(config.get('default_scope', 'mmseg'))
-    model, _ = load_segmentor(config, _checkpoint(folder, run))
+    model, _ = load_segmentor(config, checkpoint)
     dataset = DATASETS.build(config.val_dataloader.dataset)
     palette = dataset.metainfo['palette']
     pictures: tuple[list, list, list] = ([], [], [])

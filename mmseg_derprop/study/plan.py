@@ -19,10 +19,8 @@ class StudyError(ValueError):
 
 def _resolve(path: str, info: ValidationInfo) -> str:
     """Paths count from the study file's folder; ``package::path`` is a config that a package carries."""
-    if '::' in path:
-        return path
-    found = osp.normpath(osp.join(info.context['folder'], path))
-    if not osp.isfile(found):
+    found = path if '::' in path else osp.normpath(osp.join((info.context or {})['folder'], path))
+    if '::' not in path and not osp.isfile(found):
         raise ValueError(f'there is no file {found}; paths count from the folder of the study file')
     return found
 
@@ -36,15 +34,7 @@ Settings = dict[str, Any]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    @model_validator(mode='before')
-    @classmethod
-    def _check_keys(cls, values: Any) -> Any:
-        unknown = [key for key in values if key not in cls.model_fields] if isinstance(values, dict) else []
-        if unknown:
-            raise ValueError(f'unknown key {unknown[0]!r}; allowed keys are {", ".join(cls.model_fields)}')
-        return values
+    model_config = ConfigDict(strict=True, extra='forbid')
 
 
 class Data(_Part):
@@ -86,7 +76,7 @@ class Entry(_Part):
     """All combinations of these; None for splits and seeds stands for all."""
 
     methods: list[str] = Field(min_length=1)
-    options: list[str | None] = Field([None], min_length=1)
+    options: list[str | None] = Field(default=[None], min_length=1)
     splits: list[str] | None = None
     seeds: list[Seed] | None = None
 
@@ -122,12 +112,10 @@ class Study(_Part):
 
     @model_validator(mode='after')
     def _check_names(self) -> Study:
-        for name, method in self.methods.items():
-            kind = 'semi' if method.config else 'labeled'
-            if getattr(self.data, kind) is None:
-                raise ValueError(f'the method {name} needs data.{kind}, which the file does not have')
-        named = [('start.method', [self.start.method] if self.start else [], self.methods)]
-        named.append(('seconds_per_iteration', list(self.seconds_per_iteration), self.methods))
+        if 'start' in self.methods:
+            raise ValueError('a method is called start, as the runs that others continue from: give it another name')
+        named = [('seconds_per_iteration', [*self.seconds_per_iteration], self.methods)]
+        named += [('start.method', [self.start.method], self.methods)] if self.start else []
         for i, entry in enumerate(self.matrix or []):
             for axis in ('methods', 'options', 'splits', 'seeds'):
                 named.append((f'matrix.{i}.{axis}', getattr(entry, axis) or [], getattr(self, axis)))
@@ -140,20 +128,17 @@ class Study(_Part):
     @property
     def runs(self) -> list[Run]:
         """All runs, starts first."""
-        starts: dict[str, Run] = {}
-        further: dict[str, Run] = {}
+        runs: dict[str, Run] = {}
         for entry in self.matrix or [Entry(methods=list(self.methods))]:
             splits, seeds = entry.splits or list(self.splits), entry.seeds or self.seeds
             for split, seed, method, option in itertools.product(splits, seeds, entry.methods, entry.options):
                 suffix, start = f'_{split}_seed{seed}', None
                 if self.start:
-                    name = f'start{suffix}'
-                    start = starts.setdefault(name, Run(name, 'start', self.start.method, None, split, seed))
+                    start = Run(f'start{suffix}', 'start', self.start.method, None, split, seed)
+                    runs[start.name] = start
                 name = (f'{method}+{option}' if option else method) + suffix
-                further[name] = Run(name, 'further', method, option, split, seed, start)
-        if clash := sorted(starts.keys() & further.keys()):
-            raise StudyError(f'Two runs are called {clash[0]}. Give the method "start" another name.')
-        return [*starts.values(), *further.values()]
+                runs[name] = Run(name, 'further', method, option, split, seed, start)
+        return sorted(runs.values(), key=lambda run: run.stage != 'start')
 
     def select(self, pattern: str = '', index: int | None = None) -> list[Run]:
         """Runs whose names match a regular expression, or one of these by its index, each behind its start.
@@ -182,23 +167,19 @@ def load_study(path: str) -> Study:
     """Reads and checks a study file.
 
     Raises:
-        StudyError: If it cannot be read, or something in it is unknown or wrong; the message names the key, its value
-            and what is allowed.
+        StudyError: If it cannot be read, or something in it is unknown or wrong; the message names the key and its
+            value.
     """
     try:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)
-    except OSError as error:
-        raise StudyError(f'{path} cannot be read: {error.strerror}.') from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date of month 13
-        raise StudyError(f'{path} must be YAML, but is not: {error}') from None
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date of month 13
+        raise StudyError(f'{path} must be a YAML file, but cannot be read: {error}') from None
     if isinstance(content, dict):
         content.setdefault('name', osp.splitext(osp.basename(path))[0])
     try:
         return Study.model_validate(content, context={'folder': osp.dirname(osp.abspath(path))})
     except ValidationError as error:
-        wrong = [
-            f'{".".join(map(str, e["loc"])) or "the file"} is {reprlib.repr(e["input"])}: {e["msg"]}.'
-            for e in error.errors()
-        ]
-        raise StudyError('\n  '.join([f'{path} is wrong:', *wrong])) from None
+        wrong = [f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: {e["msg"]}.' for e in error.errors()]
+        text = '\n  '.join([f'{path} is wrong; docs/study_runner.md lists what it may hold.', *wrong])
+        raise StudyError(text) from None

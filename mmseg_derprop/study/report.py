@@ -11,10 +11,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from .pictures import draw_predictions
 from .plan import StudyError
-from .table import read_table
+from .results import read_table
 
 # Training curves that are drawn where they were logged.
 CURVES = ('loss', 'tau', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
@@ -40,10 +41,8 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
         raise StudyError(f'--baseline must be one of {", ".join(sorted(set(data["label"])))}, but is {baseline}.')
     sections = []
     for split, part in data.groupby('split'):
-        notes: list[str] = []
-        figures = [_svg(draw_curves(part))]
-        if folder and images:
-            figures += [_png(figure) for figure in draw_predictions(folder, part, images, notes)]
+        drawn, notes = draw_predictions(folder, part, images) if folder and images else (None, [])
+        figures = [_source(draw_curves(part), 'svg')] + ([_source(drawn, 'png')] if drawn else [])
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
     loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
@@ -54,12 +53,7 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
 
 
 def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Statistics of a metric over seeds.
-
-    Args:
-        data (pd.DataFrame): Results of one split, with labels.
-        metric (str): Name of the metric.
-        baseline (str): Label of the baseline.
+    """Statistics of a metric over seeds, of the results of one split.
 
     Returns:
         pd.DataFrame: For each label and network the number of seeds, ``last`` and ``best`` as mean ± standard
@@ -120,31 +114,25 @@ def draw_curves(data: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         rows = -(-len(curves) // 3) or 1
         figure = Figure(figsize=(10, 2.8 * rows + 0.4), layout='constrained')
-        axes = figure.subplots(rows, 3, squeeze=False).flat
+        axes = figure.subplots(rows, 3, squeeze=False).ravel()
+        for axis in axes[len(curves) :]:
+            axis.remove()
         for axis, (network, metric, title) in zip(axes, curves):
             part = data[(data['network'] == network) & (data['metric'] == metric)]
             for label, lines in part.groupby('label'):
                 values = lines.groupby('iteration')['value'].agg(['mean', 'min', 'max'])
                 axis.fill_between(values.index, values['min'], values['max'], color=colors[label], alpha=0.15)
-                axis.plot(values.index, values['mean'], color=colors[label], label=label, marker='.', markersize=3)
+                axis.plot(values.index, values['mean'], color=colors[label], marker='.', markersize=3)
             axis.set(title=title, xlabel='iteration')
-        for axis in list(figure.axes)[len(curves) :]:
-            axis.remove()
-        shown = {text: handle for a in figure.axes for handle, text in zip(*a.get_legend_handles_labels())}
-        figure.legend(shown.values(), shown.keys(), loc='outside lower center', ncols=5)
+        figure.legend(
+            [Line2D([], [], color=colors[label]) for label in labels], labels, loc='outside lower center', ncols=5
+        )
     return figure
 
 
-def _svg(figure: Figure) -> str:
-    return _source(figure, 'svg', 'image/svg+xml', metadata={'Date': None})
-
-
-def _png(figure: Figure) -> str:
-    return _source(figure, 'png', 'image/png', dpi=150)
-
-
-def _source(figure: Figure, kind: str, media: str, **kwargs) -> str:
+def _source(figure: Figure, kind: str) -> str:
+    """A figure as the source of an image."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, **kwargs)
-    return f'data:{media};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+        figure.savefig(buffer, format=kind, dpi=150, metadata={'Date': None} if kind == 'svg' else None)
+    return f'data:image/{kind}{"+xml" * (kind == "svg")};base64,{base64.b64encode(buffer.getvalue()).decode()}'

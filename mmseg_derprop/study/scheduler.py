@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
-import subprocess
 import time
-from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 
 import pandas as pd
@@ -14,51 +12,34 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .job import Job, stop
-from .logs import last_iteration
-from .plan import Run, Study
-from .table import ResultTable, hold_lock
+from .plan import Study
+from .results import join_tables, last_iteration, lock_file, read_tables
 
 POLL_SECONDS = 0.3
 SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two updates of the bars, and two lines where there is no terminal
 FINISHED, FAILED, LEFT = 0, 1, 3
 
 
-@dataclass
-class _Running:
-    job: Job
-    process: subprocess.Popen
-    lock: ExitStack
-
-
 class Scheduler:
-    """Runs the jobs of a study, each after its start.
-
-    Other schedulers may work on the same folder: each run is taken by one of them.
+    """Runs the jobs of a study, starts first; others may work on the same folder, each run is taken by one of them.
 
     Args:
         study (Study): The study.
         jobs (list[Job]): Its jobs, starts first.
-        table (ResultTable): Where results go.
+        folder (str): The study's folder.
         at_once (int): How many run at the same time.
         threads (int): Processor threads of each.
         time_limit (float): Seconds after which running jobs save and end, and no other is started.
     """
 
     def __init__(
-        self,
-        study: Study,
-        jobs: list[Job],
-        table: ResultTable,
-        at_once: int = 1,
-        threads: int = 1,
-        time_limit: float = float('inf'),
+        self, study: Study, jobs: list[Job], folder: str, at_once: int, threads: int, time_limit: float
     ) -> None:
-        self.study, self.table, self.at_once, self.threads = study, table, at_once, threads
+        self.study, self.folder, self.at_once, self.threads = study, folder, at_once, threads
         self.end = time.monotonic() + time_limit
         self.total = len(jobs)
         self.waiting = list(jobs)
-        self.running: list[_Running] = []
-        self.stopped: list[Job] = []
+        self.running: list[Job] = []
         self.failed: list[str] = []
         self.signal = 0
         self.next_show = 0.0
@@ -79,6 +60,7 @@ class Scheduler:
 
         old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            join_tables(self.folder)  # an earlier call may have been killed before it did
             with self.progress:
                 while (self.waiting or self.running) and not self.signal and time.monotonic() < self.end:
                     self._begin()
@@ -86,7 +68,7 @@ class Scheduler:
                     time.sleep(POLL_SECONDS)
                     self._collect()
         finally:
-            stop([running.process for running in self.running])
+            stop([job.process for job in self.running])
             self._collect(stopping=True)  # what ended by itself in the last moment counts
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -97,45 +79,46 @@ class Scheduler:
 
     def _begin(self) -> None:
         """Starts what can be started."""
-        finished = self.table.finished().index
         for job in list(self.waiting):
-            if job.name in finished:
+            if job.finished:
                 self.waiting.remove(job)
             elif job.start and job.start.name in self.failed:
                 self.waiting.remove(job)
                 self._fail(job, f'was not run, because {job.start.name} failed')
-            elif len(self.running) < self.at_once and (job.start is None or job.start.name in finished):
-                lock = ExitStack()
-                descriptor = lock.enter_context(hold_lock(job.lock_path))
+            elif len(self.running) < self.at_once and (job.start is None or job.start.finished):
+                lock = lock_file(f'{job.work_dir}.lock')
+                if lock is None:
+                    continue
                 # Another process may have finished it just now, or have been killed before it wrote the results.
-                if descriptor is None or job.name in self.table.finished().index or self._finish(job):
+                if job.finished or self._finish(job):
                     lock.close()
                     continue
                 self._say(f'{job.name} runs from iteration {job.done()} to {job.max_iters}')
+                job.launch(lock, self.threads)
                 self.waiting.remove(job)
-                self.running.append(_Running(job, job.launch(descriptor, self.threads), lock))
+                self.running.append(job)
 
     def _collect(self, stopping: bool = False) -> None:
         """Writes results of runs that ended, and notes failures."""
-        for running in [running for running in self.running if running.process.poll() is not None]:
-            job, code = running.job, running.process.returncode
-            self.running.remove(running)
+        for job in [job for job in self.running if job.process.poll() is not None]:
+            self.running.remove(job)
             if not self._finish(job):
                 if stopping:
-                    self.stopped.append(job)
+                    self.waiting.append(job)
                 else:
+                    code = job.process.returncode
                     self._fail(job, f'ended with {code} before its last checkpoint and validation\n{job.tail()}')
-            running.lock.close()
+            job.lock.close()
 
     def _finish(self, job: Job) -> bool:
         """Writes the results of a run if it has reached its end."""
-        lines = job.collect(self.threads)
+        lines = job.finish(self.threads)
         if lines is None:
             return False
-        self.table.replace([job.name], lines)
+        join_tables(self.folder)
         last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
-        scores = ', '.join(f'{network} mIoU {value:.1f}' for network, value in zip(last['network'], last['value']))
-        self._say(f'{job.name} finished in {duration(job.seconds())}: {scores}')
+        scores = [f'{network} mIoU {value:.1f}'.strip() for network, value in zip(last['network'], last['value'])]
+        self._say(f'{job.name} finished in {duration(job.seconds())}: {", ".join(scores)}')
         return True
 
     def _fail(self, job: Job, why: str) -> None:
@@ -147,10 +130,10 @@ class Scheduler:
         if time.monotonic() < self.next_show:
             return
         self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
-        runs = self.table.finished()
-        bars = {r.job.name: (max(r.job.done(), last_iteration(r.job.work_dir)), r.job.max_iters) for r in self.running}
-        left = [estimate(self.study, runs, r.job.run, r.job.max_iters - bars[r.job.name][0]) for r in self.running]
-        left += [estimate(self.study, runs, job.run, job.max_iters - job.done()) for job in self.waiting]
+        table = read_tables(self.folder)
+        bars = {job.name: (max(job.done(), last_iteration(job.work_dir)), job.max_iters) for job in self.running}
+        left = [estimate(self.study, table, job, bars[job.name][0]) for job in self.running]
+        left += [estimate(self.study, table, job, job.done()) for job in self.waiting]
         finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
         text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'
         for task in self.progress.task_ids:
@@ -161,7 +144,7 @@ class Scheduler:
             self._say('; '.join([text, *(f'{name} {done}/{last}' for name, (done, last) in bars.items())]))
 
     def _report(self) -> int:
-        left = len(self.waiting) + len(self.stopped)
+        left = len(self.waiting)
         self._say(f'{self.total - left - len(self.failed)} of {self.total} runs are finished')
         if self.failed:
             self._say(f'failed: {", ".join(self.failed)}')
@@ -173,23 +156,21 @@ class Scheduler:
         return FAILED if self.failed else LEFT if left else FINISHED
 
 
-def estimate(study: Study, finished: pd.DataFrame, run: Run, iterations: int) -> float:
-    """Seconds of so many iterations, from finished runs of the method, else from the study file; NaN if unknown."""
-    rates = finished['value'] / finished['iteration']
-    method = finished['method'] == run.method
-    for like in (method & (finished['option'] == (run.option or '')), method):
-        if like.any():
-            return iterations * float(rates[like].mean())
-    return iterations * study.seconds_per_iteration.get(run.method, float('nan'))
+def estimate(study: Study, table: pd.DataFrame, job: Job, done: int) -> float:
+    """Seconds of a job's other iterations, from finished runs of the method, else from the study file; or NaN."""
+    runs = table[(table['metric'] == 'seconds') & (table['method'] == job.run.method)]
+    alike = runs[runs['option'] == (job.run.option or '')]
+    runs = alike if len(alike) else runs
+    known = study.seconds_per_iteration.get(job.run.method, math.nan)
+    return (job.max_iters - done) * (float((runs['value'] / runs['iteration']).mean()) if len(runs) else known)
 
 
 def total(seconds: list[float], at_once: int) -> str:
-    """Time of parallel runs, which says where parts are unknown."""
-    parts = pd.Series(seconds, dtype=float)
-    text = duration(max(parts.sum() / at_once, parts.max()) if parts.notna().any() else parts.sum())
-    return f'more than {text}' if parts.isna().any() else text
+    """Time of parallel runs as a text, which says whether parts are unknown."""
+    known = [part for part in seconds if not math.isnan(part)]
+    return 'more than ' * (len(known) < len(seconds)) + duration(max([sum(known) / at_once, *known]))
 
 
 def duration(seconds: float) -> str:
     """As 1:02:03, or ? if unknown."""
-    return str(timedelta(seconds=round(seconds))) if seconds == seconds else '?'
+    return '?' if math.isnan(seconds) else str(timedelta(seconds=round(seconds)))

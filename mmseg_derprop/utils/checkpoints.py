@@ -76,21 +76,21 @@ def make_plain(checkpoint: dict) -> None:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        value = value.item()
     if isinstance(value, np.ndarray):
         return _plain(value.tolist()) if value.dtype.kind in 'OSUV' else torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None or isinstance(value, Tensor):
         return value
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
     if isinstance(value, Mapping):
-        made = {key: _plain(item) for key, item in value.items()}
-        for key, item in value.items():
+        made = {_plain(key): _plain(item) for key, item in value.items()}
+        for key, item in zip(made, value.values()):
             if made[key] is _NO_DATA and not callable(item):
                 print_log(f'{key} is a {type(item).__name__}, no data: checkpoints do not keep it.', 'current', WARNING)
-        return {_plain(key): item for key, item in made.items() if item is not _NO_DATA}
+        return {key: item for key, item in made.items() if item is not _NO_DATA}
     if isinstance(value, (Sequence, Set, deque)) and not isinstance(value, (bytes, bytearray)):
         items = [_plain(item) for item in value]
         if not any(item is _NO_DATA for item in items):

@@ -1,9 +1,7 @@
 """Which MMSegmentation is installed.
 
-Two families of distributions provide the same import names: OpenMMLab's originals and the
-maintained ``onedl-*`` fork. Installed together, the later one overwrites files of the earlier, and
-what imports is a blend of both. So neither is a requirement of this package; it checks on import
-instead.
+Two families of distributions provide the same import names: OpenMMLab's originals and the maintained ``onedl-*`` fork.
+Installed together, what imports is a blend of both. So neither is a requirement of this package; it checks on import.
 """
 
 from __future__ import annotations
@@ -31,43 +29,28 @@ def check_stack() -> None:
     """Checks that exactly one MMSegmentation stack is installed.
 
     Raises:
-        ImportError: If none is installed, if one lacks a part, or if distributions of both
-            families are present, even a single stray one.
+        ImportError: If none is installed, if one lacks a part, or if distributions of both families are present.
     """
     installed = installed_distributions()
     fork = [name for name in FORK if name in installed]
     original = [name for name in ORIGINAL if name in installed]
+    found = fork + original
     if fork and original:
         raise ImportError(
-            f'two MMSegmentation stacks are mixed: {", ".join(fork)} and {", ".join(original)} '
-            'provide the same import names; one family is allowed. Remove both, then install one:\n'
-            f'    pip uninstall -y {" ".join(fork + original)}\n'
-            f'    {INSTALL["onedl"]}'
+            f'two MMSegmentation stacks are mixed: {", ".join(fork)} and {", ".join(original)} provide the same import '
+            f'names. Remove both, then install one:\n    pip uninstall -y {" ".join(found)}\n    {INSTALL["onedl"]}'
         )
-    found = fork + original
-    roles = ('mmengine', 'mmcv', 'mmsegmentation')
-    missing = [role for role in roles if not any(_role(name) == role for name in found)]
+    roles = {name.removeprefix('onedl-').removesuffix('-lite') for name in found}
+    missing = [role for role in ('mmengine', 'mmcv', 'mmsegmentation') if role not in roles]
     if missing:
-        has = f'only {", ".join(found)} found' if found else 'none of its parts found'
-        extra = 'openmmlab' if original else 'onedl'
         raise ImportError(
-            f'mmseg_derprop needs an MMSegmentation stack, {has}; '
-            f'missing: {", ".join(missing)}. Install it:\n'
-            f'    {INSTALL[extra]}'
+            f'mmseg_derprop needs an MMSegmentation stack, but has only {", ".join(found) or "nothing"}; '
+            f'missing: {", ".join(missing)}. Install it:\n    {INSTALL["openmmlab" if original else "onedl"]}'
         )
-
-
-def _role(name: str) -> str:
-    """The original's name for what a distribution provides: ``onedl-mmcv`` gives ``mmcv``."""
-    return name.removeprefix('onedl-').removesuffix('-lite')
 
 
 def extend_config_packages() -> None:
-    """Teaches mmengine where configs named ``mmseg::`` and ``mmseg_derprop::`` lie.
-
-    mmengine looks the distribution of a scope up in a table that knows neither this package nor
-    the fork's names.
-    """
+    """Teaches mmengine's table of scopes where configs named ``mmseg::`` and ``mmseg_derprop::`` lie."""
     from mmengine.config.utils import MODULE2PACKAGE
 
     # A module of the package, not its distribution: mmengine looks for the package in the folder of a distribution,

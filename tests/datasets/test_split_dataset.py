@@ -67,14 +67,6 @@ def test_geometry_is_kept_and_colours_are_not():
     assert PIPELINE[3] is CROP and 'cat_max_ratio' in CROP
 
 
-def test_options_of_loading_are_kept():
-    load = [dict(type='LoadImageFromFile', color_type='unchanged'), dict(type='mmseg.LoadAnnotations')]
-    load[1].update(imdecode_backend='cv2', reduce_zero_label=True)
-    labeled, unlabeled = semi_pipelines([*load, CROP])
-    assert labeled[:2] == load and unlabeled[0] == load[0]
-    assert unlabeled[1] == dict(type='LoadUnlabeledAnnotations', imdecode_backend='cv2')
-
-
 def test_a_pipeline_without_geometry_gets_ours():
     labeled, _ = semi_pipelines([*LOAD, dict(type='PackSegInputs')], crop_size=(16, 16))
     assert names(labeled[2:]) == ['RandomRescale', 'PadToCrop', 'RandomCrop', 'RandomFlip', 'MultiBranch']
@@ -140,13 +132,6 @@ def test_a_folder_of_images(plain, tmp_path, shapes):
     assert 'gt_sem_seg' not in dataset[4]['data_samples']['weak']
     again = split(plain, dict(data_prefix=dict(img_path=str(tmp_path)), indices=2))
     assert again.num_unlabeled == 2
-
-
-def test_another_labelled_list_and_crop(plain, tmp_path, shapes):
-    ids = (shapes / LISTS / 'labeled.txt').read_text().split()
-    (tmp_path / 'two.txt').write_text('\n'.join(ids[:2]))
-    dataset = split(plain, labeled=str(tmp_path / 'two.txt'), crop_size=(20, 24))
-    assert dataset.num_labeled == 2 and dataset[0]['inputs']['sup'].shape == (3, 20, 24)
 
 
 @pytest.mark.parametrize('branches', [('weak', 'strong', 'strong2'), ('weak', 'strong', 'weak_mix', 'strong_mix')])
@@ -229,30 +214,9 @@ def test_several_unlabelled_sources(plain, shapes, tmp_path):
 # Options and lists of other kinds -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    'options, words',
-    [
-        (dict(labeled=3), 'SplitDataset: labeled must be a string, but is 3'),
-        (dict(unlabeled=[None]), 'unlabeled must be a string or a dict or a list'),
-        (dict(crop_size=8), 'crop_size must be'),
-        (dict(crop_size=(0, 8)), 'crop_size must be'),
-        (dict(branches=[3]), 'branches must be a list, each item a string'),
-        (dict(broken_labeled='ignore'), "broken_labeled must be 'stop' or 'skip', but is 'ignore'"),
-        (dict(unlabeled=dict(data_prefix=dict(img_path=3))), 'UnlabeledDataset: data_prefix must be a dict'),
-        (dict(unlabeled=dict(img_suffix=())), 'img_suffix and indices must leave'),
-        (dict(unlabeled=dict(metainfo=3)), 'metainfo must be a dict'),
-        (dict(unlabeled=dict(indices='a')), 'indices must be an integer'),
-        (dict(unlabeled=dict(indices=0)), 'indices must leave'),
-    ],
-)
-def test_options_that_are_not_allowed(plain, options, words):
-    with pytest.raises(ValueError, match=words):
-        split(plain, **options)
-
-
 def test_a_list_that_is_no_utf_8(plain, tmp_path):
     (tmp_path / 'list.txt').write_bytes(b'caf\xe9\n')
-    with pytest.raises(ValueError, match='list.txt, the list of labelled images, must be UTF-8'):
+    with pytest.raises(ValueError, match='list.txt, the list of labelled images, cannot be read.*utf-8'):
         split(plain, labeled=str(tmp_path / 'list.txt'))
 
 

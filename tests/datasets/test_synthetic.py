@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from commands import call
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 
 from mmseg_derprop.datasets import synthetic
 from mmseg_derprop.datasets.synthetic import CLASSES, IGNORE, draw_shapes, write_shapes
-
-SCRIPT = Path(__file__).parents[2] / 'tools/dataset_converters/make_shapes.py'
 
 
 @pytest.fixture(scope='module')
@@ -34,16 +29,8 @@ def test_an_image_depends_on_seed_split_and_index_only():
         assert not np.array_equal(image, draw_shapes(*other)[0])
 
 
-@pytest.mark.parametrize('size', [32, 65, 96])
-def test_shapes_and_types(size):
-    image, label = draw_shapes(5, 'labeled', 0, size)
-    assert image.shape == (size, size, 3) and image.dtype == np.uint8
-    assert label.shape == (size, size) and label.dtype == np.uint8
-    assert set(np.unique(label)) <= {*range(len(CLASSES)), IGNORE}
-
-
 def test_every_class_is_frequent_and_colour_tells_nothing():
-    samples = [draw_shapes(0, 'unlabeled', index) for index in range(150)]
+    samples = [draw_shapes(0, 'unlabeled', index) for index in range(80)]
     images, labels = (np.stack(part) for part in zip(*samples, strict=True))
     share = np.bincount(labels.ravel(), minlength=256) / labels.size
     assert 0.5 < share[0] < 0.85
@@ -76,13 +63,6 @@ def test_outlines(category, u, v, inside):
     assert (distance.item() > 0) == inside
 
 
-@pytest.mark.parametrize('wrong', [dict(split='train'), dict(seed=-1), dict(index=-1), dict(size=16)])
-def test_wrong_arguments_are_named(wrong):
-    (name, value), *_ = wrong.items()
-    with pytest.raises(ValueError, match=f'draw_shapes: {name} must be .*{value}'):
-        draw_shapes(**dict(seed=0, split='val', index=0) | wrong)
-
-
 def test_files(root):
     ids = (root / 'ImageSets/Segmentation/unlabeled.txt').read_text().split()
     assert len(ids) == 4
@@ -97,19 +77,10 @@ def test_files(root):
 @pytest.mark.parametrize('split', ['labeled', 'val'])
 def test_dataset_reads_what_was_written(root, split):
     init_default_scope('mmseg')
-    dataset = DATASETS.build(
-        dict(
-            type='ShapesDataset',
-            data_root=str(root),
-            ann_file=f'ImageSets/Segmentation/{split}.txt',
-            data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'),
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations'),
-                dict(type='PackSegInputs'),
-            ],
-        )
-    )
+    config = dict(type='ShapesDataset', data_root=str(root), ann_file=f'ImageSets/Segmentation/{split}.txt')
+    config['data_prefix'] = dict(img_path='JPEGImages', seg_map_path='SegmentationClass')
+    config['pipeline'] = [dict(type=name) for name in ('LoadImageFromFile', 'LoadAnnotations', 'PackSegInputs')]
+    dataset = DATASETS.build(config)
     assert dataset.metainfo['classes'] == CLASSES
     assert len(dataset.metainfo['palette']) == len(CLASSES)
     for index, sample in enumerate(dataset):
@@ -119,7 +90,18 @@ def test_dataset_reads_what_was_written(root, split):
 
 
 def test_script(tmp_path):
-    command = f'{SCRIPT} --out {tmp_path} --labeled 2 --unlabeled 1 --val 1 --size 32 --seed 7'
-    subprocess.run([sys.executable, *command.split()], check=True, capture_output=True)
+    call(
+        'dataset_converters/make_shapes.py',
+        '--out',
+        tmp_path,
+        '--labeled',
+        2,
+        '--unlabeled',
+        1,
+        '--val',
+        1,
+        '--seed',
+        7,
+    )
     saved = Image.open(tmp_path / 'SegmentationClass/labeled_00001.png')
-    assert np.array_equal(np.array(saved), draw_shapes(7, 'labeled', 1, 32)[1])
+    assert np.array_equal(np.array(saved), draw_shapes(7, 'labeled', 1)[1])

@@ -45,7 +45,7 @@ def batches(request):
             next(iter(sampler))
         sampler.skip(iteration * sampler.batch_size)
         loop = SimpleNamespace(dataloader=loader, dataloader_iterator=source, iter=iteration)
-        made = Batches(loop, 0, lambda: None)
+        made = Batches(loop, 0)
         if request.param == 'onedl' and iteration:
             made.skip_iter(iteration)
         for _ in range(iteration if request.param == 'openmmlab' else 0):

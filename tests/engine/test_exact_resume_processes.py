@@ -7,7 +7,6 @@ import os
 import random
 import time
 
-import pytest
 import torch
 from interrupted import ITERATIONS, Group, Run, assert_same, assert_same_end
 
@@ -20,10 +19,8 @@ SIZE = int(os.environ.get('GROUP_SIZE', 2))
 OPTIONS = {
     **{f'train_dataloader.{key}': n for key, n in (('batch_size', 4), ('sampler.num_labeled', 2))},
     'train_dataloader.sampler.num_unlabeled': 2,
-    'model.labels_from': 'teacher',
-    'model.sync_counts': True,
-    'custom_hooks.0.teacher_interval': 'step',
-    'custom_hooks.0.teacher_momentum': 0.9,
+    'model.pseudo_labels.source': 'teacher',
+    'model.teacher': dict(interval='step', momentum=0.9),
     # Else DDP packs gradients anew after its first iteration, and a sum of three depends on where in a pack it stands.
     'find_unused_parameters': SIZE > 2,
 }
@@ -36,25 +33,22 @@ def assert_same_group(folder, other):
         assert_same(*(torch.load(path / f'end.{rank}') for path in (folder, other)), f'process {rank}')
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_killed_together_at_random_moments(config, tmp_path, workers):
+def test_killed_together_at_random_moments(config, tmp_path):
     start = time.monotonic()
     whole = Group(config(OPTIONS), tmp_path / 'whole', SIZE).succeeds().folder
     seconds = time.monotonic() - start
-    draw, number, killed = random.Random(SEED + workers), 0, []
-    while len(killed) < KILLS // 2:
-        group = Group(config(OPTIONS, workers=workers), tmp_path / f'{number}', SIZE)
-        if spare_start := len(killed) % 2 == 0:
+    draw, number, killed = random.Random(SEED), 0, 0
+    while killed < KILLS:
+        group = Group(config(OPTIONS, workers=2), tmp_path / f'{number}', SIZE)
+        if spare_start := killed % 2 == 0:
             group.runs[0].begins()
         if group.kill(draw.uniform(0, seconds * (0.4 if spare_start else 1))):
-            reached = group.runs[0].folder / 'reached'
-            killed.append((reached.read_text() or '?') if reached.exists() else 'start')
+            killed += 1
         else:
             assert_same_group(group.succeeds().folder, whole)
             number += 1
-    run = Group(config(OPTIONS, workers=workers), tmp_path / f'{number}', SIZE).succeeds()
+    run = Group(config(OPTIONS, workers=2), tmp_path / f'{number}', SIZE).succeeds()
     assert_same_group(run.folder, whole)
-    print(f'{workers} workers, {seconds:.1f} s a run; killed in iteration {", ".join(killed)}; {number + 1} runs ended')
 
 
 def test_one_process_goes_on_as_two(config, tmp_path):

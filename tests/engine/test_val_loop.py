@@ -2,22 +2,9 @@
 
 import pytest
 import torch
-from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmseg.registry import METRICS
 
 EVALUATOR = dict(type='IoUMetric', iou_metrics=['mIoU', 'mFscore'])
-
-
-@METRICS.register_module()
-class FailingMetric(BaseMetric):
-    """Fails when half of its work is done."""
-
-    def process(self, data_batch, data_samples):
-        self.results.append(None)
-
-    def compute_metrics(self, results):
-        raise RuntimeError('no metric')
 
 
 class Calls(Hook):
@@ -95,20 +82,3 @@ def test_a_validation_within_training(make, tmp_path):
         assert [path.name for path in (tmp_path / 'work').glob(f'best_{name}_mIoU_*')] == [
             f'best_{name}_mIoU_iter_{best}.pth'
         ]
-
-
-@pytest.mark.parametrize('chosen', ['student', 'teacher'])
-def test_the_choice_outlives_a_failing_metric(make, chosen):
-    runner = make({'model.predict_on': chosen, 'val_evaluator': dict(_delete_=True, type='FailingMetric')})
-    with pytest.raises(RuntimeError, match='no metric'):
-        runner.val()
-    assert runner.model.predict_on == chosen
-
-
-def test_refuses_another_model(make, small_segmentor):
-    runner = make()
-    from mmseg.registry import MODELS
-
-    runner.model = MODELS.build(small_segmentor)
-    with pytest.raises(TypeError, match='SemiSegmentor'):
-        runner.val()

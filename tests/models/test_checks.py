@@ -34,7 +34,7 @@ PAPER, FIXMATCH = 'derprop_paper', 'fixmatch'
 REFUSED = [
     # Parts.
     (PAPER, {'losses.kl.type': 'Bogus'}, 'model.losses.kl.type must be one of .*SoftConsistencyLoss.*, but is .Bogus'),
-    (PAPER, {'losses.kl.type': 'FCNHead'}, "model.losses.kl.type must be one of .*, but is 'FCNHead'"),
+    (PAPER, {'losses.kl.type': 'FCNHead'}, "model.losses.kl.type must be one of .*SemiLoss.*|.*but is 'FCNHead'"),
     (PAPER, {'losses.kl': dict(loss_weight=1.0, _delete_=True)}, 'model.losses.kl must be a config such as'),
     (PAPER, {'losses.kl': None}, 'model.losses.kl must be a config .*but is None'),
     (PAPER, {'losses.kl.bogus': 1}, 'SoftConsistencyLoss has no option bogus; it has loss_weight, kind'),
@@ -85,7 +85,7 @@ REFUSED = [
     (
         PAPER,
         {'cutmix.partner': 'second_view', 'cutmix.predictor': 'teacher'},
-        'model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*second_view.*inside_box=False',
+        'model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*inside_box=False',
     ),
     (PAPER, {'cutmix.partner': 'nobody'}, "partner must be 'batch' or 'reversed' or 'second_view', but is 'nobody'"),
     (PAPER, {'cutmix.bogus': 1}, 'model.cutmix has no option bogus; it has partner, predictor'),
@@ -111,9 +111,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(
-    'preset,options,words', REFUSED, ids=[f'{r[0]} {list(r[1])[0]} {i}' for i, r in enumerate(REFUSED)]
-)
+@pytest.mark.parametrize('preset,options,words', REFUSED, ids=[f'{list(r[1])[0]} {i}' for i, r in enumerate(REFUSED)])
 def test_refused(preset, options, words):
     with pytest.raises(ValueError) as caught:
         builders.build(preset, options=options)

@@ -1,6 +1,6 @@
 """A study of tiny runs on the embedded data set."""
 
-import importlib.util
+import runpy
 import sys
 from pathlib import Path
 
@@ -67,28 +67,14 @@ def out(tmp_path):
 
 
 @pytest.fixture
-def load_tool():
-    """Loads a tool as a module."""
-
-    def load(path):
-        spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / 'tools' / path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
-
-
-@pytest.fixture
 def stand_in(monkeypatch):
     """Replaces tools/train.py."""
     monkeypatch.setattr(job, 'TRAIN', str(Path(__file__).with_name('stand_in.py')))
 
 
 @pytest.fixture
-def call(load_tool, monkeypatch, capsys, write, out, shapes):
+def call(monkeypatch, capsys, write, out, shapes):
     """Runs tools/study.py in this process with the study, changed; gives its exit status and what it said."""
-    tool = load_tool('study.py')
 
     def run(*args, **changes):
         argv = [
@@ -102,10 +88,9 @@ def call(load_tool, monkeypatch, capsys, write, out, shapes):
         ]
         monkeypatch.setattr(sys, 'argv', argv)
         try:
-            status = tool.main()
+            runpy.run_path(argv[0], run_name='__main__')
         except SystemExit as end:
-            status = end.code
-        said = capsys.readouterr()
-        return status, said.out + said.err
+            said = capsys.readouterr()
+            return end.code, said.out + said.err
 
     return run

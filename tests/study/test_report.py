@@ -3,8 +3,9 @@
 import base64
 import io
 import re
+import runpy
 import sys
-from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,20 +16,21 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_derprop.study.table import KEYS
+from mmseg_derprop.study.report import class_table, score_table
+from mmseg_derprop.study.results import KEYS
 
+ROOT = Path(__file__).resolve().parents[2]
 CLASSES = ('background', 'disc', 'ring')
-PLUS_MINUS = '\N{PLUS-MINUS SIGN}'
 
 
 @pytest.fixture
-def report(load_tool, monkeypatch, tmp_path):
+def report(monkeypatch, tmp_path):
     """Runs tools/analysis_tools/report.py; gives the page."""
 
     def run(*args):
         page = tmp_path / 'pages/report.html'
         monkeypatch.setattr(sys, 'argv', ['report.py', *map(str, args), '--out', str(page)])
-        load_tool('analysis_tools/report.py').main()
+        runpy.run_path(str(ROOT / 'tools/analysis_tools/report.py'), run_name='__main__')
         return page.read_text(encoding='utf-8')
 
     return run
@@ -61,79 +63,40 @@ def study(tmp_path):
     return tmp_path, table
 
 
-class Tables(HTMLParser):
-    """Tables of a page as lists of the texts of cells."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tables, self.cell = [], False
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        if tag == 'table':
-            self.tables.append([])
-        elif tag == 'tr':
-            self.tables[-1].append([])
-        elif tag in ('td', 'th'):
-            self.tables[-1][-1].append('')
-        self.cell = tag in ('td', 'th')
-
-    def handle_endtag(self, tag):
-        self.cell = False
-
-    def handle_data(self, data):
-        if self.cell:
-            self.tables[-1][-1][-1] += data
-
-
 def said(values, signed=False, divisor=1.0):
     """Mean and spread as the page writes them, by NumPy."""
     mean = f'{np.mean(values):{"+" if signed else ""}.1f}'
-    return mean if len(values) == 1 else f'{mean} {PLUS_MINUS} {np.std(values, ddof=1) / divisor:.1f}'
+    return mean if len(values) == 1 else f'{mean} ± {np.std(values, ddof=1) / divisor:.1f}'
 
 
 def test_scores_and_paired_differences(study, report):
     folder, table = study
-    found = Tables(report(folder, '--images', 0)).tables
+    table['label'] = (table.method + '+' + table.option).str.rstrip('+')
+    part = table[(table.split == '1-8') & (table.stage == 'further')]
 
-    def last(method, network, metric, pick=lambda values: values[-1], option=''):
-        chosen = table[(table.method == method) & (table.stage == 'further') & (table.split == '1-8')]
-        chosen = chosen[(chosen.network == network) & (chosen.metric == metric) & (chosen.option == option)]
-        return {seed: pick(part.value.to_list()) for seed, part in chosen.groupby('seed')}
+    def of(label, network, metric, pick=lambda values: values[-1]):
+        chosen = part[(part.label == label) & (part.network == network) & (part.metric == metric)]
+        return {seed: pick(lines.value.to_list()) for seed, lines in chosen.groupby('seed')}
 
-    scores = {(row[0], row[1]): row[2:] for row in rows(found[2])}
-    names = ['supervised', 'derprop', 'derprop', 'derprop+slow', 'derprop+slow', 'supervised (start)']
-    assert [name for name, _ in scores] == names
-    base, values = last('supervised', '', 'mIoU'), last('derprop', 'student', 'mIoU')
-    best = last('derprop', 'student', 'mIoU', max)
-    paired = [values[seed] - base[seed] for seed in (1, 2)]  # seeds 0 and 3 have no partner
-    assert scores['supervised', ''] == [
-        '3',
-        said([*base.values()]),
-        said([*last('supervised', '', 'mIoU', max).values()]),
-        '',
-        '60.0',
+    scores, classes = score_table(part, 'supervised'), class_table(part, 'supervised')
+    networks = [
+        ('supervised', ''),
+        *((label, n) for label in ('derprop', 'derprop+slow') for n in ('student', 'teacher')),
     ]
-    assert scores['derprop', 'student'] == [
-        '3', said([*values.values()]), said([*best.values()]), said(paired, True, 2**0.5), '60.0'
-    ]  # fmt: skip
-    slow = last('derprop', 'teacher', 'mIoU', option='slow')
-    assert scores['derprop+slow', 'teacher'][3] == said([slow[0] - base[0]], True)
-
-    classes = {(row[0], row[1]): row[2:] for row in rows(found[3])}
-    for index, name in enumerate(CLASSES):
-        values, base = last('derprop', 'teacher', f'IoU.{name}'), last('supervised', '', f'IoU.{name}')
+    assert list(scores.index) == list(classes.index) == networks
+    base = of('supervised', '', 'mIoU')
+    best = said([*of('supervised', '', 'mIoU', max).values()])
+    assert list(scores.loc[networks[0]]) == [3, said([*base.values()]), best, '', 60]
+    values, best = of('derprop', 'student', 'mIoU'), said([*of('derprop', 'student', 'mIoU', max).values()])
+    paired = [values[seed] - base[seed] for seed in (1, 2)]  # seeds 0 and 3 have no partner
+    assert list(scores.loc['derprop', 'student']) == [3, said([*values.values()]), best, said(paired, True, 2**0.5), 60]
+    single = of('derprop+slow', 'teacher', 'mIoU')[0] - base[0]
+    assert scores.loc[('derprop+slow', 'teacher'), 'difference'] == said([single], True)
+    for name in CLASSES:
+        values, base = of('derprop', 'teacher', f'IoU.{name}'), of('supervised', '', f'IoU.{name}')
         paired = [values[seed] - base[seed] for seed in (1, 2)]
-        assert classes['derprop', 'teacher'][index] == f'{said([*values.values()])} ({said(paired, True, 2**0.5)})'
-
-
-def rows(table):
-    """Rows of a table without its heads, each with the method that stands in an earlier row only once."""
-    method = ''
-    for row in table[2:]:
-        row = row if len(row) == len(table[2]) else [method, *row]
-        method = row[0]
-        yield row
+        wanted = f'{said([*values.values()])} ({said(paired, True, 2**0.5)})'
+        assert classes.loc[('derprop', 'teacher'), name] == wanted and wanted in report(folder, '--images', 0)
 
 
 def test_the_page_stands_alone(study, report):

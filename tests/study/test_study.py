@@ -19,10 +19,15 @@ from mmengine.runner.checkpoint import load_checkpoint
 from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
 
 from mmseg_derprop.study.compose import compose, digest
-from mmseg_derprop.study.logs import last_iteration, read_scores
+from mmseg_derprop.study.job import make_jobs
 from mmseg_derprop.study.plan import StudyError, load_study
+from mmseg_derprop.study.results import last_iteration, read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def fixmatch(**changes):
+    return {'methods': {'fixmatch': {'config': 'mmseg_derprop::_base_/methods/fixmatch.py', **changes}}}
 
 
 def results(out):
@@ -36,9 +41,6 @@ def results(out):
 
 def names(said):
     return re.findall(r'^(\S+_seed\d)  ', said, re.MULTILINE)
-
-
-# The plan ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, content):
@@ -63,21 +65,16 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'metods': {}}, "unknown key 'metods'; allowed keys are name, bases, data"),
-        ({'seeds': []}, r'seeds is \[\]: List should have at least 1 item'),
+        ({'metods': {}}, r'wrong; docs/study_runner.md .*\n  metods is \{\}: Extra inputs'),
         ({'seeds': ['a']}, r"seeds\.0 is 'a': Input should be a valid integer"),
         ({'seeds': [-1]}, r'seeds\.0 is -1: .* greater than or equal to 0'),
         ({'splits': {164: {}}}, r'splits\.164.* is 164: Input should be a valid string'),
         ({'splits': {'../x': {}}}, r'splits\.\.\./x.*should match pattern'),
-        ({'splits': {'all': {'labelled': 'x'}}}, "unknown key 'labelled'; allowed keys are labeled, unlabeled"),
         ({'name': '../x'}, r"name is '\.\./x'"),
         ({'bases': ['nowhere.py']}, 'no file .*nowhere.py; paths count from the folder of the study file'),
-        ({'bases': 'model.py'}, "bases is 'model.py': Input should be a valid list"),
-        ({'data': {'labeled': 'shapes.py'}}, r'fixmatch needs data\.semi'),
-        ({'methods': {'a': {'confg': 'x'}}}, r"methods\.a is .*unknown key 'confg'; allowed keys are config"),
-        ({'methods': {'a': {'settings': True}}}, r'methods\.a\.settings is True'),
+        ({'methods': {'start': {}}}, 'a method is called start'),
+        ({'methods': {'a': {'confg': 'x'}}}, r"methods\.a\.confg is 'x': Extra inputs"),
         ({'start': {'method': 'teacher'}}, "start.method names 'teacher', but must name one of supervised, fixmatch"),
-        ({'further': {'method': 'fixmatch'}}, "unknown key 'method'"),
         ({'matrix': [{'methods': ['fixmtch']}]}, "matrix.0.methods names 'fixmtch', but must name one of supervised"),
         ({'matrix': [{'methods': ['fixmatch'], 'options': ['fast']}]}, "names 'fast', but must name one of slow"),
         ({'matrix': [{'methods': ['fixmatch'], 'seeds': [7]}]}, 'names 7, but must name one of 0, 1'),
@@ -91,12 +88,11 @@ def test_a_wrong_study_file_is_refused(write, changes, message):
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, write):
-    with pytest.raises(StudyError, match='cannot be read'):
-        load_study(str(tmp_path / 'nowhere.yaml'))
-    for content in (b'a: [1', b'name: caf\xe9', b'- ' * 2000, b'seeds: [2001-13-01]'):
-        (tmp_path / 'broken.yaml').write_bytes(content)
-        with pytest.raises(StudyError, match='broken.yaml must be YAML'):
-            load_study(str(tmp_path / 'broken.yaml'))
+    for name, content in (('a', b'a: [1'), ('b', b'name: caf\xe9'), ('c', b'seeds: [2001-13-01]'), ('nowhere', None)):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(StudyError, match=f'{name} must be a YAML file'):
+            load_study(str(tmp_path / name))
     for pattern, index, message in (
         ('nothing', None, "matches no run: 'nothing'"),
         ('(', None, 'must be a regular expression'),
@@ -105,9 +101,6 @@ def test_a_file_that_is_none_is_refused(tmp_path, write):
     ):
         with pytest.raises(StudyError, match=message):
             load_study(write()).select(pattern, index)
-
-
-# Configs -------------------------------------------------------------------------------------------------------------
 
 
 def test_final_configs(write, content, shapes):
@@ -132,34 +125,24 @@ def test_final_configs(write, content, shapes):
 
 
 @pytest.mark.parametrize(
-    ('settings', 'message'),
+    ('changes', 'message'),
     [
-        ({'default_hooks.chekpoint.interval': 1}, 'no chekpoint in the config; there is .*checkpoint'),
-        ({'model.segmentor.0.x': 1}, 'no 0 in the config'),
-        ({'randomnes.seed': 1}, 'no randomnes'),
-        ({'train_cfg.val_interval.every': 1}, 'no val_interval in the config|cannot be merged|there is 2'),
+        ({'further': {}}, 'must define optim_wrapper'),
+        ({'data': {'labeled': 'shapes.py'}}, r'fixmatch needs data\.semi'),
+        ({'further': {'schedule': 'model.py'}}, 'cannot be joined'),  # the model twice
+        (fixmatch(unlabeled_pipeline='no'), 'must be one of .*two_view_pip.*no'),
+        (
+            fixmatch(settings={'default_hooks.chekpoint.interval': 1}),
+            'no chekpoint in the config; there is .*checkpoint',
+        ),
+        (fixmatch(settings={'model.segmentor.0.x': 1}), 'no 0 in the config'),
+        (fixmatch(settings={'train_cfg.val_interval.every': 1}), 'sets train_cfg.val_interval.every|cannot be merged'),
     ],
 )
-def test_a_setting_of_no_place_is_refused(write, content, settings, message):
-    content['methods']['fixmatch']['settings'] = settings
-    study = load_study(write())
+def test_parts_that_do_not_fit(write, content, changes, message):
+    del content['start']
+    study = load_study(write(**changes, matrix=[{'methods': ['fixmatch']}]))
     with pytest.raises(StudyError, match=message):
-        compose(study, study.runs[-1])
-
-
-def test_bases_that_do_not_fit(write, content):
-    del content['further']['schedule']
-    study = load_study(write())
-    with pytest.raises(StudyError, match='must define optim_wrapper'):
-        compose(study, study.runs[-1])
-    content['further']['schedule'] = content['bases'][0]  # the model twice
-    study = load_study(write())
-    with pytest.raises(StudyError, match='cannot be joined'):
-        compose(study, study.runs[-1])
-    content['methods']['fixmatch']['unlabeled_pipeline'] = 'three_strong_pipeline'
-    content['further']['schedule'] = content['start']['schedule']
-    study = load_study(write())
-    with pytest.raises(StudyError, match='must be one of .*two_view_pipeline.*, but is three_strong_pipeline'):
         compose(study, study.runs[-1])
 
 
@@ -184,13 +167,16 @@ def test_shipped_studies(name):
 
 
 def test_a_digest_tells_configurations_apart_but_not_places(write, content):
-    study = load_study(write())
-    run = study.runs[-1]
-    here, there = (compose(study, run, place) for place in ('here', 'there'))
-    assert digest(here) == digest(there)
-    assert digest(here, 'start') != digest(here)
+    def mark(place):
+        study = load_study(write())
+        return [job.digest for job in make_jobs(study, study.runs, 'out', place)]
+
+    before = mark('here')
+    assert mark('there') == before and len({*before}) == 3
     content['methods']['fixmatch']['settings'] = {'model.predict_on': 'teacher'}
-    assert digest(compose(load_study(write()), run, 'here')) != digest(here)
+    assert [a == b for a, b in zip(mark('here'), before)] == [True, True, False]
+    content['start']['settings'] = {'train_cfg.max_iters': 1}
+    assert not set(mark('here')) & set(before)
 
 
 def test_all_runs_of_a_seed_see_the_same_labelled_images(write, shapes):
@@ -208,9 +194,6 @@ def test_all_runs_of_a_seed_see_the_same_labelled_images(write, shapes):
         orders.setdefault(run.seed, []).append(paths)
     assert all(order == orders[seed][0] for seed in orders for order in orders[seed])
     assert orders[0][0] != orders[1][0]
-
-
-# Processes -----------------------------------------------------------------------------------------------------------
 
 
 def test_results_are_in_one_table_and_what_is_finished_is_skipped(call, out, stand_in):
@@ -310,20 +293,6 @@ def test_two_studies_on_one_folder_share_the_runs(call, out, stand_in, monkeypat
     assert all(len(pids.read_text().split()) == 1 for pids in out.glob('runs/*/pids'))
 
 
-def test_a_run_that_outlives_its_study_is_not_started_again(call, out, stand_in, monkeypatch):
-    """After SIGKILL of the study alone its child trains on, and holds the lock."""
-    monkeypatch.setenv('STAND_IN_SECONDS', '0.7')
-    process, pids = fork(call), out / 'runs/start_all_seed0/pids'
-    wait_for(lambda: pids.is_file() and pids.read_text())
-    process.kill()
-    process.join()
-    monkeypatch.setenv('STAND_IN_SECONDS', '0')
-    assert call()[0] == 0 and len(pids.read_text().split()) == 1
-
-
-# The tool ------------------------------------------------------------------------------------------------------------
-
-
 def test_dry_run_prints_the_plan_and_estimates(call, out, stand_in, monkeypatch):
     known = {'seconds_per_iteration': {'fixmatch': 30}}
     status, said = call('--dry-run', **known)
@@ -339,8 +308,13 @@ def test_dry_run_prints_the_plan_and_estimates(call, out, stand_in, monkeypatch)
     assert re.search(r'supervised_all_seed0 .* 0:00:0[45] left  to do', said) and 'more than' not in said
 
 
-def test_another_configuration_is_refused_or_replaced(call, content, out, stand_in):
+def test_another_configuration_is_refused_or_replaced(call, content, out, stand_in, monkeypatch):
+    monkeypatch.setenv('STAND_IN_FAILS', 'start')
+    content['start']['settings'] = {'train_cfg.max_iters': 1}
     call()
+    monkeypatch.delenv('STAND_IN_FAILS')
+    content['start']['settings'] = {'train_cfg.max_iters': 2}
+    assert call()[0] == 2 and call('--rerun')[0] == 0  # it had begun only
     content['start']['settings'] = {'train_cfg.max_iters': 3}
     before = (out / 'results.csv').read_text()
     status, said = call()
@@ -351,26 +325,17 @@ def test_another_configuration_is_refused_or_replaced(call, content, out, stand_
     assert results(out)['start_all_seed0']['', 'mIoU', 3] == 30 and len(results(out)) == 3
 
 
-def test_wrong_arguments_are_named(call):
-    assert '--jobs must be above 0, but is 0' in call('--jobs', 0)[1]
-    assert '--time-limit must be above 0, but is nan' in call('--time-limit', 'nan')[1]
-
-
 def test_a_slurm_script_runs_each_task(call, out, stand_in, tmp_path, shapes):
     script = tmp_path / 'study.sbatch'
     assert call('--threads', 2, '--slurm', script)[0] == 0 and not out.exists()
     text = script.read_text()
     assert '#SBATCH --array=0-2\n' in text and '#SBATCH --cpus-per-task=2\n' in text
     assert f'sbatch --wait --array=0-0 {script} && sbatch --array=1-2 {script}' in text
-    # What the script runs, on real tasks but in plans only.
-    fake = text.replace('exec ', 'exec env ').replace(' --index', ' --dry-run --index')
-    for task, wanted in enumerate((['start'], ['start', 'supervised'], ['start', 'fixmatch'])):
-        environment = {**os.environ, 'SLURM_ARRAY_TASK_ID': str(task), 'PYTHONPATH': PATHS}
-        ran = subprocess.run(['bash', '-c', fake], cwd=ROOT, env=environment, capture_output=True, text=True)
-        assert names(ran.stdout) == [f'{name}_all_seed0' for name in wanted], ran.stderr
-
-
-# Logs ----------------------------------------------------------------------------------------------------------------
+    # Task 2, with its plan in place of its run.
+    task = ['bash', '-c', text.replace(' --index', ' --dry-run --index')]
+    environment = {**os.environ, 'SLURM_ARRAY_TASK_ID': '2', 'PYTHONPATH': PATHS}
+    ran = subprocess.run(task, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert names(ran.stdout) == ['start_all_seed0', 'fixmatch_all_seed0'], ran.stderr
 
 
 def write_log(folder, name, entries):
@@ -387,9 +352,9 @@ def test_what_a_later_attempt_did_again_counts_once(tmp_path):
     first = [step(1, 9.0), step(2, 8.0), {'mIoU': 5.0, 'step': 2}, step(3, 7.0), step(4, 6.0), {'mIoU': 1.0, 'step': 4}]
     write_log(tmp_path, '20260101_000000', first)
     second = [{'mIoU': 6.0, 'step': 2}, step(3, 70.0), step(4, math.nan), {'mIoU': 50.0, 'aAcc': {}, 'step': 4}]
-    path = write_log(tmp_path, '20260101_000001', [*second, 3, {'iter': 9, 'step': '9'}, {'step': None}])
+    path = write_log(tmp_path, '20260101_000001', [*second, {'step': None}])
     with path.open('ab') as log:
-        log.write(b'\n\xff\xfe\n' + b'[' * 5000 + b'\n{"loss": 3.0, "iter": 5, "st')
+        log.write(b'\n\xff\xfe\n{"loss": 3.0, "iter": 5, "st')
     found = read_scores(str(tmp_path)).drop(columns='network').values.tolist()
     assert found == [['mIoU', 2, 6], ['mIoU', 4, 50], *(['train/loss', i, v] for i, v in ((1, 9), (2, 8), (3, 70)))]
     assert last_iteration(str(tmp_path)) == 4 and last_iteration(str(tmp_path / 'none')) == 0
@@ -401,8 +366,6 @@ def test_long_curves_are_means_over_equal_intervals(tmp_path):
     assert curve['iteration'].tolist() == list(range(100, 5001, 100))
     assert curve['value'].tolist() == [end - 49.5 for end in range(100, 5001, 100)]
 
-
-# The whole -----------------------------------------------------------------------------------------------------------
 
 PATHS = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
 

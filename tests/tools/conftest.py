@@ -97,7 +97,7 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
                 'experiment_name': folder.name,
                 'visualizer.name': folder.name,
                 'model.propagation_head.channels': 16,
-                'model.propagation_head.num_regions': 4,
+                'model.pseudo_labels.regions.num': 4,
                 'train_cfg.max_iters': 2,
                 'train_cfg.val_interval': 9,
                 'default_hooks.checkpoint.interval': 2,

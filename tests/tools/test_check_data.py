@@ -98,14 +98,6 @@ def test_every_problem_in_one_go(check, root, workers):
     assert '1 unlabelled images are listed more than once' in said
 
 
-def test_what_training_does_follows_from_the_options(check, root):
-    a, b = names(root, 'labeled')[:2]
-    (root / f'SegmentationClass/{a}.png').write_bytes(b'')
-    (root / f'SegmentationClass/{b}.png').unlink()
-    _, said = check(SEMI, 'train_dataloader.dataset.broken_labeled=skip')
-    assert {(part, does) for part, _, does in problems(said)} == {('labelled', SKIP)}
-
-
 def test_a_class_without_a_label(check, root):
     for name in names(root, 'labeled'):
         path = root / f'SegmentationClass/{name}.png'

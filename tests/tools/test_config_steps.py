@@ -5,14 +5,16 @@ by `pytest -m configs` (make test-configs). New folders, methods and networks ar
 """
 
 import ast
+import functools
 import re
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from shrink import shrink, write_data
+from shrink import pipeline_of, shrink, write_data
 
 from mmseg_derprop.utils.config import load_config
 
@@ -38,13 +40,27 @@ def bases(path):
 PARTS = {path: set(bases(path)) for path in FILES}
 
 
+@functools.cache
+def kind(part):
+    """A file of configs/_base_, or of a network its classes: sizes of one are the same when they are narrowed."""
+    if part.parent.name != 'models':
+        return part
+    model = Config.fromfile(part).model
+    heads = model.decode_head if isinstance(model.decode_head, list) else [model.decode_head]
+    return (model.backbone.type, *(head.type for head in heads))
+
+
 def cover():
-    """Few configs that together use all networks, data sets and schedules that any config uses."""
-    left = {part for parts in PARTS.values() for part in parts if part.parent.name not in ('methods', 'splits')}
+    """Few configs that together use all kinds of networks, data sets and schedules that any config uses."""
+    kinds = {
+        path: {kind(part) for part in parts if part.parent.name not in ('methods', 'splits')}
+        for path, parts in PARTS.items()
+    }
+    left = set().union(*kinds.values())
     while left:
-        best = max(FILES, key=lambda path: len(PARTS[path] & left))
+        best = max(FILES, key=lambda path: len(kinds[path] & left))
         yield best
-        left -= PARTS[best]
+        left -= kinds[best]
 
 
 def name(path):
@@ -85,9 +101,8 @@ def check(path, work, narrower):
     semi = config.model.type == 'SemiSegmentor'
     groups = ['backbone.', 'decode_head.']
     if semi:
-        assert {key.split('.')[0] for key in step.losses if '.' in key} == {'sup', 'unsup'}
-        every_step = config.custom_hooks[0].get('teacher_interval') == 'step'
-        assert any(key.startswith('teacher.') for key in moved) == every_step
+        assert step.losses.keys() == {'loss', *config.model.losses}
+        assert any(key.startswith('teacher.') for key in moved) == (runner.model.teacher_options.interval == 'step')
         groups = [f'student.{group}' for group in groups] + ['propagation_head.'] * ('propagation_head' in config.model)
     for group in groups:
         weights = {key for key in state if key.startswith(group) and key.endswith('weight') and state[key].ndim > 1}
@@ -123,20 +138,12 @@ def test_step(path, tmp_path):
     check(path, tmp_path, narrower=True)
 
 
-# A file of a model without its hook is part of another.
-METHODS = [path for path in sorted(CONFIGS.glob('_base_/methods/*.py')) if not path.stem.endswith('_model')]
-
-
-@pytest.mark.parametrize('method', METHODS, ids=lambda path: path.stem)
+@pytest.mark.parametrize('method', sorted(CONFIGS.glob('_base_/methods/*.py')), ids=lambda path: path.stem)
 def test_step_of_a_method(method, tmp_path):
     text = (CONFIGS / 'derprop/tiny_shapes.py').read_text()
     assert text.count('methods/derprop.py') == 1
-    config = load_config(str(method)).method
-    kind = (
-        'two_view' if config.cutmix_partner == 'second_view' else 'two_strong' if config.get('num_strong') == 2 else ''
-    )
-    pipeline = f'_base_.{kind}_pipeline' if kind else '_base_.unlabeled_pipeline'
-    text += f'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline={pipeline})))\n'
+    pipeline = pipeline_of(load_config(str(method)).method)
+    text += f'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=_base_.{pipeline})))\n'
     path = tmp_path / f'{method.stem}.py'
     path.write_text(text.replace('methods/derprop.py', f'methods/{method.name}').replace("'../", f"'{CONFIGS}/"))
     check(path, tmp_path, narrower=True)

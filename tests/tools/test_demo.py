@@ -30,6 +30,6 @@ def test_demo_leaves_scores_and_pictures(tmp_path, monkeypatch, capsys):
     scores = json.loads(Path('out/scores.json').read_text())
     assert set(scores) == {'3'} and all(0 <= value <= 100 for value in scores['3'].values())
     said = capsys.readouterr().out
-    assert all(f'{name:<20}{value:6.1f}' in said for name, value in scores['3'].items())
+    assert all(f'{name:<22}{value:6.1f}' in said for name, value in scores['3'].items())
     (pseudo_labels,) = Path('out/seed_3/derprop').glob('*/vis_data/vis_image/pseudo_labels_2.png')
     assert all(cv2.imread(str(p)).std() > 10 for p in (pseudo_labels, Path('out/seed_3/predictions.png')))

@@ -1,7 +1,6 @@
 """Evaluation of one or both networks, in all modes; checkpoints that do not fit."""
 
 import json
-import re
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ def both(run, tool, tmp_path_factory):
     checkpoint, config = run
     tool(
         *['test.py', config, checkpoint, '--predict-on', 'both', '--work-dir', folder / 'work'],
-        *['--out', folder / 'out', '--json', folder / 'scores.json', '--cfg-options', 'log_level=INFO'],
+        *['--out', folder / 'out', '--json', folder / 'scores.json'],
     )
     return folder
 
@@ -36,13 +35,6 @@ def test_both_networks_score_as_each_alone(both, run, tool, tmp_path, work_dir_s
         found, wanted = label_maps(both / 'out' / name), label_maps(work / 'out')
         assert len(found) == 6 and all((found[image] == wanted[image]).all() for image in wanted)
     assert scores['teacher/mIoU'] != scores['student/mIoU']
-
-
-def test_the_log_has_a_table_of_classes_for_each(both):
-    (log,) = (both / 'work').glob('*/*.log')
-    tables = re.split(r'(teacher|student):\n', log.read_text())[1:]
-    assert tables[::2] == ['teacher', 'student']
-    assert all('triangle' in table and 'IoU' in table for table in tables[1::2])
 
 
 def test_unrounded_scores(both, shapes, label_maps, work_dir_scores):
@@ -71,7 +63,7 @@ def test_a_class_in_no_image_has_no_score():
     for each in (metric, stock):
         each.dataset_meta = dict(classes=('a', 'b', 'absent'))
         each.process({}, [sample])
-    assert metric.evaluate(1) == stock.evaluate(1)
+    assert metric.evaluate(1) == {**stock.evaluate(1), 'IoU.a': 100, 'IoU.b': 100}
     assert metric.table['classes']['absent'] == dict(IoU=None, Acc=None) and metric.table['mIoU'] == 100
 
 
@@ -166,9 +158,7 @@ def test_a_config_that_is_not_there(run, tool, tmp_path, script):
 @pytest.mark.parametrize(
     'change, message',
     [
-        (lambda whole: whole.pop('meta'), r'holds weights, but not what a run goes on from \(meta\).*load_from='),
-        (lambda whole: whole.pop('message_hub'), r'goes on from \(message_hub\)'),
-        (lambda whole: whole['meta'].update(iter='a'), r'goes on from \(the iteration\)'),
+        (lambda whole: whole.pop('meta'), 'x.pth holds weights, but not what a run resumes from .*load_from='),
         (lambda whole: whole.update(process_buffers=5), 'process_buffers are a int, but must be a list'),
         (lambda whole: whole.update(process_buffers=[5]), 'process_buffers hold a int, but must hold a dict'),
         (
@@ -177,7 +167,7 @@ def test_a_config_that_is_not_there(run, tool, tmp_path, script):
         ),
     ],
 )
-def test_going_on_from_what_is_no_run(run, tool, tmp_path, change, message):
+def test_resuming_from_what_is_no_run(run, tool, tmp_path, change, message):
     path, config = run
     whole = read_checkpoint(path)
     change(whole)

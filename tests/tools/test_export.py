@@ -156,7 +156,7 @@ def test_inference_of_one_image(elsewhere, label_maps):
 
 def test_our_tools_take_an_exported_model(exported, elsewhere, tool, tmp_path, work_dir_scores):
     tool('test.py', *exported['stock', 'student'], '--work-dir', tmp_path, '--json', tmp_path / 'scores.json')
-    assert work_dir_scores(tmp_path) == work_dir_scores(elsewhere / 'stock')
+    assert work_dir_scores(elsewhere / 'stock').items() <= work_dir_scores(tmp_path).items()  # besides each class's
     assert list(json.loads((tmp_path / 'scores.json').read_text())) == ['segmentor']
 
 
@@ -263,17 +263,18 @@ def module():
     return export_segmentor
 
 
-@pytest.mark.parametrize('path', sorted(ROOT.glob('configs/derprop/*.py')), ids=lambda p: p.stem)
-def test_shipped_configs_can_be_exported(module, path):
-    plain = module.plain_run(load_config(str(path)))
-    imports, copies = module.bring_parts(plain)
-    # MMSegmentation's own configs import mmpretrain for its backbones, too.
-    assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies)
-    # So that this package can be imported after an exported model.
-    for name in copies:  # of the package, or of a model exported earlier
-        original = next(ROOT.glob(f'mmseg_derprop/*/{name.removeprefix("exported_")}.py')).read_text()
-        assert '.register_module()' not in original and '.register_module(force=True)' in original
-    assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model'])
+def test_shipped_configs_can_be_exported(module):
+    # A third of them: sizes and splits differ by numbers alone.
+    for path in sorted(ROOT.glob('configs/derprop/*.py'))[::3]:
+        plain = module.plain_run(load_config(str(path)))
+        imports, copies = module.bring_parts(plain)
+        # MMSegmentation's own configs import mmpretrain for its backbones, too.
+        assert {name for name in imports if name.partition('.')[0] != 'mmpretrain'} == set(copies), path
+        # So that this package can be imported after an exported model.
+        for name in copies:  # of the package, or of a model exported earlier
+            original = next(ROOT.glob(f'mmseg_derprop/**/{name.removeprefix("exported_")}.py')).read_text()
+            assert '.register_module()' not in original and '.register_module(force=True)' in original
+        assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model']), path
 
 
 def test_losses_become_stock_ones(module):
@@ -292,14 +293,14 @@ def test_parts_that_stand_on_others_are_refused(module):
 
 def test_onnx_gives_the_same_labels(exported, elsewhere, tool, shapes, tmp_path, capsys):
     onnxruntime = pytest.importorskip('onnxruntime')
-    model = exported['published', 'teacher']
+    model = exported['stock', 'student']
     tool('model_converters/export_onnx.py', *model, tmp_path / 'x.onnx', '--size', 64, 64, '--dynamic')
     assert capsys.readouterr().out.count('labels differ') == 2
     assert [path.name for path in tmp_path.iterdir()] == ['x.onnx']
     session = onnxruntime.InferenceSession(str(tmp_path / 'x.onnx'), providers=['CPUExecutionProvider'])
     image = cv2.imread(str(shapes / 'JPEGImages/val_00002.jpg')).transpose(2, 0, 1)[None]
     labels, logits = session.run(['labels', 'logits'], {'image': image})
-    wanted = torch.load(elsewhere / 'labels.pth', weights_only=True)['published teacher'].numpy()
+    wanted = torch.load(elsewhere / 'labels.pth', weights_only=True)['stock student'].numpy()
     first, second = np.sort(logits[0], axis=0)[[-1, -2]]
     differ = labels[0] != wanted
     assert labels.shape == (1, 64, 64) and not differ[first - second > 1e-5 * np.abs(logits).max()].any()

@@ -238,22 +238,3 @@ def test_commands_of_the_page(shapes, tmp_path, monkeypatch):
     assert maps > 0 and dataset.num_labeled == 4 + maps
     crop = dataset[dataset.num_labeled - 1]['data_samples']['sup'].gt_sem_seg.data
     assert crop.shape == (1, 96, 96) and torch.isin(crop, torch.tensor([*range(6), 255])).all()
-
-
-@pytest.mark.parametrize(
-    'meta',
-    [
-        None,
-        [1],
-        dict(dataset_meta=3),
-        dict(dataset_meta=dict(classes=6)),
-        dict(dataset_meta=dict(classes=list('abcdef'), palette=7)),
-        dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 0]] * 6)),
-        dict(dataset_meta=dict(classes=list('abcdef'), palette=[[0, 300, None]] * 6)),
-    ],
-)
-def test_a_checkpoint_with_other_things_for_classes_and_colours(run, images, tmp_path, meta):
-    checkpoint = torch.load(run[1], weights_only=False)
-    torch.save(dict(checkpoint, meta=meta), tmp_path / 'other.pth')
-    demo(images / 'a.png', (run[0], tmp_path / 'other.pth'), tmp_path / 'out', '--legend')
-    assert rgb(tmp_path / 'out/a.png').std() > 0

@@ -41,10 +41,10 @@ def counted(run, source, alpha):
         truth = sample['data_samples'].gt_sem_seg.data[0].numpy()
         data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
         with torch.no_grad():
-            view = model.see(data['inputs'])[0]
+            view = model.forward_view(data['inputs'], embed=True).view
             logits = (1 - alpha) * view.logits + alpha * view.propagated
         confidence, labels = logits.softmax(1).max(1)
-        confident = confidence >= model.pseudo_labeler.tau
+        confident = confidence >= model.pseudo_labeler.threshold.value
         pixels.append(np.stack([truth, labels[0].numpy(), confident[0].numpy()]).reshape(3, -1))
     return np.concatenate(pixels, axis=1)
 

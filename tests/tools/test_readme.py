@@ -19,7 +19,7 @@ def test_own_config(tmp_path, shapes):
     init_default_scope('mmseg')
     blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)
     (own,) = (block for block in blocks if 'my_segformer.py' in block)
-    assert len(own.splitlines()) <= 10
+    assert len(own.splitlines()) <= 25
     lists = 'ImageSets/Segmentation'
     (tmp_path / 'my_segformer.py').write_text(
         f'_base_ = {STOCK!r}\n'
@@ -29,13 +29,14 @@ def test_own_config(tmp_path, shapes):
     own = own.replace('labeled.txt', f'{lists}/labeled.txt').replace('path/to/images', f'{lists}/unlabeled.txt')
     (tmp_path / 'own.py').write_text(own)
     config = Config.fromfile(tmp_path / 'own.py')
-    assert config.train_cfg.type == 'IterBasedTrainLoop' and config.custom_hooks[0].type == 'PseudoLabelHook'
+    assert config.train_cfg.type == 'IterBasedTrainLoop'
+    assert [hook.type for hook in config.custom_hooks].count('PseudoLabelHook') == 1
     assert config.optim_wrapper.paramwise_cfg.custom_keys.head.lr_mult == 10  # the base's
     model = config.model.to_dict()
     model['segmentor'].update(pretrained=None)
     model['segmentor']['backbone'].pop('init_cfg', None)
     model = MODELS.build(model)
-    assert model.num_classes == 150 and model.propagation_head.in_channels == 256
+    assert model.num_classes == 150 and model.propagation_head is None
     dataset = DATASETS.build(config.train_dataloader.dataset)
     assert (dataset.num_labeled, dataset.num_unlabeled) == (4, 12)
     assert dataset.metainfo['reduce_zero_label'] and len(dataset.metainfo['classes']) == 150

@@ -2,15 +2,13 @@
 
 import copy
 import os
-import re
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from mmengine.config import Config
-from tiny_checkpoints import ROOT, call, save_checkpoint
+from tiny_checkpoints import call, save_checkpoint
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
@@ -77,16 +75,6 @@ def test_no_tool_runs_what_a_checkpoint_holds(words, bad, shapes, place):
     assert not (place / 'harmed').exists()
 
 
-def test_export_onnx(bad, config, place):
-    pytest.importorskip('onnx')
-    pytest.importorskip('onnxruntime')
-    pytest.importorskip('onnxscript')
-    Config(dict(model=dict(config.model.segmentor, num_classes=None))).dump('plain.py')
-    with pytest.raises(SystemExit, match='bad.pth: it holds more than data'):
-        call('model_converters/export_onnx.py', 'plain.py', 'bad.pth', 'out.onnx', '--size', 32, 32)
-    assert not (place / 'harmed').exists()
-
-
 def test_weights_of_a_backbone(bad, config, place):
     config.model.segmentor.backbone.init_cfg = dict(type='Pretrained', checkpoint='bad.pth', prefix='student.backbone.')
     config.dump('run.py')
@@ -147,24 +135,15 @@ def test_a_run_of_the_engines_own_hook_is_resumed(config, place):
 # Configs in checkpoints ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    'change, message',
-    [
-        (lambda model: model.update(type='os.system', command='touch harmed'), 'os.system'),
-        (
-            lambda model: model.segmentor.update(train_cfg=dict(type='subprocess.run', args='touch harmed')),
-            'subprocess',
-        ),
-    ],
-)
-def test_the_config_in_a_checkpoint_names_registered_parts_only(change, message, config, place):
+@pytest.mark.parametrize('kind', ['os.system', 'subprocess.run'])
+def test_the_config_in_a_checkpoint_names_registered_parts_only(kind, config, place):
     save_checkpoint(config, 'x.pth')
     checkpoint = torch.load('x.pth', weights_only=True)
     changed = copy.deepcopy(config)
-    change(changed.model)
+    changed.model.segmentor.update(train_cfg=dict(type=kind, args='touch harmed'))
     checkpoint['meta']['cfg'] = changed.pretty_text
     torch.save(checkpoint, 'x.pth')
-    with pytest.raises(SystemExit, match=f'x.pth: its config names .*{message}.*--config'):
+    with pytest.raises(SystemExit, match=f'x.pth: its config names .*{kind.partition(".")[0]}.*--config'):
         call('model_converters/export_segmentor.py', 'x.pth')
     assert not (place / 'harmed').exists() and not list(place.glob('x_teacher*'))
 
@@ -189,23 +168,3 @@ def test_resuming_runs_no_text_that_a_checkpoint_names_its_config(config, place)
     torch.save(checkpoint, 'x.pth')
     call('train.py', 'run.py', '--work-dir', 'on', '--resume', 'x.pth')
     assert (place / 'on/iter_2.pth').exists() and not (place / 'harmed').exists()
-
-
-def test_the_name_of_a_checkpoint_does_not_become_a_program(config, place):
-    name = "x\nopen('harmed', 'w')#.pth"
-    save_checkpoint(config, name)
-    call('model_converters/export_segmentor.py', name, '--config', 'run.py', '--out', 'plain')
-    Config.fromfile('plain.py')
-    assert not (place / 'harmed').exists() and (place / 'plain.pth').exists()
-
-
-def test_a_shipped_run_exports_by_the_config_that_it_carries(place):
-    from mmseg_derprop.utils.config import load_config
-
-    config = load_config(str(ROOT / 'configs/derprop/tiny_shapes.py'))
-    save_checkpoint(config, 'x.pth')
-    checkpoint = torch.load('x.pth', weights_only=True)
-    checkpoint['meta']['cfg'] = config.pretty_text
-    torch.save(checkpoint, 'x.pth')
-    call('model_converters/export_segmentor.py', 'x.pth')
-    assert re.search('ShapesDataset', (place / 'x_teacher.py').read_text())

@@ -9,27 +9,33 @@
 ``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
 that regions take) stand beside tests/reference.py, each in a process of its own, because a process keeps its highest
 memory; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step`` cuts the graph between the networks and the
-rest and times both sides. ``data`` stands beside torchvision on PIL images. All print a table; ``--json`` writes it.
+rest and times both sides. ``data`` times the pipelines of a config. All print a table; ``--json`` writes it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmcv.transforms import Compose
+from mmengine.config import DictAction
+from mmengine.registry import init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.structures import SegDataSample
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,7 +43,10 @@ sys.path.insert(0, str(ROOT / 'tests'))
 import reference  # noqa: E402
 
 from mmseg_derprop import ops  # noqa: E402
+from mmseg_derprop.models import Embedding, SemiSegmentor, View  # noqa: E402
+from mmseg_derprop.models.semi_segmentor import Forward  # noqa: E402
 from mmseg_derprop.ops.blockwise import row_blocks  # noqa: E402
+from mmseg_derprop.utils.config import load_config  # noqa: E402
 
 ORDER = 1
 
@@ -77,26 +86,30 @@ def measure(work: Callable[[], object], device: torch.device, repeats: int) -> d
     return dict(seconds=seconds, peak_added_bytes=max(peak, 0))
 
 
-def in_own_process(args: argparse.Namespace, side: str) -> dict:
-    """What :func:`measure` finds for one side, in a fresh process."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'side.json'
-        command = [sys.executable, __file__, *sys.argv[1:], '--side', side, '--json', str(path)]
-        subprocess.run(command, check=True)
-        return json.loads(path.read_text())
+def measure_side(args: argparse.Namespace, side: str) -> dict:
+    """What :func:`measure` finds for ``'ours'``, the ``'reference'`` or the ``'limit'``."""
+    device = torch.device(args.device)
+    make = limit_work if side == 'limit' else dict(ops=ops_work, regions=regions_work)[args.what]
+    return measure(make(args, side, device), device, args.repeats)
 
 
 def side_by_side(args: argparse.Namespace) -> dict:
-    """Ours, the reference's and the limit: medians, all repeats, peaks."""
+    """Ours, the reference's and the limit, each in a process of its own: medians, all repeats, peaks."""
     sides = {'': 'ours', **({} if args.no_reference else {'reference_': 'reference'})}
     if args.what == 'ops':
         sides['limit_'] = 'limit'
-    found = {prefix: in_own_process(args, side) for prefix, side in sides.items()}
     result = {}
-    for prefix, side in found.items():
-        result[f'{prefix}seconds'] = statistics.median(side['seconds'])
-        result[f'{prefix}seconds_all'] = side['seconds']
-        result[f'{prefix}peak_added_bytes'] = side['peak_added_bytes']
+    for prefix, side in sides.items():
+        context = multiprocessing.get_context('fork')
+        receive, send = context.Pipe(duplex=False)
+        process = context.Process(target=lambda side=side, send=send: send.send(measure_side(args, side)))
+        process.start()
+        send.close()  # so that a process which failed ends the wait
+        found = receive.recv()
+        process.join()
+        result[f'{prefix}seconds'] = statistics.median(found['seconds'])
+        result[f'{prefix}seconds_all'] = found['seconds']
+        result[f'{prefix}peak_added_bytes'] = found['peak_added_bytes']
     if not args.no_reference:
         result['times_faster'] = result['reference_seconds'] / result['seconds']
     if 'limit_seconds' in result:
@@ -107,7 +120,7 @@ def side_by_side(args: argparse.Namespace) -> dict:
 # --- What is measured ------------------------------------------------------------------------------------------------
 
 
-def ops_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+def ops_work(args: argparse.Namespace, side: str, device: torch.device) -> Callable[[], object]:
     """Everything between the networks' outputs and the losses that has to do with pairs of positions."""
     batch, classes, grid = args.batch, args.classes, (args.grid, args.grid)
     length, size = args.grid**2, (8 * (args.grid - 1) + 1,) * 2  # output stride 8
@@ -161,12 +174,12 @@ def ops_work(args: argparse.Namespace, device: torch.device) -> Callable[[], obj
 
     def work() -> list[Tensor]:
         leaves = [t.requires_grad_() for t in (q, k, q_s, k_s)]
-        return list(torch.autograd.grad((ours if args.side == 'ours' else direct)(), leaves))
+        return list(torch.autograd.grad((ours if side == 'ours' else direct)(), leaves))
 
     return work
 
 
-def limit_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+def limit_work(args: argparse.Namespace, side: str, device: torch.device) -> Callable[[], object]:
     """The arithmetic that ``ops`` cannot do without, in the same blocks: products of all pairs, and exponentials.
 
     Propagation of an image: the scores, what they weigh, four products for the gradients, with ``source_mean`` once
@@ -190,7 +203,7 @@ def limit_work(args: argparse.Namespace, device: torch.device) -> Callable[[], o
     return work
 
 
-def regions_work(args: argparse.Namespace, device: torch.device) -> Callable[[], object]:
+def regions_work(args: argparse.Namespace, side: str, device: torch.device) -> Callable[[], object]:
     """Regions along objects: maps as a trained head gives them, most pixels confident."""
     generator = torch.Generator().manual_seed(0)
     batch, size, grid, objects = args.batch, args.size, (args.size - 1) // 8 + 1, 12
@@ -216,184 +229,132 @@ def regions_work(args: argparse.Namespace, device: torch.device) -> Callable[[],
     maps = ops.similarity_rows(vectors, vectors, rows, ORDER).unflatten(2, (grid, grid))
     inputs = [t.to(device) for t in (labels, confident, ops.region_masks(maps, (size, size)))]
     tau = torch.tensor(args.tau, device=device)
-    function = (ops if args.side == 'ours' else reference).propagate_regions
+    function = (ops if side == 'ours' else reference).propagate_regions
     return lambda: function(*inputs, tau, args.classes)
 
 
 def step(args: argparse.Namespace, device: torch.device) -> dict:
-    """Seconds of the networks and of all the rest of a training step."""
-    from mmengine.registry import init_default_scope
-    from mmengine.structures import PixelData
-    from mmseg.registry import MODELS
-    from mmseg.structures import SegDataSample
+    """Seconds of the networks and of all the rest of a training step; resizing perturbed logits is of the rest."""
+    model = build_model(args, device)
+    inputs, samples = random_batch(model, args, device)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
+    dtype = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)[args.precision]
+    cut = GraphCut(model, device)
+    steps = []
+    for _ in range(args.repeats + 1):
+        cut.begin()
+        start = clock(device)
+        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+            losses = model.loss(inputs, samples)
+        sum(losses.values()).backward()
+        middle = clock(device)
+        rest = middle - start - cut.seconds
+        cut.backward()
+        end = clock(device)
+        optimizer.step()
+        optimizer.zero_grad()
+        steps.append(dict(network=cut.seconds + end - middle, rest=rest, optimizer=clock(device) - end))
+    steps = steps[1:]  # the first allocates
+    result = {f'{key}_seconds': statistics.median(one[key] for one in steps) for key in steps[0]}
+    shares = [one['rest'] / sum(one.values()) for one in steps]
+    return result | dict(rest_share=statistics.median(shares), rest_share_all=shares)
 
-    from mmseg_derprop.models import Embedding, View
-    from mmseg_derprop.utils.config import load_config
 
+def build_model(args: argparse.Namespace, device: torch.device) -> SemiSegmentor:
+    """The config's model with random weights, after its warm-up and in the middle of training."""
     init_default_scope('mmseg')
     config = load_config(args.config, args.cfg_options)
     config.model.segmentor.pretrained = None
     config.model.segmentor.backbone.init_cfg = None
     torch.manual_seed(0)
     model = MODELS.build(config.model).to(device).train()
-    model.alpha = 0.5
+    if model.propagation_head is not None:
+        model.begin_iteration(model.propagation_head.warmup)
+        model.pseudo_labeler.begin_epoch(1, 2)
+    return model
+
+
+def random_batch(model: SemiSegmentor, args: argparse.Namespace, device: torch.device) -> tuple[dict, dict]:
+    """Inputs and data samples of all branches."""
     size, batch = (args.size, args.size), args.batch
     inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in model.branches}
     truth = F.interpolate(torch.randint(model.num_classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
-    samples = {
-        branch: [
-            SegDataSample(
-                gt_sem_seg=PixelData(data=labels[None]),
-                ignore_map=PixelData(data=torch.zeros(1, *size, dtype=torch.bool, device=device)),
-                metainfo=dict(cutmix_box=(10, 20, args.size // 2, args.size // 2)),
-            )
-            for labels in truth
-        ]
-        for branch in inputs
-    }
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
-    spent: dict[str, float] = {}
-    cut: list[tuple[Tensor, Tensor]] = []
-    see, logits_of = model.see, model.logits_of
+    ignored = PixelData(data=torch.zeros(1, *size, dtype=torch.bool, device=device))
+    meta = dict(cutmix_box=(10, 20, args.size // 2, args.size // 2))
+    samples = [SegDataSample(gt_sem_seg=PixelData(data=t[None]), ignore_map=ignored, metainfo=meta) for t in truth]
+    return inputs, dict.fromkeys(inputs, samples)
 
-    def leaf(output: Tensor) -> Tensor:
-        cut.append((output, output.detach().requires_grad_()))
-        return cut[-1][1]
 
-    def timed_see(*given, **named):
-        start = clock(device)
-        view, features, stages = see(*given, **named)
+class GraphCut:
+    """Cuts a model's graph where its networks end, and counts the seconds before the cut.
+
+    Args:
+        model (SemiSegmentor): Whose ``forward_view`` and ``logits_of`` are replaced.
+        device (torch.device): Where it is.
+    """
+
+    def __init__(self, model: SemiSegmentor, device: torch.device) -> None:
+        self.device = device
+        self.forward_view, self.logits_of = model.forward_view, model.logits_of
+        model.forward_view, model.logits_of = self.timed_view, self.timed_logits
+
+    def begin(self) -> None:
+        self.seconds, self.outputs, self.seen = 0.0, [], []
+
+    def leaf(self, output: Tensor | None) -> Tensor | None:
+        if output is None:
+            return None
+        self.outputs.append(output)
+        self.seen.append(output.detach().requires_grad_())
+        return self.seen[-1]
+
+    def timed_view(self, *given, **named) -> Forward:
+        start = clock(self.device)
+        view, features, stages = self.forward_view(*given, **named)
         e = view._embedding
-        embedding = e and Embedding(leaf(e.q), leaf(e.k), e.grid)
-        view = TimedView(leaf(view.logits), view._perturbed_logits, embedding, view._head, view.align_corners)
-        parts = tuple(map(leaf, features)), tuple(map(leaf, stages))
-        spent['network'] += clock(device) - start
-        return view, *parts
+        embedding = e and Embedding(self.leaf(e.q), self.leaf(e.k), e.grid)
+        logits, perturbed = self.leaf(view.logits), self.leaf(view._perturbed_logits)
+        view = View(logits, perturbed, embedding, view._head, view.align_corners)
+        result = Forward(view, tuple(map(self.leaf, features)), tuple(map(self.leaf, stages)))
+        self.seconds += clock(self.device) - start
+        return result
 
-    class TimedView(View):
-        def __getitem__(self, images: slice) -> View:
-            view = super().__getitem__(images)
-            view.__class__ = TimedView
-            return view
-
-        @cached_property
-        def perturbed(self) -> Tensor:  # the resizing of its logits is the network's
-            start = clock(device)
-            logits = leaf(super().perturbed)
-            spent['network'] += clock(device) - start
-            return logits
-
-    def timed_logits(segmentor: torch.nn.Module, images: Tensor) -> Tensor:
-        start = clock(device)
-        logits = logits_of(segmentor, images)
-        spent['network'] += clock(device) - start
+    def timed_logits(self, segmentor: torch.nn.Module, images: Tensor) -> Tensor:
+        start = clock(self.device)
+        logits = self.logits_of(segmentor, images)
+        self.seconds += clock(self.device) - start
         return logits
 
-    model.see, model.logits_of = timed_see, timed_logits
-    dtype = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)[args.precision]
-    steps = []
-    for _ in range(args.repeats + 1):
-        spent.update(network=0.0, rest=0.0, optimizer=0.0)
-        cut.clear()
-        start = clock(device)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
-            losses = model.loss(inputs, samples)
-        sum(value for name, value in losses.items() if 'loss' in name).backward()
-        middle = clock(device)
-        spent['rest'] = middle - start - spent['network']
-        outputs = [(output, seen.grad) for output, seen in cut if output.requires_grad and seen.grad is not None]
-        torch.autograd.backward(*zip(*outputs))
-        end = clock(device)
-        spent['network'] += end - middle
-        optimizer.step()
-        optimizer.zero_grad()
-        spent['optimizer'] = clock(device) - end
-        steps.append(dict(spent))
-    steps = steps[1:]  # the first allocates
-    result = {f'{key}_seconds': statistics.median(one[key] for one in steps) for key in spent}
-    shares = [one['rest'] / sum(one.values()) for one in steps]
-    return result | dict(rest_share=statistics.median(shares), rest_share_all=shares)
+    def backward(self) -> None:
+        """Carries on the backward pass into the networks."""
+        pairs = [(output, seen.grad) for output, seen in zip(self.outputs, self.seen)]
+        torch.autograd.backward(*zip(*[(o, grad) for o, grad in pairs if o.requires_grad and grad is not None]))
 
 
 def data(args: argparse.Namespace, device: torch.device) -> dict:
-    """Images per second of one process: the config's pipelines and torchvision's on PIL images."""
-    import cv2
-    from mmcv.transforms import Compose
-    from mmengine.registry import init_default_scope
-    from mmseg.registry import TRANSFORMS
-    from PIL import Image, ImageFilter
-    from torchvision import transforms as T
-    from torchvision.transforms import functional as TF
-
-    from mmseg_derprop.utils.config import load_config
-
+    """Images per second of one process, by the config's pipelines, of generated photographs of 500x375."""
     init_default_scope('mmseg')
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    config = load_config(args.config, args.cfg_options)
-    crop, jitter = args.size, T.ColorJitter(0.5, 0.5, 0.5, 0.25)
-    random = np.random.RandomState(0)
-
-    def direct(path: str, label_path: str | None) -> list[Tensor]:
-        views = [Image.open(path).convert('RGB')]
-        if label_path:
-            views.append(Image.open(label_path))
-        else:
-            views.append(Image.new('L', views[0].size))
-        width, height = views[0].size
-        long = random.randint(max(width, height) // 2, 2 * max(width, height) + 1)
-        size = [round(side * long / max(width, height)) for side in (height, width)]
-        views = [
-            TF.resize(v, size, mode)
-            for v, mode in zip(views, (T.InterpolationMode.BILINEAR, T.InterpolationMode.NEAREST))
-        ]
-        pad = [0, 0, max(crop - size[1], 0), max(crop - size[0], 0)]
-        views = [TF.pad(v, pad, fill) for v, fill in zip(views, (0, 255))]
-        where = T.RandomCrop.get_params(views[0], (crop, crop))
-        views = [TF.crop(v, *where) for v in views]
-        if random.rand() < 0.5:
-            views = [TF.hflip(v) for v in views]
-        if not label_path:
-            strong = views[0]
-            strong = jitter(strong) if random.rand() < 0.8 else strong
-            strong = TF.to_grayscale(strong, 3) if random.rand() < 0.2 else strong
-            if random.rand() < 0.5:
-                strong = strong.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
-            views.append(strong)
-        return [TF.pil_to_tensor(v) for v in views]
-
+    sources = load_config(args.config, args.cfg_options).train_dataloader.dataset
+    random, result = np.random.RandomState(0), {}
     with tempfile.TemporaryDirectory() as folder:
-        files = []
         for index in range(16):  # smooth images, of a photograph's file size
             image = cv2.resize(random.randint(0, 256, (47, 63, 3)).astype(np.uint8), (500, 375))
             labels = cv2.resize(random.randint(0, 21, (8, 10)).astype(np.uint8), (500, 375), interpolation=0)
-            files.append((f'{folder}/{index}.jpg', f'{folder}/{index}.png'))
-            cv2.imwrite(files[-1][0], image)
-            cv2.imwrite(files[-1][1], labels)
-        result = {}
-        for name, source in config.train_dataloader.dataset.items():
-            if name not in ('labeled', 'unlabeled'):
-                continue
-            pipeline = Compose([TRANSFORMS.build(transform) for transform in source.pipeline])
-            labeled = name == 'labeled'
-
-            def ours(path: str, label_path: str, pipeline=pipeline, labeled=labeled) -> object:
-                info = dict(img_path=path, seg_fields=[], reduce_zero_label=False, label_map=None)
-                return pipeline(info | (dict(seg_map_path=label_path) if labeled else {}))
-
-            def theirs(path: str, label_path: str, labeled=labeled) -> object:
-                return direct(path, label_path if labeled else None)
-
-            rates: dict[str, list[float]] = {'': [], 'direct_': []}
+            cv2.imwrite(f'{folder}/{index}.jpg', image)
+            cv2.imwrite(f'{folder}/{index}.png', labels)
+        for name in ('labeled', 'unlabeled'):
+            pipeline = Compose([TRANSFORMS.build(transform) for transform in sources[name].pipeline])
+            rates = []
             for _ in range(args.repeats + 1):
-                for key, function in (('', ours), ('direct_', theirs)):
-                    start = time.perf_counter()
-                    for _ in range(4):
-                        for pair in files:
-                            function(*pair)
-                    rates[key].append(4 * len(files) / (time.perf_counter() - start))
-            for key, values in rates.items():
-                result[f'{name}_{key}images_per_second'] = statistics.median(values[1:])
+                start = time.perf_counter()
+                for index in range(64):
+                    path = f'{folder}/{index % 16}'
+                    info = dict(img_path=f'{path}.jpg', seg_fields=[], reduce_zero_label=False, label_map=None)
+                    pipeline(info | (dict(seg_map_path=f'{path}.png') if name == 'labeled' else {}))
+                rates.append(64 / (time.perf_counter() - start))
+            result[f'{name}_images_per_second'] = statistics.median(rates[1:])
     return result
 
 
@@ -401,8 +362,6 @@ def data(args: argparse.Namespace, device: torch.device) -> dict:
 
 
 def parse_args() -> argparse.Namespace:
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parsers = parser.add_subparsers(dest='what', required=True)
     for what, repeats in dict(ops=3, regions=9, step=5, data=5).items():
@@ -410,17 +369,16 @@ def parse_args() -> argparse.Namespace:
         sub.add_argument('--device', default='cpu')
         sub.add_argument('--json', help='file to write the figures to')
         sub.add_argument('--repeats', type=int, default=repeats, help='timed runs, after one that is not')
-        if what in ('ops', 'regions', 'step'):
+        if what != 'data':
             sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
         if what in ('ops', 'regions'):
             sub.add_argument('--classes', type=int, default=19 if what == 'ops' else 21)
             sub.add_argument('--regions', type=int, default=128, help='regions per image')
             sub.add_argument('--no-reference', action='store_true', help='it needs memory of all pairs several times')
-            sub.add_argument('--side', choices=('ours', 'reference', 'limit'), help=argparse.SUPPRESS)
         if what == 'ops':
             sub.add_argument('--grid', type=int, default=41, help='positions along a side')
             sub.add_argument('--preset', choices=('derprop_paper', 'derprop_published'), default='derprop_paper')
-        if what != 'ops':
+        if what in ('regions', 'step'):
             sub.add_argument('--size', type=int, default=321, help='side of the crop in pixels')
         if what == 'regions':
             sub.add_argument('--tau', type=float, default=0.85)
@@ -439,15 +397,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     device = torch.device(args.device)
-    if getattr(args, 'side', None):
-        make = limit_work if args.side == 'limit' else dict(ops=ops_work, regions=regions_work)[args.what]
-        work = make(args, device)
-        Path(args.json).write_text(json.dumps(measure(work, device, args.repeats)))
-        return
-    result = (
-        dict(step=step, data=data)[args.what](args, device) if args.what in ('step', 'data') else side_by_side(args)
-    )
-    settings = {key: value for key, value in vars(args).items() if key not in ('json', 'side')}
+    result = dict(step=step, data=data)[args.what](args, device) if 'config' in args else side_by_side(args)
+    settings = {key: value for key, value in vars(args).items() if key != 'json'}
     machine = platform.processor() or platform.machine()
     if device.type == 'cuda':
         machine = torch.cuda.get_device_name()

@@ -7,9 +7,9 @@ For each alpha, the share of the propagated prediction in the labels: pixels tha
 confident, and how many of those are right; and the same of the decoder's prediction after resizing to the grid of the
 propagation and back, which is what alpha = 1 would give if nothing were propagated. Then, for the first alpha, what
 becomes of each class: its share of the true and of the predicted pixels, how much of it is found, how much of what is
-called so is right, and its IoU. Labels are made as in training (labels_from, alignment, thresholds), but of whole
-images through the pipeline of the validation, and judged at the size in which the network sees them. The unlabelled
-images' ``data_prefix`` must have a ``seg_map_path``.
+called so is right, and its IoU. Labels are made as in training (source, alignment, threshold), but of whole images
+through the validation's pipeline, and judged at the size in which the network sees them. The unlabelled images'
+``data_prefix`` must have a ``seg_map_path``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
-from mmseg_derprop.models.pseudo_labeler import Prediction
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -91,21 +90,22 @@ def on_grid(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
 
 @torch.no_grad()
 def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float], detail: bool) -> Iterator[Labels]:
-    """Labels of an image for each alpha; at last, where there is a grid, those of the decoder on it."""
+    """Labels of an image for each alpha; last, with a head, those of the decoder on its grid."""
     data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
     height, width = sample['inputs'].shape[-2:]
     inputs = data['inputs'][..., :height, :width]  # without padding: training crops
-    view = model.see(inputs)[0]
-    logits = model.logits_of(model.teacher, inputs) if model.labels_from == 'teacher' else view.logits
+    head, labeler = model.propagation_head, model.pseudo_labeler
+    view = model.forward_view(inputs, embed=head is not None).view
+    logits = model.logits_of(model.teacher, inputs) if labeler.source == 'teacher' else view.logits
     ignored = torch.zeros(1, height, width, dtype=torch.bool, device=inputs.device)
     mixtures = [logits] * len(alphas)
-    if model.propagation_head is not None:
+    if head is not None:
         coarse = on_grid(logits, view.embedding.grid)
         lost = logits - coarse if detail else 0.0
         mixtures = [torch.lerp(logits, view.propagated + lost, alpha) for alpha in alphas] + [coarse]
     for mixture in mixtures:
-        own = Prediction.of(model.pseudo_labeler.aligned(mixture), ignored)
-        yield Labels(own.labels[0].cpu().numpy(), model.pseudo_labeler.is_confident(own)[0].cpu().numpy())
+        found = labeler.predict(mixture, ignored)
+        yield Labels(found.labels[0].cpu().numpy(), labeler.threshold(found)[0].cpu().numpy())
 
 
 def confusion(truth: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

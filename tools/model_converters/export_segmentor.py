@@ -5,16 +5,14 @@
 
 PATH.py and PATH.pth (by default the checkpoint's name with _teacher or _student) are a config and a checkpoint that
 MMSegmentation uses without this package: init_model, MMSegInferencer, tools/test.py. Where the network or the data set
-is a part of this package, a copy of the file that defines it comes along. The config of the run is the one that the
-checkpoint carries, unless --config names one; a checkpoint of published2mmseg.py carries none.
+is a part of this package, a copy of the file that defines it comes along. The config of the run is the file beside the
+checkpoint, unless --config names one.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
-import importlib
 import inspect
 import re
 import sys
@@ -24,23 +22,19 @@ from typing import Any
 
 import mmseg
 from mmengine.config import Config, DictAction
-from mmengine.registry import FUNCTIONS, Registry, init_default_scope
+from mmengine.registry import init_default_scope
 from mmseg import registry
 
 import mmseg_derprop
 from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from mmseg_derprop.models import plain_config
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
-from mmseg_derprop.utils.config import load_config, merge_options, parse_config
+from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.files import write_text
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 # What an evaluation reads of a run's config, besides the model, the data and the loops.
 KEPT = ('data_root', 'env_cfg', 'tta_model', 'tta_pipeline', 'visualizer', 'vis_backends', 'log_processor', 'log_level')
-READ = ('model', 'data_preprocessor', 'test_pipeline') + tuple(
-    f'{stage}_{part}' for stage in ('val', 'test') for part in ('dataloader', 'evaluator')
-)
-SCOPES = ('mmseg', 'mmengine', 'mmcv', 'mmpretrain', 'mmdet')
 IMPORTED = ('torch', 'mmcv', 'mmengine', 'mmseg')  # by MMSegmentation itself
 REGISTRIES = (registry.MODELS, registry.DATASETS, registry.TRANSFORMS, registry.METRICS, registry.VISUALIZERS)
 BESIDE = """import sys
@@ -49,64 +43,25 @@ sys.path.append('{{ fileDirname }}')  # what custom_imports names lies beside th
 """
 
 
-def find_config(checkpoint: dict, path: str | None, options: dict | None) -> Config:
-    """The config of the run, from a file or from the checkpoint.
+def find_config(checkpoint: str, path: str | None, options: dict | None) -> Config:
+    """The config of the run: a file that is named, or the one that MMEngine wrote beside the checkpoint.
+
+    The text of a config inside a checkpoint is not read: of others it could name anything.
 
     Raises:
-        ValueError: If there is none, its model is no SemiSegmentor, or a checkpoint's names what nobody registered.
+        ValueError: If there is none, or its model is no SemiSegmentor.
     """
-    text = checkpoint.get('meta', {}).get('cfg')
-    if path is not None:
-        config = load_config(path, options)
-    elif isinstance(text, str):
-        config = merge_options(parse_config(text), options, 'its config')
-    else:
-        raise ValueError('it carries no config: name the one of its run with --config.')
-    if path is None:
-        check_types(config.to_dict())
+    beside = sorted(Path(checkpoint).parent.glob('*.py'))
+    if path is None and len(beside) != 1:
+        found = f'{len(beside)} of them are' if beside else 'none is'
+        raise ValueError(f'The config of its run must lie beside it, but {found} there. Name it with --config.')
+    config = load_config(path or str(beside[0]), options)
     if 'segmentor' not in config.model:
         raise ValueError(
-            f'its config is of a plain {config.model.get("type")}, which needs no export; --config must name that of a '
-            'semi-supervised run.'
+            f'{path or beside[0]} must be the config of a semi-supervised run, but its model is a plain '
+            f'{config.model.get("type")}, which needs no export.'
         )
     return config
-
-
-def check_types(config: dict) -> None:
-    """Checks that a config of others names nothing but the registered classes of models and data.
-
-    The engine would import, and call with arguments of the config, any function of any module.
-
-    Raises:
-        ValueError: If it names something else.
-    """
-    read = {key: value for key, value in config.items() if key in (*KEPT, *READ)}
-    for name in sorted({str(name) for name in types_in(read)} - {'None'}):
-        if not is_registered(name):
-            raise ValueError(
-                f'its config names {name!r}, which is no registered class of models or data: read the config that the '
-                'checkpoint carries, and give one that you trust with --config.'
-            )
-
-
-def is_registered(name: str) -> bool:
-    """Whether a type is a class, or a function made for configs, in a registry of the packages of models and data."""
-    scope, _, key = name.rpartition('.')
-    if scope and scope not in SCOPES:
-        return False
-    if scope:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(f'{scope}.registry')  # adds its registries to the tree
-    own = [part for part in vars(registry).values() if isinstance(part, Registry)]
-    for part in [*own, FUNCTIONS]:
-        tree = [part] if part.parent is None else [part, part.parent, *part.parent.children.values()]
-        for node in tree if scope else tree[:2]:
-            if scope and node.scope != scope:
-                continue
-            node.import_from_location()
-            if inspect.isclass(node.module_dict.get(key)) or (node is FUNCTIONS and key in node.module_dict):
-                return True
-    return False
 
 
 def take_weights(checkpoint: dict, weights: str) -> dict[str, Any]:
@@ -148,7 +103,7 @@ def for_inference(part: Any) -> Any:
         return [for_inference(item) for item in part]
     if not isinstance(part, dict):
         return part
-    if module_of(part.get('type')) == 'mmseg_derprop.models.losses':
+    if module_of(part.get('type')).startswith('mmseg_derprop.models.losses'):
         return dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=part.get('loss_weight', 1.0))
     loads = isinstance(part.get('init_cfg'), dict) and 'checkpoint' in part['init_cfg']
     dropped = {'pretrained', 'init_cfg'} if loads else {'pretrained'}
@@ -220,7 +175,7 @@ def export(args: argparse.Namespace) -> list[Path]:
     source['meta'] = source['meta'] if isinstance(source.get('meta'), dict) else {}
     state = take_weights(source, args.weights)
     try:
-        plain = plain_run(find_config(source, args.config, args.cfg_options))
+        plain = plain_run(find_config(args.checkpoint, args.config, args.cfg_options))
         imports, copies = bring_parts(plain)
         classes = dataset_meta(source, plain)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # parts of another kind
@@ -231,13 +186,9 @@ def export(args: argparse.Namespace) -> list[Path]:
         raise
     except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f'its config makes no segmentor: {type(error).__name__}: {error}') from error
-    except (KeyError, ModuleNotFoundError) as error:
-        raise ValueError(f'{error}\nWhat a checkpoint names is not imported: give the config with --config.') from error
     if imports:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text
-    if args.config is None:
-        parse_config(text)  # the engine writes keys without escaping them
 
     out = Path(args.out)
     files = {out.with_name(f'{name}.py'): copy for name, copy in copies.items()}
@@ -265,7 +216,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='of a SemiSegmentor')
     parser.add_argument('--weights', choices=('teacher', 'student'), default='teacher')
-    parser.add_argument('--config', help='of the run, if the checkpoint carries none or another one is wanted')
+    parser.add_argument('--config', help='of the run (default: the config beside the checkpoint)')
     parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--force', action='store_true', help='overwrite files')

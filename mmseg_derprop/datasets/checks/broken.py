@@ -9,19 +9,12 @@ from PIL import Image
 
 
 class Problem(NamedTuple):
-    """Why a file cannot be used.
-
-    Attributes:
-        path (str): The file.
-        kind (str): What problems are counted by, such as ``'cut off'``.
-        cause (str): What is wrong and the remedy, to be put behind the path.
-        image (str | None): Of labels that do not fit it, the image.
-    """
+    """Why a file cannot be used."""
 
     path: str
-    kind: str
-    cause: str
-    image: str | None = None
+    kind: str  # what problems are counted by, such as 'cut off'
+    cause: str  # what is wrong and the remedy, to be put behind the path
+    image: str | None = None  # the image, if the file holds its labels
 
     def __str__(self) -> str:
         what = f'{self.path}, the labels of {self.image},' if self.image else self.path
@@ -30,14 +23,7 @@ class Problem(NamedTuple):
 
 
 class BrokenData(ValueError):
-    """Files cannot be used.
-
-    Args:
-        what (Problem | str): What is wrong.
-
-    Attributes:
-        problem (Problem | None): The same, unless it was handed over as text.
-    """
+    """Files cannot be used; ``problem`` is what is wrong, or None if it was handed over as text."""
 
     def __init__(self, what: Problem | str) -> None:
         self.problem = what if isinstance(what, Problem) else None
@@ -50,9 +36,6 @@ def file_problem(path: str) -> Problem | None:
 
     It finds what decoders pass over: OpenCV 4 returns a JPEG that is cut off with a grey lower part, and only Pillow
     bounds the memory that an image takes. Formats that Pillow does not know have no problem here.
-
-    Args:
-        path (str): The file.
     """
     if not osp.exists(path):
         return Problem(path, 'missing', 'does not exist')

@@ -16,25 +16,17 @@ from .labels import CheckLabels, label_header_problem
 
 
 class Examined(NamedTuple):
-    """What the files of a sample hold.
+    """What the files of a sample hold."""
 
-    Attributes:
-        problem (Problem | None): None if image and labels can be used.
-        size (tuple[int, int] | None): Height and width of the image as it is read, unless there is a problem.
-        counts (np.ndarray | None): Pixels of each label id, (256,) int64, if there are labels and no problem.
-    """
-
-    problem: Problem | None
-    size: tuple[int, int] | None = None
-    counts: np.ndarray | None = None
+    problem: Problem | None  # None if image and labels can be used
+    size: tuple[int, int] | None = None  # height and width of the image as it is read
+    counts: np.ndarray | None = None  # pixels of each label id, (256,) int64
 
 
 def examine(source: BaseDataset, index: int) -> Examined:
     """Reads and decodes the image and the labels of a sample with the loading transforms of its pipeline.
 
-    Args:
-        source (BaseDataset): Loaded, with :func:`check_loaded_labels` behind it if ids shall be looked at.
-        index (int): Of the sample.
+    Ids are looked at if :func:`check_loaded_labels` has been called on the loaded source.
     """
     results = source.get_data_info(index)
     if problem := header_problem(source, results):
@@ -46,32 +38,22 @@ def examine(source: BaseDataset, index: int) -> Examined:
             continue
         path = (is_label and results.get('seg_map_path')) or results.get('img_path', '')
         try:
-            loaded = transform(results)
+            results = transform(results)
         except BrokenData as error:
             return Examined(error.problem or Problem(path, 'unreadable', str(error)))
         except Exception as error:  # whatever decoders raise
             reason = f'{type(error).__name__}: {error}'.replace(path or ' ', 'the file')
             return Examined(Problem(path, 'unreadable', f'cannot be read: {" ".join(reason.split())}'))
-        if loaded is None:  # what LoadImageFromFile(ignore_empty=True) says
-            return Examined(Problem(path, 'unreadable', 'is given up by the pipeline'))
-        results = loaded
     image, labels = results.get('img'), results.get('gt_seg_map')
-    return Examined(
-        None,
-        None if image is None else image.shape[:2],
-        None if labels is None else np.bincount(labels.ravel(), minlength=256)[:256],
-    )
+    counts = None if labels is None else np.bincount(labels.ravel(), minlength=256)[:256]
+    return Examined(None, None if image is None else image.shape[:2], counts)
 
 
 def header_problem(source: BaseDataset, info: dict) -> Problem | None:
     """What headers and ends of a sample's local files tell, without decoding them.
 
     Labels are looked at where ``LoadAnnotations`` or a subclass reads them; their headers only where it is
-    MMSegmentation's own.
-
-    Args:
-        source (BaseDataset): The sample's.
-        info (dict): Of its ``get_data_info``.
+    MMSegmentation's own. ``info`` is the sample's ``get_data_info``.
     """
     image, labels = info.get('img_path'), info.get('seg_map_path')
     if not image or not is_local(image, getattr(source, 'backend_args', None)):
@@ -86,14 +68,9 @@ def header_problem(source: BaseDataset, info: dict) -> Problem | None:
 
 
 def check_headers(source: BaseDataset, kind: str) -> None:
-    """Looks at headers and ends of all files of a source.
+    """Raises BrokenData if headers or ends of files of a loaded source show that they cannot be used.
 
-    Args:
-        source (BaseDataset): Loaded.
-        kind (str): What its images are, e.g. ``'labelled'``.
-
-    Raises:
-        BrokenData: If files cannot be used; tells how many, and names the first three.
+    It tells how many, and names the first three; ``kind`` says what its images are.
     """
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda index: header_problem(source, source.get_data_info(index)), range(len(source)))

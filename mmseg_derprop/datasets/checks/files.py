@@ -10,29 +10,23 @@ from mmengine import fileio
 
 
 def check_files(paths: Sequence[str], what: str, source: str, backend_args: dict | None = None) -> None:
-    """Checks that files exist, where they are on a local disk; a request for each remote one would take too long.
+    """Raises FileNotFoundError, with their number and the first three, if files on a local disk do not exist.
 
     Args:
         paths (Sequence[str]): Files to look for.
         what (str): What they are, e.g. ``'labelled images'``.
         source (str): Who names them, e.g. the path of a list.
         backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path implies.
-
-    Raises:
-        FileNotFoundError: If some do not exist; names how many and the first three.
     """
     if not paths or not is_local(paths[0], backend_args):
         return
-    listed: dict[str, set[str]] = {}  # by folder, because a network disk lists files sooner than it finds each
-    missing = []
-    for path in paths:
-        folder, name = osp.split(path)
-        if folder not in listed:
-            entries = os.scandir(folder or '.') if osp.isdir(folder or '.') else ()
-            listed[folder] = {entry.name for entry in entries if entry.is_file()}
-        # The file system has the last word, because some ignore case.
-        if name not in listed[folder] and not osp.isfile(path):
-            missing.append(path)
+    # Folder by folder, because a network disk lists files sooner than it finds each.
+    folders = {osp.dirname(path) or '.' for path in paths}
+    listed = {folder: set(os.listdir(folder)) if osp.isdir(folder) else set() for folder in folders}
+    # The file system has the last word, because some ignore case.
+    missing = [
+        path for path in paths if osp.basename(path) not in listed[osp.dirname(path) or '.'] and not osp.isfile(path)
+    ]
     if missing:
         raise FileNotFoundError(
             f'{len(missing)} of {len(paths)} {what} named by {source} do not exist, first {missing[:3]}: the list is '

@@ -65,9 +65,6 @@ class CheckLabels(BaseTransform):
             'id to ignore (ignore_index)',
         )
 
-    def __repr__(self) -> str:
-        return f'{type(self).__name__}(num_classes={self.num_classes}, ignore_index={self.ignore_index})'
-
 
 def check_loaded_labels(source: BaseDataset) -> None:
     """Puts a check behind the transform of a source's pipeline that loads labels, unless it has one."""
@@ -80,21 +77,15 @@ def check_loaded_labels(source: BaseDataset) -> None:
 
 
 def label_header_problem(label_path: str, image_path: str) -> Problem | None:
-    """Compares the headers of a label file and its image, without reading a pixel.
+    """What the headers of a label file and its image tell, without reading a pixel.
 
-    Args:
-        label_path (str): The label file.
-        image_path (str): Its image.
-
-    Returns:
-        Problem | None: If the labels have several channels, more than 8 bits, or another size than the image; formats
-        that Pillow does not know are left alone.
+    Labels may have several channels, more than 8 bits, or another size than the image; formats that Pillow does not
+    know are left alone.
     """
     try:
         with Image.open(label_path) as label, Image.open(image_path) as image:
-            channels = len(label.getbands())
-            shape = (*label.size[::-1], *([channels] if channels > 1 else []))
-            problem = _shape_problem(shape, oriented_size(image))
+            channels = [len(label.getbands())] if len(label.getbands()) > 1 else []
+            problem = _shape_problem([*label.size[::-1], *channels], oriented_size(image))
             if not problem and label.mode not in ('1', 'L', 'P'):
                 problem = (
                     'labels of more than 8 bits',
@@ -107,16 +98,13 @@ def label_header_problem(label_path: str, image_path: str) -> Problem | None:
 
 def oriented_size(image: Image.Image) -> tuple[int, int]:
     """Height and width of an image as it is read, turned as its EXIF orientation says."""
-    # In a PNG it may stand behind the pixels, which are not worth reading for it.
-    exif = {} if image.format == 'PNG' and 'exif' not in image.info else image.getexif()
-    turned = exif.get(ExifTags.Base.Orientation, 1) in range(5, 9)
+    # Pillow would decode a PNG to find it.
+    turned = image.format != 'PNG' and image.getexif().get(ExifTags.Base.Orientation, 1) in range(5, 9)
     return image.size if turned else image.size[::-1]
 
 
 def _shape_problem(labels: Sequence[int], image: Sequence[int] | None) -> tuple[str, str] | None:
     """Kind and cause of what is wrong with the shape of labels (H, W) or (H, W, C), for an image (H, W)."""
-    if len(labels) < 2 or 1 in labels[:2]:  # MMSegmentation's loader squeezes
-        return 'labels of one row or column', 'must have at least 2 rows and columns. Take it out of the data'
     if len(labels) > 2:
         return (
             'labels in colours',
@@ -126,7 +114,7 @@ def _shape_problem(labels: Sequence[int], image: Sequence[int] | None) -> tuple[
     if image and tuple(labels) != tuple(image):
         return (
             'labels of another size than the image',
-            f'must be {image[0]}x{image[1]} (height x width) as its image is, but is {labels[0]}x{labels[1]}. Fix one '
-            'of them (an image with an EXIF orientation is turned when it is read)',
+            f'must be {image[0]}x{image[1]} (height x width) as its image is, but is {"x".join(map(str, labels))}. Fix '
+            'one of them (an image with an EXIF orientation is turned when it is read)',
         )
     return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os.path as osp
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -19,13 +18,9 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
     The latter is allowed. Images are compared by their real paths, and none is loaded. A copy is another image.
 
     Args:
-        train (SemiDataset): The training data; others with its ``num_labeled`` do as well.
+        train (SemiDataset): The training data.
         val (Dataset, optional): The validation data, if there are any.
-        leaks (str): ``'error'`` or ``'warn'``.
-
-    Raises:
-        ValueError: If validation images are among the training images and ``leaks`` is ``'error'``; names how many and
-            the first three.
+        leaks (str): ``'error'`` raises ValueError at validation images among the training images, ``'warn'`` logs them.
     """
 
     def unlabeled() -> Iterator[str]:
@@ -33,10 +28,8 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
 
     labeled = list(islice(image_paths(train), train.num_labeled))
     if twice := shared_images(labeled, unlabeled()):
-        print_log(
-            f'{len(twice)} of the {len(labeled)} labelled images are also among the unlabelled ones. This is allowed.',
-            logger='current',
-        )
+        number = f'{len(twice)} of the {len(labeled)}'
+        print_log(f'{number} labelled images are also among the unlabelled ones. This is allowed.', logger='current')
     held_out = list(image_paths(val)) if val is not None else []
     for kind, paths in dict(labelled=labeled, unlabelled=unlabeled()).items():
         if not (found := shared_images(held_out, paths)):
@@ -52,10 +45,7 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
 
 
 def image_paths(dataset: Any) -> Iterator[str]:
-    """The images of a data set, of joined ones one after the other.
-
-    Those without MMEngine's ``get_data_info`` tell none.
-    """
+    """The images of a data set; data sets without MMEngine's ``get_data_info`` tell none."""
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             yield from image_paths(part)
@@ -66,26 +56,8 @@ def image_paths(dataset: Any) -> Iterator[str]:
 
 
 def shared_images(few: Iterable[str], many: Iterable[str]) -> list[str]:
-    """Those of some images that are among others.
-
-    Args:
-        few (Iterable[str]): Paths that are held in memory.
-        many (Iterable[str]): Paths that are looked at one by one; the disk is asked only about those that have the
-            file name of one of the few.
-
-    Returns:
-        list[str]: As ``few`` has them, in its order.
-    """
+    """Those of a few images that are among many; the disk is asked only about those with the name of one of the few."""
     few = list(few)
-    real_folder = lru_cache(maxsize=10_000)(osp.realpath)
-
-    def real(path: str) -> str:
-        if '://' in path:
-            return path
-        folder, name = osp.split(path)
-        path = osp.join(real_folder(folder), name)
-        return osp.realpath(path) if osp.islink(path) else path
-
     names = {osp.basename(path) for path in few}
-    suspects = {real(path) for path in many if osp.basename(path) in names}
-    return [path for path in few if real(path) in suspects] if suspects else []
+    suspects = {osp.realpath(path) for path in many if osp.basename(path) in names}
+    return [path for path in few if osp.realpath(path) in suspects]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-from mmengine.dist import all_gather_object, all_reduce, get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
@@ -19,9 +18,8 @@ class BrokenFilesHook(Hook):
     """Counts the files that cannot be used, and the images that took their places, in what was trained on.
 
     The data set decides what is left out (``broken_labeled`` and ``broken_unlabeled`` of :class:`SemiDataset`). A
-    warning names each file once. The log has ``broken_files``, how many there are, and ``replaced_images``, how often
-    another image took the place of one, from the first such file on; both are those of all processes. The message hub,
-    which checkpoints carry, keeps them.
+    warning names each file once. From the first such file on the log has ``broken_files``, how many there are in all
+    processes, and ``replaced_images``, how often another image took the place of one.
 
     Args:
         limit (int): Different files of a run, resumed ones included, that may be left out; one more stops it.
@@ -36,44 +34,38 @@ class BrokenFilesHook(Hook):
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:
-        """Makes a group of the processes that waits for no device."""
         self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
-        several = self.watches and get_world_size() > 1
-        self.group = cpu_group(runner) if several else None
+        self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Counts, names and logs."""
         if not self.watches:
             return
-        info = runner.message_hub.runtime_info
-        found = self.gather(replaced(data_batch))
-        if found:
-            files: dict[str, str] = dict(info.get('broken_files', {}))
-            new = {problem.path: str(problem) for problem in map(Problem._make, found)}
-            for text in (text for path, text in new.items() if path not in files):
+        hub = runner.message_hub
+        if found := self.gather(replaced(data_batch)):
+            files: dict[str, str] = dict(hub.runtime_info.get('broken_files', {}))
+            new = {problem.path: str(problem) for problem in map(Problem._make, found) if problem.path not in files}
+            for text in new.values():
                 runner.logger.warning(f'{text}. Other images take its place.')
-            files.update({path: text for path, text in new.items() if path not in files})
-            runner.message_hub.update_info('broken_files', files)
-            runner.message_hub.update_info('replaced_images', info.get('replaced_images', 0) + len(found))
+            files.update(new)
+            hub.update_info('broken_files', files)
+            hub.update_info('replaced_images', hub.runtime_info.get('replaced_images', 0) + len(found))
             if len(files) > self.limit:
                 lines = '\n  '.join(files.values())
                 raise BrokenData(
                     f'{len(files)} files cannot be used, but the limit of BrokenFilesHook is {self.limit}. '
                     f'tools/check_data.py lists all that are in the data; training has met\n  {lines}'
                 )
-        if info.get('broken_files'):
-            runner.message_hub.update_scalar('train/broken_files', len(info['broken_files']))
-            runner.message_hub.update_scalar('train/replaced_images', info['replaced_images'])
+        if files := hub.runtime_info.get('broken_files', {}):
+            hub.update_scalar('train/broken_files', len(files))
+            hub.update_scalar('train/replaced_images', hub.get_info('replaced_images'))
 
     def gather(self, found: list[tuple]) -> list[tuple]:
         """What all processes have found, in each of them."""
         if self.group is None:
             return found
-        count = torch.tensor(len(found))
-        all_reduce(count, 'sum', self.group)
-        return sum(all_gather_object(found, self.group), []) if count else []
+        return sum(all_gather_object(found, self.group), [])
 
 
 def warn_if_uncounted(runner: Runner) -> None:

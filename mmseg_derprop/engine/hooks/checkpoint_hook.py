@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import os.path as osp
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from mmengine.dist import all_reduce, barrier, get_world_size, is_main_process
+from mmengine.dist import all_reduce, barrier, gather_object, get_rank, get_world_size, is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
+from torch import Tensor
 
 from ...datasets import SemiSampler
 from ...utils.checkpoints import make_plain
 from ...utils.files import remove_unfinished
-from ...utils.options import is_number
+from ...utils.options import check_options
 from .. import whole_files  # noqa: F401  (registers the file backend)
 from ..batches import Batches
-from ..process_buffers import Buffers, gather_buffers, load_buffers
 from ..signals import StopSignals
-from .strict_load_hook import CheckpointMismatch, unwrap
+from .strict_load_hook import unwrap
 
 LOGGED = 1000  # values of each scalar
 
@@ -30,12 +30,11 @@ class ExactCheckpointHook(CheckpointHook):
     """MMEngine's CheckpointHook for runs that may be killed at any moment.
 
     - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
-    - It is plain data: ``torch.load(path, weights_only=True)`` reads it. What hooks of the priority LOWEST add to it is
-      their own matter. The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
-    - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one. What is random in an iteration
-      follows from the run's seed, rank and iteration; the position in the data is kept in images, so that a run may
-      resume with other numbers of processes and images. Buffers that differ between processes, such as the running
-      statistics of normalisation that is not synchronised, are kept for each.
+    - It is plain data: ``torch.load(path, weights_only=True)`` reads it.
+    - The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
+    - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one, and may have other numbers of
+      processes and images. What is random in an iteration follows from the run's seed, rank and iteration. Buffers that
+      differ between processes, such as running statistics without SyncBN, are kept for each.
     - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
     - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
     - A validation that was cut off is made up for when the run goes on.
@@ -44,7 +43,6 @@ class ExactCheckpointHook(CheckpointHook):
         interval (int): Iterations between two checkpoints; -1 for none but the last.
         max_keep_ckpts (int): Newest checkpoints to keep; -1 keeps all. The disk needs room for one more.
         by_epoch (bool): Only False: the method counts iterations.
-        backend_args (dict, optional): Of another file backend than that which writes whole files.
         **kwargs: Of CheckpointHook.
 
     Raises:
@@ -55,35 +53,22 @@ class ExactCheckpointHook(CheckpointHook):
     last_ckpt: str | None
     file_backend: Any
 
+    @check_options
     def __init__(
-        self,
-        interval: int = -1,
-        max_keep_ckpts: int = -1,
-        by_epoch: bool = False,
-        backend_args: dict | None = None,
-        **kwargs,
+        self, interval: int = -1, max_keep_ckpts: int = -1, by_epoch: Literal[False] = False, **kwargs
     ) -> None:
-        if by_epoch is not False:
-            raise ValueError(f'by_epoch = {by_epoch!r}, but ExactCheckpointHook counts iterations: by_epoch=False.')
-        for name, value in dict(interval=interval, max_keep_ckpts=max_keep_ckpts).items():
-            if not is_number(value, whole=True):
-                raise ValueError(f'{name} = {value!r}, but it must be a whole number, -1 for no limit.')
-        if backend_args is None and '://' not in str(kwargs.get('out_dir') or ''):
-            backend_args = dict(backend='whole_files')
-        # The base class removes before it writes.
-        super().__init__(interval, by_epoch=False, max_keep_ckpts=-1, backend_args=backend_args, **kwargs)
+        kwargs.setdefault('backend_args', dict(backend='whole_files'))
+        # The base class removes before it writes, so it keeps all.
+        super().__init__(interval, by_epoch=False, max_keep_ckpts=-1, **kwargs)
         self.keep = max_keep_ckpts
         self.saved: int | None = None  # iterations made, if the newest checkpoint has them all
         self.due = False
         self.between_steps = True
-        self.process_buffers: list[Buffers] = []
+        self.process_buffers: list[dict[str, Tensor]] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps what processes have of their own, until a resumed run begins."""
-        found = checkpoint.get('process_buffers', [])
-        if not isinstance(found, list):
-            raise CheckpointMismatch(f'Its process_buffers are a {type(found).__name__}, but must be a list.')
-        self.process_buffers = found
+        self.process_buffers = checkpoint.get('process_buffers', [])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds it to a checkpoint that a run can resume from, which then becomes plain data."""
@@ -92,7 +77,6 @@ class ExactCheckpointHook(CheckpointHook):
         make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        """Resumes where the run was, and listens to signals."""
         loop = runner.train_loop
         if not isinstance(loop, IterBasedTrainLoop):
             raise TypeError(
@@ -108,7 +92,9 @@ class ExactCheckpointHook(CheckpointHook):
         hub, resumed = runner.message_hub, runner.iter > 0
         self.saved = runner.iter if resumed else None
         if resumed and len(self.process_buffers) == get_world_size():
-            load_buffers(unwrap(runner.model), self.process_buffers)
+            buffers = dict(unwrap(runner.model).named_buffers())
+            for name, value in self.process_buffers[get_rank()].items():
+                buffers[name].data.copy_(value)
         self.process_buffers = []
         sampler = loop.dataloader.sampler
         if isinstance(sampler, SemiSampler):
@@ -117,7 +103,7 @@ class ExactCheckpointHook(CheckpointHook):
             else:
                 sampler.skip(runner.iter * sampler.batch_size)
             hub.update_info('sampler', sampler.state_dict())
-        self.batches = loop.dataloader_iterator = Batches(loop, runner.seed, self.stop_if_asked)
+        self.batches = loop.dataloader_iterator = Batches(loop, runner.seed)
         self.signals = StopSignals(self.on_signal, type(loop).run.__code__)
         self.signals.start()
         if resumed and hub.runtime_info.get('validated') not in (None, runner.iter) and self.must_validate():
@@ -127,8 +113,8 @@ class ExactCheckpointHook(CheckpointHook):
     def must_validate(self) -> bool:
         """Whether the loop validates after the iterations that there were."""
         loop, done = self.runner.train_loop, self.runner.iter
-        last = done == self.runner.max_iters
-        return self.runner.val_loop is not None and done >= loop.val_begin and (last or done % loop.val_interval == 0)
+        due = done == self.runner.max_iters or done % loop.val_interval == 0
+        return self.runner.val_loop is not None and done >= loop.val_begin and due
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """From here to the end of the iteration there is something to lose."""
@@ -158,16 +144,13 @@ class ExactCheckpointHook(CheckpointHook):
         self.file_backend, self.last_ckpt = keeper, None
         super().after_val_epoch(runner, metrics)
         self.file_backend, self.last_ckpt = backend, last
-        new = f'_{self.filename_tmpl.format(runner.iter)}'  # if it was validated before, it has replaced its own file
-        outdated = [path for path in keeper.removed if not path.endswith(new)]
-        runner.message_hub.update_info('outdated_checkpoints', outdated)
         runner.message_hub.update_info('validated', runner.iter)
         if self.saved == runner.iter:
             self.save(runner.iter)
-        self.remove_outdated()
+        new = f'_{self.filename_tmpl.format(runner.iter)}'  # if it was validated before, it has replaced its own file
+        self.remove([path for path in keeper.removed if not path.endswith(new)])
 
     def after_train(self, runner: Runner) -> None:
-        """Gives the signals back."""
         self.signals.stop()
         super().after_train(runner)
 
@@ -180,7 +163,7 @@ class ExactCheckpointHook(CheckpointHook):
         if self.keep > 0:
             kept = hub.runtime_info.get('keep_ckpt_ids', [])
             hub.update_info('keep_ckpt_ids', [*(number for number in kept if number < iteration), iteration])
-        self.process_buffers = gather_buffers(unwrap(runner.model), self.group) or []
+        self.process_buffers = self.gather_buffers()
         runner.save_checkpoint(
             self.out_dir,
             name,
@@ -198,35 +181,32 @@ class ExactCheckpointHook(CheckpointHook):
             self.file_backend.put_text(self.last_ckpt, osp.join(runner.work_dir, 'last_checkpoint'))
         self.remove_outdated()
 
+    def gather_buffers(self) -> list[dict[str, Tensor]]:
+        """In the first process, for each process its buffers that differ from the first one's, which the state has."""
+        own = {name: buffer.detach().cpu() for name, buffer in unwrap(self.runner.model).named_buffers()}
+        found = gather_object(own, group=self.group) or []
+        return [{name: value for name, value in each.items() if not torch.equal(value, own[name])} for each in found]
+
     def remove_outdated(self) -> None:
         """Removes what the newest checkpoint replaces; also what a run that was killed had no time to."""
-        hub = self.runner.message_hub
-        outdated = list(hub.runtime_info.get('outdated_checkpoints', []))
         if self.keep > 0:
-            kept = hub.runtime_info.get('keep_ckpt_ids', [])
+            kept = self.runner.message_hub.runtime_info.get('keep_ckpt_ids', [])
             names = map(self.filename_tmpl.format, kept[: -self.keep])
-            outdated += [self.file_backend.join_path(self.out_dir, name) for name in names]
-            hub.update_info('keep_ckpt_ids', kept[-self.keep :])
-        for path in map(str, outdated if is_main_process() else ()):
-            # The checkpoint from which the run goes on tells these names, so they may be anything.
+            self.runner.message_hub.update_info('keep_ckpt_ids', kept[-self.keep :])
+            self.remove([self.file_backend.join_path(self.out_dir, name) for name in names])
+
+    def remove(self, paths: list[str]) -> None:
+        """Removes checkpoints; the one from which the run goes on tells their names, so they may be anything."""
+        for path in paths if is_main_process() else ():
             inside = osp.abspath(osp.dirname(path)) == osp.abspath(self.out_dir)
             if inside and path.endswith(osp.splitext(self.filename_tmpl)[1]) and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
 
     def on_signal(self) -> None:
-        """Stops at once if nothing would be lost; else after this iteration."""
-        if self.group is not None:
-            return
-        if self.batches.waiting:
-            self.stop_if_asked()
-        elif self.saved == self.runner.iter:
-            self.leave(self.signals.number)
-
-    def stop_if_asked(self) -> None:
-        """Saves and stops between two iterations, if a signal came."""
-        if self.signals.number and self.between_steps and self.group is None:
-            if self.saved != self.runner.iter:
-                self.save(self.runner.iter)
+        """Stops at once if nothing is lost; else, and with several processes, after the iteration."""
+        if self.group is None and self.batches.waiting and self.between_steps and self.saved != self.runner.iter:
+            self.save(self.runner.iter)
+        if self.group is None and self.saved == self.runner.iter:
             self.leave(self.signals.number)
 
     def asked_to_stop(self) -> int:
@@ -257,7 +237,7 @@ class _Keeper:
         return getattr(self.backend, name)
 
     def remove(self, path: str) -> None:
-        self.removed.append(path)
+        self.removed.append(str(path))
 
 
 def cpu_group(runner: Runner) -> torch.distributed.ProcessGroup:

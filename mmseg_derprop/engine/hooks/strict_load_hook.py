@@ -14,6 +14,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
 from ...utils.checkpoints import state_dict_of
+from ...utils.options import check_options
 
 LISTED = 12  # names in an error
 
@@ -38,9 +39,8 @@ class StrictLoadHook(Hook):
         ValueError: If ``needed`` is anything else.
     """
 
+    @check_options
     def __init__(self, needed: Sequence[str] | None = None) -> None:
-        if not isinstance(needed, (list, tuple, type(None))) or not all(isinstance(name, str) for name in needed or ()):
-            raise ValueError(f"needed = {needed!r}, but it must be a list of texts, such as ['student.'].")
         self.needed = needed
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -48,12 +48,10 @@ class StrictLoadHook(Hook):
         needed = ([''] if runner.cfg.get('resume') else []) if self.needed is None else self.needed
         model = unwrap(runner.model)
         try:
-            new = check_fit(model, state_dict_of(checkpoint), needed)
-        except CheckpointMismatch:
-            raise
+            state = state_dict_of(checkpoint)
         except ValueError as error:
             raise CheckpointMismatch(f'In the file: {error}.') from None
-        if new:
+        if new := check_fit(model, state, needed):
             print_log(f'Not in the checkpoint, so they begin anew: {", ".join(new)}.', logger='current')
 
 
@@ -83,11 +81,12 @@ def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] 
     try:
         missing, unknown = model.load_state_dict(state, strict=False)  # modules may convert entries of old versions
     except RuntimeError as error:
-        shapes = [line.strip().rstrip('.') for line in str(error).splitlines()[1:]]
+        shapes = _some([line.strip().rstrip('.') for line in str(error).splitlines()[1:]], '\n  ')
+        prefix = next((name.partition('backbone.')[0] for name in state if 'backbone.' in name), '') + 'backbone.'
         raise CheckpointMismatch(
-            f'Entries have other shapes:\n  {_some(shapes, separator=chr(10) + "  ")}\nUse the config that the '
-            'checkpoint was trained with. If only the classes differ, take its backbone alone: '
-            f"init_cfg=dict(type='Pretrained', checkpoint=..., prefix='{_backbone_prefix(state)}') of the backbone."
+            f'Entries have other shapes:\n  {shapes}\nUse the config that the checkpoint was trained with. If only the '
+            "classes differ, take its backbone alone: init_cfg=dict(type='Pretrained', checkpoint=..., "
+            f"prefix='{prefix}') of the backbone."
         ) from None
     names = [name for name in model.state_dict() if not name.endswith('num_batches_tracked')]
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
@@ -115,10 +114,6 @@ def _part(name: str) -> str:
 
 def _is_needed(part: str, needed: Sequence[str]) -> bool:
     return part.startswith(tuple(needed)) and not part.endswith('auxiliary_head')
-
-
-def _backbone_prefix(state: dict) -> str:
-    return next((name.partition('backbone.')[0] for name in state if 'backbone.' in name), '') + 'backbone.'
 
 
 def _hint(model: nn.Module, state: dict[str, Tensor]) -> str:

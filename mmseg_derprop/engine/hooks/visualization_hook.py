@@ -9,7 +9,7 @@ from mmseg.registry import HOOKS
 from torch import Tensor
 
 from ...models import PseudoLabels, Step
-from ...utils.options import is_number
+from ...utils.options import PositiveInt, check_options
 from ...visualization.drawing import count_map, heat, outline, overlay, paint, panel
 from .pseudo_label_hook import semi_segmentor
 
@@ -18,7 +18,7 @@ from .pseudo_label_hook import semi_segmentor
 class PseudoLabelVisualizationHook(Hook):
     """Shows, every so often, what the unlabelled images of a batch are taught.
 
-    Each row of the picture is an image: the weak view, the strong view with its CutMix box, the cut-mixed labels,
+    Each row of the picture is an image: the weak view, the cut-mixed strong view with its box, the cut-mixed labels,
     their confidence, the accepted labels after region propagation, the regions, and the true labels where they are
     known. It goes to the runner's visualizer, so to files and, where configured, to TensorBoard.
 
@@ -32,10 +32,8 @@ class PseudoLabelVisualizationHook(Hook):
 
     priority = 'LOW'
 
-    def __init__(self, interval: int = 500, max_images: int = 2) -> None:
-        for name, value in dict(interval=interval, max_images=max_images).items():
-            if not is_number(value, 1, whole=True):
-                raise ValueError(f'{name} = {value!r}, but it must be a whole number of at least 1.')
+    @check_options
+    def __init__(self, interval: PositiveInt = 500, max_images: PositiveInt = 2) -> None:
         self.interval = interval
         self.max_images = max_images
         self.step: Step | None = None
@@ -51,59 +49,36 @@ class PseudoLabelVisualizationHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
     ) -> None:
-        """Draws the step that the model handed over."""
         if self.step is None or not self.step.strong or data_batch is None:
             return
         palette = runner.train_dataloader.dataset.metainfo['palette']
-        strong = self.step.strong[0]
-        boxes = strong.box.cpu().numpy()
-        second = 'strong_mix' if strong.partner is None else 'strong'
-        order = range(len(boxes)) if strong.partner is None else strong.partner.tolist()
-        images = {branch: [_rgb(i) for i in data_batch['inputs'][branch]] for branch in {'weak', 'strong', second}}
-        rows = []
-        for index, (box, other) in enumerate(zip(boxes[: self.max_images], order)):
-            mixed = np.where(box[..., None], images[second][other], images['strong'][index])
-            sample = data_batch['data_samples']['weak'][index]
-            truth = sample.gt_sem_seg.data[0].cpu().numpy() if 'gt_sem_seg' in sample else None
-            picture = outline(mixed, box)
-            rows.append(draw_pseudo_labels(images['weak'][index], picture, strong.target, index, palette, truth))
+        inputs, samples = data_batch['inputs'], data_batch['data_samples']['weak']
+        strong, rows = self.step.strong[0], []
+        others = inputs['strong_mix'] if strong.partner is None else [inputs['strong'][i] for i in strong.partner]
+        for index, sample in enumerate(samples[: self.max_images]):
+            box = strong.box[index].cpu().numpy()
+            mixed = np.where(box[..., None], _rgb(others[index]), _rgb(inputs['strong'][index]))
+            row = [('weak view', _rgb(inputs['weak'][index])), ('strong view, CutMix box', outline(mixed, box))]
+            row += draw_labels(strong.target, index, mixed, palette)
+            if 'gt_sem_seg' in sample:
+                row.append(('truth of the weak view', paint(sample.gt_sem_seg.data[0].cpu().numpy(), palette)))
+            rows.append(row)
         runner.visualizer.add_image('pseudo_labels', panel(rows), step=runner.iter + 1)
         self.step = None
 
 
-def draw_pseudo_labels(
-    weak: np.ndarray,
-    strong: np.ndarray,
-    target: PseudoLabels,
-    index: int,
-    palette: list,
-    truth: np.ndarray | None = None,
-) -> list[tuple[str, np.ndarray]]:
-    """Pictures of one image's pseudo-labels, with titles, for :func:`mmseg_derprop.visualization.drawing.panel`.
-
-    Args:
-        weak, strong (np.ndarray): (H, W, 3) uint8 RGB.
-        target (PseudoLabels): Of the batch.
-        index (int): The image's.
-        palette (list): RGB of each class.
-        truth (np.ndarray, optional): (H, W) true labels of the weak view.
-    """
-
-    def array(tensor: Tensor) -> np.ndarray:
-        return tensor[index].cpu().numpy()
-
+def draw_labels(target: PseudoLabels, index: int, image: np.ndarray, palette: list) -> list[tuple[str, np.ndarray]]:
+    """Pictures of the pseudo-labels of one image of a batch, (H, W, 3) uint8 RGB, with their titles."""
+    parts = (target.mixed.labels, target.mixed.confidence, target.confident, target.labels, target.accepted)
+    mixed, confidence, confident, labels, accepted = (part[index].cpu().numpy() for part in parts)
     pictures = [
-        ('weak view', weak),
-        ('strong view, CutMix box', strong),
-        ('labels', overlay(strong, paint(array(target.mixed.labels), palette))),
-        ('confidence', heat(array(target.mixed.confidence))),
-        ('confident', paint(array(target.mixed.labels), palette, array(target.confident))),
-        ('accepted after regions', paint(array(target.labels), palette, array(target.accepted))),
+        ('labels', overlay(image, paint(mixed, palette))),
+        ('confidence', heat(confidence)),
+        ('confident', paint(mixed, palette, confident)),
+        ('accepted after regions', paint(labels, palette, accepted)),
     ]
     if target.regions is not None:
-        pictures.append(('regions (count)', count_map(array(target.regions))))
-    if truth is not None:
-        pictures.append(('truth of the weak view', paint(truth, palette)))
+        pictures.append(('regions (count)', count_map(target.regions[index].cpu().numpy())))
     return pictures
 
 

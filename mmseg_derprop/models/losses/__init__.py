@@ -5,18 +5,3 @@ from .consistency import HardConsistencyLoss, PerturbedConsistencyLoss, Propagat
 from .derivative import AffinityConsistencyLoss, LabelAffinityLoss, SmoothnessLoss
 from .pixel import OhemCrossEntropyLoss, PixelCrossEntropyLoss
 from .supervised import SupervisedLoss
-
-__all__ = [
-    'NEEDS',
-    'AffinityConsistencyLoss',
-    'HardConsistencyLoss',
-    'LabelAffinityLoss',
-    'OhemCrossEntropyLoss',
-    'PerturbedConsistencyLoss',
-    'PixelCrossEntropyLoss',
-    'PropagatedConsistencyLoss',
-    'SemiLoss',
-    'SmoothnessLoss',
-    'SoftConsistencyLoss',
-    'SupervisedLoss',
-]

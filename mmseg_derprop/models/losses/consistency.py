@@ -44,7 +44,6 @@ class SoftConsistencyLoss(StrongLoss):
     """Distance of the strong view from the probabilities of the cut-mixed weak prediction.
 
     Args:
-        loss_weight (float): Factor of the term.
         kind (str): ``'kl'``: KL(target || prediction) on confident pixels (CorrMatch, arXiv 2306.04300); ``'soft'``:
             cross entropy with the target on accepted pixels (DerProp).
     """
@@ -79,7 +78,6 @@ class PropagatedConsistencyLoss(SemiLoss):
     """Cross entropy of the propagated prediction with the pseudo-labels.
 
     Args:
-        loss_weight (float): Factor of the term.
         on (str): ``'strong'``: of the strong views, the mean over them, on accepted pixels; ``'weak'``: of the weak
             view, with its own labels on its confident pixels.
     """

@@ -38,7 +38,6 @@ class AffinityConsistencyLoss(StrongLoss):
     Pairs of positions across the border of the CutMix box belong to different images and are left out.
 
     Args:
-        loss_weight (float): Factor of the term.
         inside_box (bool): Whether pairs inside the box count, with the affinities of the image that fills it; needs
             ``cutmix.partner`` to be an image of the batch.
     """
@@ -64,7 +63,6 @@ class SmoothnessLoss(SemiLoss):
     """Mean absolute second derivative of q and k.
 
     Args:
-        loss_weight (float): Factor of the term.
         on (str): ``'clean'``: of the labelled images and weak views; ``'strong'``: of the strong views, the mean over
             them.
     """

@@ -25,7 +25,6 @@ class SupervisedLoss(SemiLoss):
     with the losses and weights of its config; of the propagated prediction it is the final head's.
 
     Args:
-        loss_weight (float): Factor of the term.
         on (str): ``'prediction'``, or ``'propagated'``: the prediction propagated by the head.
     """
 
@@ -50,18 +49,10 @@ class SupervisedLoss(SemiLoss):
 
 
 def head_loss(head: BaseDecodeHead, logits: Tensor, samples: list[SegDataSample]) -> Tensor:
-    """The sum of a decode head's losses, those of its ``loss_by_feat`` without the accuracy.
+    """The sum of a decode head's losses for its output (N, K, h, w), as of its ``loss_by_feat``, without the accuracy.
 
     MMSegmentation's accuracy selects pixels by a mask, which makes the host wait for the GPU, and ranks all classes.
     A head that has a ``loss_by_feat`` of its own, or samples pixels, is asked itself.
-
-    Args:
-        head (BaseDecodeHead): The head.
-        logits (Tensor): (N, K, h, w), its output.
-        samples (list[SegDataSample]): With ``gt_sem_seg`` (1, H, W).
-
-    Returns:
-        Tensor: Scalar.
     """
     if type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat or head.sampler is not None:
         losses = [value for name, value in head.loss_by_feat(logits, samples).items() if 'loss' in name]

@@ -5,15 +5,3 @@ from .labeler import PseudoLabeler
 from .prediction import Prediction, PseudoLabels
 from .regions import RegionPropagation
 from .thresholds import ClassMeanThreshold, FixedThreshold, MaxConfidenceThreshold, Threshold
-
-__all__ = [
-    'ClassMeanThreshold',
-    'DistributionAlignment',
-    'FixedThreshold',
-    'MaxConfidenceThreshold',
-    'Prediction',
-    'PseudoLabeler',
-    'PseudoLabels',
-    'RegionPropagation',
-    'Threshold',
-]

@@ -60,11 +60,7 @@ class FixedThreshold(Threshold):
     """One threshold that stays (FixMatch, arXiv 2001.07685).
 
     Args:
-        num_classes (int): K; the labeller gives it.
         value (float): The threshold, within 0 .. 1; with 0 every pixel has a label.
-
-    Raises:
-        ValueError: If it is out of range.
     """
 
     moves = False
@@ -83,12 +79,8 @@ class MaxConfidenceThreshold(Threshold):
     its place.
 
     Args:
-        num_classes (int): K; the labeller gives it.
         init (float): Where it starts, within 0 .. 1.
         momentum (float): Share of the old threshold in the new one, within 0 .. 1.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     start: Tensor
@@ -121,12 +113,8 @@ class ClassMeanThreshold(Threshold):
     ``value`` is the mean over the classes.
 
     Args:
-        num_classes (int): K; the labeller gives it.
         init (float): Where all of them start, within 0 .. 1.
         momentum (float): Share of the old thresholds in the new ones, within 0 .. 1.
-
-    Raises:
-        ValueError: If a value is out of range.
     """
 
     classes: Tensor

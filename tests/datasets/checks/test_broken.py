@@ -75,19 +75,17 @@ def with_thumbnail():
 WORKS = {
     'a PNG called .jpg': lambda: encoded('PNG'),
     'one channel': lambda: encoded('PNG', picture(mode='L')),
-    'one channel, JPEG': lambda: encoded('JPEG', picture(mode='L')),
     'one bit': lambda: encoded('PNG', picture(mode='1')),
     'palette': lambda: encoded('PNG', picture(mode='P')),
     '16 bits': lambda: encoded('PNG', Image.fromarray(np.arange(1920, dtype=np.uint16).reshape(40, 48) * 30)),
     'CMYK': lambda: encoded('JPEG', picture(mode='CMYK')),
     'alpha': lambda: encoded('PNG', picture(mode='RGBA')),
-    'grey and alpha': lambda: encoded('PNG', picture(mode='LA')),
     'EXIF': lambda: turned(6),
     'progressive': lambda: encoded('JPEG', progressive=True),
     'bytes behind the end': lambda: encoded('JPEG') + bytes(9000),
     'one pixel': lambda: encoded('PNG', picture((1, 1))),
     'one row': lambda: encoded('PNG', picture((60, 1))),
-    'very wide': lambda: encoded('JPEG', picture((20000, 800))),
+    'very wide': lambda: encoded('JPEG', picture((6000, 50))),
 }
 BROKEN = {
     'JPEG, half': ('cut off', lambda: half(encoded('JPEG'))),
@@ -149,12 +147,10 @@ def replaced(sample):
     return next(iter(sample['data_samples'].values())).get('replaced', [])
 
 
-@pytest.mark.parametrize('augment', [True, False])
 @pytest.mark.parametrize('name', WORKS)
-def test_what_works(root, name, augment):
-    """With the augmentation of a supervised pipeline, and with that of one that has none."""
+def test_what_works(root, name):
     (root / 'images/u0.jpg').write_bytes(WORKS[name]())
-    dataset = build(root) if augment else build(root, dict(pipeline=PIPELINE[:2]), crop_size=(32, 32))
+    dataset = build(root)
     sample = dataset[seeded(LABELED)]
     assert image_of(sample) == 'u0.jpg' and not replaced(sample)
     assert all(image.shape == (3, 32, 32) and image.dtype == torch.uint8 for image in sample['inputs'].values())
@@ -174,13 +170,6 @@ def test_what_is_broken(root, name):
     assert replaced(sample) == [problem] and image_of(sample) in [f'u{i}.jpg' for i in range(1, UNLABELED)]
     with pytest.raises(BrokenData, match=r'u0\.jpg .*check_data\.py.*broken_unlabeled='):
         build(root, broken_unlabeled='stop')[seeded(LABELED)]
-
-
-def test_limit_of_pixels_is_pillows(root, monkeypatch):
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 900)
-    dataset = build(root, broken_labeled='skip')
-    problem = examine(dataset.unlabeled_sources[0], 0).problem
-    assert problem.kind == 'too large' and 'at most 1800 pixels' in str(problem) and 'tiles' in str(problem)
 
 
 def test_a_replacement_follows_from_seed_epoch_and_index(root):
@@ -212,22 +201,6 @@ def test_a_replacement_follows_from_seed_epoch_and_index(root):
     for index, sample in zip(draws, loader):
         assert {branch: image.tolist() for branch, image in sample['inputs'].items()} == wanted[int(index), index.draw]
         assert [problem.kind for problem in replaced(sample)[:1]] == ['cut off']
-
-
-def test_a_plain_index_is_replaced_too(root):
-    (root / 'images/u8.jpg').write_bytes(b'')
-    dataset = build(root)
-    assert [problem.kind for problem in replaced(dataset[LABELED + 8])] == ['empty']
-    assert image_of(dataset[-1]) != 'u8.jpg'
-    with pytest.raises(IndexError):
-        dataset[LABELED + UNLABELED]
-
-
-def test_nothing_is_left(root):
-    for i in range(UNLABELED):
-        (root / f'images/u{i}.jpg').write_bytes(b'')
-    with pytest.raises(BrokenData, match=f'{UNLABELED} of {UNLABELED} images that were drawn.*u0.*u8.*check_data'):
-        build(root)[seeded(LABELED)]
 
 
 def test_errors_of_transforms(root, caplog):
@@ -263,7 +236,6 @@ BAD_LABELS = {
     'labels in colours': lambda root: draw_labels(root, 'RGB'),
     'cut off': lambda root: (root / 'images/a1.jpg').write_bytes(half(encoded('JPEG'))),
     'unreadable': lambda root: (root / 'labels/a1.png').write_bytes(half((root / 'labels/a1.png').read_bytes())),
-    'labels of one row or column': lambda root: draw_labels(root, size=(SIZE[0], 1)),
     'ids outside the classes': lambda root: draw_labels(root, value=7),
 }
 

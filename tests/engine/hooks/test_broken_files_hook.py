@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from mmseg_derprop.datasets import BrokenData
-from mmseg_derprop.engine import BrokenFilesHook
 
 LIST = 'ImageSets/Segmentation'
 
@@ -53,7 +52,7 @@ def test_a_name_of_any_bytes_is_logged(make_runner, shapes, tmp_path, capsys):
     more = {'ann_file': '', 'data_prefix': dict(img_path=str(folder))}
     runner = make_runner(
         {f'train_dataloader.dataset.unlabeled.{key}': value for key, value in more.items()}
-        | {'custom_hooks.0.leaks': 'ignore'}
+        | {'custom_hooks': [dict(type='PseudoLabelHook', leaks='ignore'), dict(type='BrokenFilesHook')]}
     )
     runner.train()
     said = capsys.readouterr()
@@ -76,20 +75,7 @@ def test_more_than_the_limit(make_runner, broken):
     assert all(path in str(caught.value) for path in paths)
 
 
-def test_stop_names_the_file(make_runner, broken):
-    root, paths = broken
-    with pytest.raises(BrokenData) as caught:
-        make_runner(options(root, **{'train_dataloader.dataset.broken_unlabeled': 'stop'})).train()
-    assert str(caught.value).startswith(tuple(paths))
-
-
 def test_a_run_that_does_not_count_is_told(make_runner, capsys):
     runner = make_runner({'custom_hooks': [dict(type='PseudoLabelHook')], 'train_cfg.max_iters': 1})
     runner.train()
     assert "dict(type='BrokenFilesHook', limit=100)" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize('limit', [-1, '5', None, 0.5])
-def test_limit(limit):
-    with pytest.raises(ValueError, match=f'limit = {limit!r}'):
-        BrokenFilesHook(limit)

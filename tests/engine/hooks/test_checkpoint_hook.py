@@ -40,13 +40,7 @@ def run(make_runner, tmp_path):
 
 @pytest.mark.parametrize(
     ('saving', 'kept'),
-    [
-        (dict(max_keep_ckpts=2), [3, 4]),
-        (dict(interval=2), [2, 4]),
-        (dict(interval=3), [3, 4]),
-        (dict(interval=3, save_last=False), [3]),
-        (dict(save_begin=3, max_keep_ckpts=1), [4]),
-    ],
+    [(dict(max_keep_ckpts=2), [3, 4]), (dict(interval=3), [3, 4]), (dict(interval=3, save_last=False), [3])],
 )
 def test_keeps_as_configured(run, saving, kept):
     assert run(saving) == [f'iter_{i}.pth' for i in kept]
@@ -152,7 +146,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
 
 
 def test_only_iterations_are_counted(make_runner):
-    with pytest.raises(ValueError, match='by_epoch=False'):
+    with pytest.raises(ValueError, match='by_epoch must be False'):
         ExactCheckpointHook(by_epoch=True)
     epochs = {'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
     with pytest.raises(TypeError, match='EpochBasedTrainLoop'):

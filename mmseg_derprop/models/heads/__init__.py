@@ -1,0 +1,1 @@
+"""Decode heads that MMSegmentation lacks."""

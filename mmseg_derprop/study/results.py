@@ -1,0 +1,139 @@
+"""Scores of a run from its logs, and the table of a study's finished runs."""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import json
+import os
+import os.path as osp
+import platform
+import subprocess
+from contextlib import suppress
+from typing import IO
+
+import mmengine
+import mmseg
+import numpy as np
+import pandas as pd
+import torch
+
+import mmseg_derprop
+
+from ..utils.files import write_text
+from .plan import StudyError
+
+KEYS = ['run', 'stage', 'method', 'option', 'split', 'seed', 'digest', 'revision', 'machine']
+COLUMNS = ['network', 'metric', 'iteration', 'value']
+POINTS = 50  # of each training curve
+NO_METRIC = ('data_time', 'time', 'memory', 'step', 'iter', 'epoch')
+ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
+
+
+def read_scores(work_dir: str) -> pd.DataFrame:
+    """Validation scores and training curves of a run.
+
+    What a later attempt did again counts once.
+
+    Args:
+        work_dir (str): Of tools/train.py.
+
+    Returns:
+        pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
+        called ``train/...``; each of their values is the mean over one of 50 intervals.
+    """
+    training, scores = {}, {}
+    for entry in _read_log(work_dir):
+        (training if 'iter' in entry else scores)[entry['step']] = entry
+    tables = []
+    if scores:
+        long = _long(pd.DataFrame(scores.values()))
+        long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
+        tables.append(long)
+    if training:
+        curves = pd.DataFrame(training.values())
+        interval = curves['step'].max() / POINTS
+        ends = (np.ceil(curves['step'] / interval) * interval).round().astype(int)
+        long = _long(curves.groupby(ends).mean().drop(columns='step').reset_index())
+        tables.append(long.assign(metric='train/' + long['metric']))
+    return pd.concat(tables)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+
+
+def _long(wide: pd.DataFrame) -> pd.DataFrame:
+    """A line for each number of a table that has a column for each metric."""
+    metrics = [name for name in wide if name not in NO_METRIC]
+    long = wide.melt('step', metrics, 'metric').rename(columns={'step': 'iteration'}).dropna()
+    return long.assign(network='').sort_values('iteration', kind='stable')
+
+
+def last_iteration(work_dir: str) -> int:
+    """The iteration that was logged last; 0 if there is none."""
+    return next((entry['step'] for entry in reversed(_read_log(work_dir))), 0)
+
+
+def _read_log(work_dir: str) -> list[dict]:
+    """Numbers in the lines that all attempts have logged."""
+    entries = []
+    for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
+        with open(path, errors='replace') as file:
+            for line in file:
+                with suppress(ValueError):  # cut off by a kill
+                    entries.append({k: v for k, v in json.loads(line).items() if type(v) in (int, float)})
+    return [entry for entry in entries if 'step' in entry]
+
+
+def read_table(path: str) -> pd.DataFrame:
+    """Reads a results.csv.
+
+    Raises:
+        StudyError: If it cannot be read or lacks a column.
+    """
+    numbers = {'seed': int, 'iteration': int, 'value': float}
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=KEYS + COLUMNS).astype(numbers)
+    except (OSError, ValueError) as error:
+        raise StudyError(f'{path} must be a results.csv of a study, but is not: {error}') from None
+
+
+def read_tables(folder: str) -> pd.DataFrame:
+    """The tables of all finished runs in a study's folder, joined."""
+    paths = sorted(glob.glob(osp.join(glob.escape(folder), 'runs', '*', 'results.csv')))
+    return pd.concat(map(read_table, paths)) if paths else pd.DataFrame(columns=KEYS + COLUMNS)
+
+
+def write_table(table: pd.DataFrame, path: str) -> None:
+    """Writes a results.csv, whole or not at all."""
+    write_text(path, table[KEYS + COLUMNS].to_csv(index=False, float_format='%.6g'))
+
+
+def join_tables(folder: str) -> None:
+    """Writes the results.csv of a study's folder."""
+    with lock_file(osp.join(folder, 'results.lock'), wait=True):  # type: ignore[union-attr]
+        write_table(read_tables(folder), osp.join(folder, 'results.csv'))
+
+
+def lock_file(path: str, wait: bool = False) -> IO | None:
+    """Opens and locks a file, until it is closed here and in child processes; None if another process has it."""
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    file = open(path, 'a')  # noqa: SIM115
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
+def machine(threads: int) -> str:
+    """Versions that count, processor, threads of a run and graphics processor."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()}, {threads} threads'
+    versions = [f'{package.__name__} {package.__version__}' for package in (torch, mmengine, mmseg, mmseg_derprop)]
+    return ', '.join([f'python {platform.python_version()}', *versions, device])
+
+
+def revision() -> str:
+    """Git revision of the package, with ``+changes`` where files differ from it; '' if it is installed."""
+    if not osp.exists(osp.join(ROOT, '.git')):
+        return ''
+    command = ['git', '-C', ROOT, 'describe', '--always', '--exclude=*', '--abbrev=12', '--dirty=+changes']
+    return subprocess.run(command, capture_output=True, text=True).stdout.strip()
