@@ -78,9 +78,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'there is no config {args.base}')
     if not osp.isfile(args.labeled):
         parser.error(f'--labeled {args.labeled} is no file: write a list of the labelled images there, an id a line')
-    for path in args.unlabeled:
-        if not osp.exists(path):
-            parser.error(f'--unlabeled {path} does not exist: give a folder of images, or a list of ids')
+    if missing := [path for path in args.unlabeled if not osp.exists(path)]:
+        parser.error(f'--unlabeled {missing[0]} does not exist: give a folder of images, or a list of ids')
     if osp.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another --out, or overwrite it with --force')
     if not osp.isdir(osp.dirname(osp.abspath(args.out))):
@@ -207,6 +206,8 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
     count = images_of_a_kind(config)
     classes = f', num_classes={found.classes}' if found.classes else ''
+    channels = ', '.join(str(shape[0]) for shape in found.shapes)
+    head = f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"
     own_hooks = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
     lines = [
         # The import tells mmengine where this package's configs lie, whatever tool reads the config.
@@ -216,7 +217,7 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         f"    '{BASES}/semi_hooks.py',",
         ']',
         f'model = dict(_base_.method, _delete_=True, segmentor={found.segmentor}{classes})',
-        *head_lines(found),
+        *([] if found.index is None else [head]),
         'train_dataloader = dict(',
         '    _base_.train_dataloader,',
         '    _delete_=True,',
@@ -235,14 +236,6 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
     ]
     return '\n'.join(lines) + '\n'
-
-
-def head_lines(found: Found) -> list[str]:
-    """The line that names the feature along which labels propagate, if any does."""
-    if found.index is None:
-        return []
-    channels = ', '.join(str(shape[0]) for shape in found.shapes)
-    return [f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"]
 
 
 def checkpoint_settings(config: Config) -> str:

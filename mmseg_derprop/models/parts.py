@@ -30,7 +30,7 @@ def build_part(place: str, config: Any, kind: type[Part], **given: Any) -> Part:
     if not isinstance(config, Mapping) or 'type' not in config:
         raise ValueError(f"{place} must be a config such as dict(type='{kind.__name__}', ...), but is {config!r}.")
     name = config['type']
-    found = name if isinstance(name, type) else MODELS.module_dict.get(name) or MODELS.get(name)
+    found = MODELS.module_dict.get(name) or MODELS.get(name) if isinstance(name, str) else name
     if not (isinstance(found, type) and issubclass(found, kind)):
         classes = {key: part for key, part in MODELS.module_dict.items() if isinstance(part, type)}
         known = sorted(key for key, part in classes.items() if issubclass(part, kind))

@@ -15,18 +15,6 @@ def test_masks_by_hand():
     ]
 
 
-def test_random_boxes_are_slices():
-    height, width = 17, 23
-    x, y = (torch.randint(s + 1, (20, 2)).sort(1).values for s in (width, height))
-    boxes = torch.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], 1)
-    found = box_masks(boxes, (height, width))
-    assert found.dtype == torch.bool
-    for mask, (x1, y1, x2, y2) in zip(found, boxes.tolist(), strict=True):
-        wanted = torch.zeros(height, width, dtype=torch.bool)
-        wanted[y1:y2, x1:x2] = True
-        assert torch.equal(mask, wanted)
-
-
 @pytest.mark.parametrize('box', [(0, 0, 0, 0), (3, 1, 3, 4), (1, 2, 4, 2), (5, 4, 5, 4)])
 def test_empty_boxes(box):
     assert not box_masks(torch.tensor([box]), (4, 5)).any()
@@ -50,9 +38,3 @@ def test_partner_inside_and_image_outside(channels, dtype):
     assert torch.equal(found, wanted)
     assert torch.equal(found, reference.mix(images, partners, masks))
     assert torch.equal(images, before[0]) and torch.equal(partners, before[1])
-
-
-def test_each_image_has_its_own_box():
-    images, partners = torch.zeros(3, 4, 6, 7), torch.ones(3, 4, 6, 7)
-    masks = torch.rand(3, 6, 7) < 0.5
-    assert torch.equal(mix(images, partners, masks), masks[:, None].expand(3, 4, 6, 7).float())

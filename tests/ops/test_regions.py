@@ -26,17 +26,6 @@ def test_mask_exceeds_the_middle_of_the_range_strictly():
     assert region_masks(maps, (2, 3)).tolist() == wanted
 
 
-def test_masks_by_hand_at_image_size():
-    """0 and 8 at the ends, 4 in the middle: of nine pixels those beyond the middle."""
-    maps = torch.tensor([[[[0.0, 4.0, 8.0]], [[8.0, 4.0, 0.0]], [[0.0, 8.0, 0.0]]]])
-    found = region_masks(maps, (1, 9))[0, :, 0].int().tolist()
-    assert found == [
-        [0, 0, 0, 0, 0, 1, 1, 1, 1],
-        [1, 1, 1, 1, 0, 0, 0, 0, 0],
-        [0, 0, 0, 1, 1, 1, 0, 0, 0],
-    ]
-
-
 def test_range_is_that_of_the_resized_map():
     """Shrinking loses the peak of 9: what is left decides."""
     maps = torch.tensor([[[[0.0, 9.0, 1.0, 9.0, 2.0]]]])
@@ -48,14 +37,6 @@ def test_constant_map_is_an_empty_region(value):
     maps = torch.full((2, 3, 4, 5), value)
     for size in ((4, 5), (7, 9), (13, 17)):  # halves and quarters: nothing is rounded
         assert not region_masks(maps, size).any()
-
-
-def test_each_map_has_its_own_range():
-    """Scale and offset change nothing: neither other rows nor other images do."""
-    maps = torch.rand(2, 3, 4, 5, dtype=torch.float64)
-    scale = torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)[:, None, None]
-    assert torch.equal(region_masks(maps * scale + scale, (9, 11)), region_masks(maps, (9, 11)))
-    assert torch.equal(region_masks(maps[1:], (9, 11)), region_masks(maps, (9, 11))[1:])
 
 
 @settings(max_examples=40)
@@ -119,16 +100,6 @@ def test_later_regions_see_what_earlier_ones_wrote(tau):
         assert torch.equal(accepted, expected), f'after region {count}'
 
 
-def test_order_of_regions_matters():
-    labels = torch.tensor([[[0, 0, 0, 1, 1]]])
-    confident = torch.ones(1, 1, 5, dtype=torch.bool)
-    regions = members((0, 1, 2, 3), (2, 3, 4), length=5)
-    found, _ = propagate_regions(labels, confident, regions, 0.6, 2)
-    assert found.tolist() == [[[0, 0, 0, 0, 0]]]
-    found, _ = propagate_regions(labels, confident, regions.flip(1), 0.6, 2)
-    assert found.tolist() == [[[0, 0, 1, 1, 1]]]
-
-
 def test_ties_go_to_the_smaller_id():
     labels = torch.tensor([[[5, 3, 5, 3, 0, 4]]])
     confident = torch.tensor([[[1, 1, 1, 1, 0, 1]]]).bool()
@@ -138,15 +109,6 @@ def test_ties_go_to_the_smaller_id():
     assert accepted.all()
 
 
-def test_tau_of_one_changes_nothing():
-    labels = torch.zeros(1, 1, 11, dtype=torch.int64)
-    confident = torch.zeros(1, 1, 11, dtype=torch.bool)
-    confident[..., :4] = True
-    found, accepted = propagate_regions(labels, confident, members(range(4), range(9)), 1.0, 3)
-    assert torch.equal(found, labels)
-    assert torch.equal(accepted, confident)
-
-
 def test_tau_of_zero_lets_one_voter_decide():
     labels = torch.arange(11).view(1, 1, 11)
     confident = (labels == 7) | (labels == 2)
@@ -154,19 +116,6 @@ def test_tau_of_zero_lets_one_voter_decide():
     found, accepted = propagate_regions(labels, confident, regions, torch.tensor(0.0), 11)
     assert found.flatten().tolist() == [0, 1, 2, 3, 4, 7, 7, 7, 7, 7, 7]
     assert accepted.flatten().nonzero().flatten().tolist() == [2, 5, 6, 7, 8, 9, 10]
-
-
-@pytest.mark.parametrize('tau', [0.0, 0.5, 1.0])
-@pytest.mark.parametrize('empty', ['regions', 'confident', 'none'])
-def test_nothing_to_do(tau, empty):
-    labels = torch.randint(4, (2, 5, 6))
-    confident = torch.rand(2, 5, 6) < (0 if empty == 'confident' else 0.5)
-    count = 0 if empty == 'none' else 7
-    regions = torch.rand(2, count, 5, 6) < (0 if empty == 'regions' else 0.5)
-    found, accepted = propagate_regions(labels, confident, regions, tau, 4)
-    assert torch.equal(found, labels)
-    assert torch.equal(accepted, confident)
-    assert found.dtype == torch.int64 and accepted.dtype == torch.bool
 
 
 @settings(max_examples=80)
@@ -202,26 +151,6 @@ def test_labels_are_those_of_the_reference(batch, classes, count, size, tau, sha
         assert torch.equal(now, before)
 
 
-def test_realistic_scene():
-    """Overlapping smooth regions on a blocky image: some labels change, some of those twice."""
-    generator = torch.Generator().manual_seed(3)
-    coarse = torch.randint(5, (2, 1, 3, 4), generator=generator).float()
-    labels = torch.nn.functional.interpolate(coarse, (49, 65))[:, 0].long()
-    noise = torch.rand(2, 49, 65, generator=generator)
-    labels = torch.where(noise < 0.1, torch.randint(5, labels.shape, generator=generator), labels)
-    confident = torch.rand(2, 49, 65, generator=generator) < 0.85
-    maps = (4 * torch.randn(2, 40, 7 * 9, generator=generator)).softmax(2).unflatten(2, (7, 9))
-    regions = region_masks(maps, (49, 65))
-    wanted = reference.propagate_regions(labels, confident, regions, 0.6, 5)
-    assert (wanted[0] != labels).sum() > 50
-    assert (wanted[1] != confident).sum() > 50
-    found = propagate_regions(labels, confident, regions, 0.6, 5)
-    assert torch.equal(found[0], wanted[0])
-    assert torch.equal(found[1], wanted[1])
-    alone = propagate_regions(labels[1:], confident[1:], regions[1:], 0.6, 5)
-    assert torch.equal(alone[0], wanted[0][1:])
-
-
 # --- Both ways of counting, and torch.compile -----------------------------------------------------
 
 
@@ -245,14 +174,3 @@ def test_both_ways_of_counting_equal_the_reference(batch, count, pixels, classes
     for way in (regions.vote_by_masks, regions.vote_by_counting):
         found = way(labels, confident, masks, threshold, classes)
         assert all(torch.equal(have, want) for have, want in zip(found, wanted, strict=True)), way.__name__
-
-
-def test_compiled_without_a_graph_break():
-    labels, confident = torch.randint(3, (2, 8, 9)), torch.rand(2, 8, 9) < 0.8
-
-    def label(maps, tau):
-        return propagate_regions(labels, confident, region_masks(maps, (8, 9)), tau, 3)
-
-    maps, tau = torch.rand(2, 5, 3, 3), torch.tensor(0.6)
-    found = torch.compile(label, fullgraph=True, backend='aot_eager')(maps, tau)
-    assert all(torch.equal(have, want) for have, want in zip(found, label(maps, tau), strict=True))

@@ -40,15 +40,6 @@ def test_maxima_are_those_of_the_reference(batch, classes, size, share, dtype, s
     torch.testing.assert_close(move_threshold(tau, found, 0.999), reference.move_threshold(tau, wanted, 0.999))
 
 
-def test_processes_can_share_maxima():
-    """The maximum over processes of their maxima is what one process with all pixels would find."""
-    confidence, labels = torch.rand(4, 5, 6), torch.randint(7, (4, 5, 6))
-    valid = torch.rand(4, 5, 6) < 0.5
-    whole = class_maxima(confidence, labels, valid, 7)
-    halves = [class_maxima(*(t[i : i + 2] for t in (confidence, labels, valid)), 7) for i in (0, 2)]
-    assert torch.equal(torch.maximum(*halves), whole)
-
-
 @pytest.mark.parametrize('tau', [0.0, 0.85, 1.0])
 def test_threshold_stays_if_no_class_is_present(tau):
     tau = torch.tensor(tau)
@@ -64,18 +55,3 @@ def test_threshold_moves_towards_the_mean_of_the_classes_present():
     torch.testing.assert_close(found, torch.tensor(0.75 * 0.6 + 0.25 * 0.7))
     assert found.shape == ()
     torch.testing.assert_close(move_threshold(torch.tensor(0.6), maxima, 0.0), torch.tensor(0.7))
-
-
-def test_threshold_does_not_move_in_place():
-    tau, maxima = torch.tensor(0.6), torch.tensor([0.9, 0.0])
-    move_threshold(tau, maxima, 0.5)
-    assert tau == torch.tensor(0.6)
-    assert torch.equal(maxima, torch.tensor([0.9, 0.0]))
-
-
-@pytest.mark.parametrize('level', [0.0, 0.3, 1.0])
-def test_threshold_converges_to_a_steady_mean(level):
-    tau, maxima = torch.tensor(level), torch.tensor([0.4, 0.8])
-    for _ in range(60):
-        tau = move_threshold(tau, maxima, 0.8)
-    torch.testing.assert_close(tau, torch.tensor(0.6))

@@ -138,12 +138,6 @@ def test_training_does_not_begin_with_another_network(run, tool, damaged, tmp_pa
         tool('train.py', run[1], '--work-dir', tmp_path / 'work', '--cfg-options', f'load_from={path}')
 
 
-def test_a_file_that_is_no_checkpoint(run, tool, tmp_path):
-    (tmp_path / 'text.pth').write_text('no checkpoint')
-    with pytest.raises(SystemExit, match='text.pth: it is cut off, or no PyTorch checkpoint'):
-        tool('test.py', run[1], tmp_path / 'text.pth', '--work-dir', tmp_path / 'work')
-
-
 @pytest.mark.parametrize('script', ['train.py', 'test.py'])
 def test_a_config_that_is_not_there(run, tool, tmp_path, script):
     path, config = run
