@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,12 +21,10 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
-from torch.utils.data import ConcatDataset
 
 import mmseg_derprop
-from mmseg_derprop.datasets import SplitDataset, check_leaks
+from mmseg_derprop.datasets import SplitDataset
 from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
-from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
@@ -81,9 +78,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'there is no config {args.base}')
     if not osp.isfile(args.labeled):
         parser.error(f'--labeled {args.labeled} is no file: write a list of the labelled images there, an id a line')
-    for path in args.unlabeled:
-        if not osp.exists(path):
-            parser.error(f'--unlabeled {path} does not exist: give a folder of images, or a list of ids')
+    if missing := [path for path in args.unlabeled if not osp.exists(path)]:
+        parser.error(f'--unlabeled {missing[0]} does not exist: give a folder of images, or a list of ids')
     if osp.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another --out, or overwrite it with --force')
     if not osp.isdir(osp.dirname(osp.abspath(args.out))):
@@ -137,24 +133,6 @@ def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDat
         return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
     except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
         raise SystemExit(f'{args.base}: {error}') from None
-
-
-def warning_of_leaks(config: Config, dataset: SplitDataset) -> str:
-    """What keeps training from looking for validation images among the training images, or what it will find."""
-    loader = config.get('val_dataloader')
-    if not (loader and config.get('val_cfg')):
-        return ''
-    try:
-        sources = [build_labeled(part, 'validation') for part in supervised_parts(loader['dataset'])]
-        for source in sources:
-            load_labeled(source, 'validation', check=False)
-    except (OSError, ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
-        return f'The validation data cannot be used, nor compared with the training data: {error}'
-    try:
-        check_leaks(dataset, ConcatDataset(sources))
-    except ValueError as error:
-        return f'Training will stop before its first iteration. {error}'
-    return ''
 
 
 def relative(path: str, root: str | None) -> str:
@@ -228,6 +206,8 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
     count = images_of_a_kind(config)
     classes = f', num_classes={found.classes}' if found.classes else ''
+    channels = ', '.join(str(shape[0]) for shape in found.shapes)
+    head = f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"
     own_hooks = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
     lines = [
         # The import tells mmengine where this package's configs lie, whatever tool reads the config.
@@ -237,7 +217,7 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         f"    '{BASES}/semi_hooks.py',",
         ']',
         f'model = dict(_base_.method, _delete_=True, segmentor={found.segmentor}{classes})',
-        *head_lines(found),
+        *([] if found.index is None else [head]),
         'train_dataloader = dict(',
         '    _base_.train_dataloader,',
         '    _delete_=True,',
@@ -256,14 +236,6 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
     ]
     return '\n'.join(lines) + '\n'
-
-
-def head_lines(found: Found) -> list[str]:
-    """The line that names the feature along which labels propagate, if any does."""
-    if found.index is None:
-        return []
-    channels = ', '.join(str(shape[0]) for shape in found.shapes)
-    return [f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"]
 
 
 def checkpoint_settings(config: Config) -> str:
@@ -315,30 +287,19 @@ def report(config: Config, args: argparse.Namespace, found: Found) -> None:
 def main() -> None:
     args = parse_args()
     config = read_base(args.base)
-    scope = config.get('default_scope') or 'mmseg'
-    if not isinstance(scope, str):
-        raise SystemExit(f'{args.base}: default_scope is {scope!r}, but it must be a name')
-    init_default_scope(scope)
+    init_default_scope(config.get('default_scope') or 'mmseg')
     try:
         found = look(config, args)
         text = config_text(config, args, found)
-        warning = warning_of_leaks(config, found.dataset)
         report(config, args, found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
-        raise SystemExit(
-            f'{args.base} is no config as MMSegmentation has them: {type(error).__name__}: {error}'
-        ) from error
-    try:
-        Path(args.out).write_text(text)
-    except OSError as error:
-        raise SystemExit(f'{args.out} cannot be written: {error}') from None
+        raise SystemExit(f'{args.base} is no config of a segmentor: {type(error).__name__}: {error}') from error
+    Path(args.out).write_text(text)
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')
     for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
         print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
-    if warning:
-        print(f'WARNING: {warning}', file=sys.stderr)
 
 
 if __name__ == '__main__':

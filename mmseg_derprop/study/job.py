@@ -27,7 +27,7 @@ PATIENCE = 30.0  # seconds until a run that was asked to end is killed; an itera
 
 @dataclass
 class Job:
-    """A run with its config, final but for ``load_from``, in the study's folder; ``start`` is what it continues from."""
+    """A run with its config, final but for ``load_from``, in the study's folder, from ``start`` on."""
 
     run: Run
     config: Config

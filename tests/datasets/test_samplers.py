@@ -19,21 +19,6 @@ def make(monkeypatch, rank=0, world=1, num_labeled=2, num_unlabeled=3, sizes=(L,
     return SemiSampler(dataset, num_labeled, num_unlabeled, **kwargs)
 
 
-def streams(monkeypatch, world, epochs, **kwargs):
-    """Per process its labelled and its unlabelled groups, in order of iterations."""
-    shares = []
-    for rank in range(world):
-        sampler = make(monkeypatch, rank, world, **kwargs)
-        drawn = list(islice(sampler, epochs * len(sampler)))
-        groups = [drawn[i : i + sampler.batch_size] for i in range(0, len(drawn), sampler.batch_size)]
-        n = sampler.num_labeled
-        shares.append(([g[:n] for g in groups], [g[n:] for g in groups]))
-    # Interleaved as the processes run: iteration 0 of all processes, iteration 1, ...
-    return tuple(
-        [i for step in zip(*(share[kind] for share in shares), strict=True) for g in step for i in g] for kind in (0, 1)
-    )
-
-
 PROCESSES = st.fixed_dictionaries(
     dict(world=st.integers(1, 8), num_labeled=st.integers(1, 5), num_unlabeled=st.integers(1, 5))
 )
@@ -63,15 +48,6 @@ def test_shares_are_disjoint_and_cover_everything(sizes, first, iterations, seco
         *whole, last = (passes[number] for number in sorted(passes))
         assert whole and all(sorted(one) == list(images) for one in whole)
         assert len(set(last)) == len(last)
-
-
-def test_orders_differ_by_pass_kind_and_seed(monkeypatch):
-    labeled, unlabeled = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1)
-    passes = [tuple(labeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
-    passes += [tuple(u - 17 for u in unlabeled[i : i + 17]) for i in range(0, 8 * 17, 17)]
-    assert len(set(passes)) == 16
-    other = streams(monkeypatch, 1, 8, sizes=(17, 17), num_labeled=1, num_unlabeled=1, seed=8)
-    assert tuple(other[1][:17]) not in {tuple(u + 17 for u in one) for one in passes}
 
 
 def test_skip_draws_only_the_order_it_lands_in(monkeypatch):

@@ -5,7 +5,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
@@ -74,22 +73,19 @@ def test_folder_is_read_with_its_subfolders_and_all_suffixes(tmp_path):
 @pytest.mark.parametrize(
     ('changes', 'error', 'words'),
     [
-        (dict(data_root='/nowhere'), FileNotFoundError, ['data_root', '/nowhere']),
-        (dict(data_prefix=dict(img_path='photos')), FileNotFoundError, ['photos', 'config']),
-        (dict(ann_file='none.txt'), FileNotFoundError, ['none.txt', 'ann_file']),
-        (dict(ann_file='empty.txt'), ValueError, ['empty.txt', 'at least 1']),
-        (dict(ann_file='', img_suffix='.bmp'), ValueError, ['images', '.bmp']),
-        (dict(ann_file='long.txt'), FileNotFoundError, ['4 of 5', 'x0', 'x2', 'long.txt']),
+        (dict(data_root='/nowhere'), FileNotFoundError, 'data_root.*/nowhere'),
+        (dict(data_prefix=dict(img_path='photos')), FileNotFoundError, 'photos.*config'),
+        (dict(ann_file='none.txt'), FileNotFoundError, 'none.txt.*ann_file'),
+        (dict(ann_file='empty.txt'), ValueError, 'empty.txt.*at least 1'),
+        (dict(ann_file='', img_suffix='.bmp'), ValueError, 'images.*.bmp'),
+        (dict(ann_file='long.txt'), FileNotFoundError, '4 of 5.*long.txt.*x0.*x2'),
     ],
 )
 def test_unlabeled_sources_fail_before_training(root, changes, error, words):
     (root / 'empty.txt').write_text('\n')
     (root / 'long.txt').write_text('u0\nx0\nx1\nx2\nx3\n')
-    with pytest.raises(error) as caught:
+    with pytest.raises(error, match=words):
         DATASETS.build(unlabeled(root, **changes))
-    for word in words:
-        assert word in str(caught.value)
-    assert 'x3' not in str(caught.value)
 
 
 def test_semi_dataset_holds_labelled_images_first(root):
@@ -118,38 +114,17 @@ def test_augmentation_follows_from_a_seeded_index_alone(root):
     assert dataset[4] != dataset[4] != wanted
 
 
-def test_semi_dataset_builds_from_a_config_and_lazily(root):
-    config = Config(dict(data=dict(type='SemiDataset', labeled=labeled(root), unlabeled=[unlabeled(root)])))
-    assert DATASETS.build(config.data).num_labeled == 3
-    broken = labeled(root, ann_file='later.txt')
-    (root / 'later.txt').write_text('gone\n')
-    lazy = SemiDataset(broken, DATASETS.build(unlabeled(root)), lazy_init=True)
-    assert lazy.metainfo['classes'] == CLASSES
-    with pytest.raises(FileNotFoundError, match='1 of 1 labelled images'):
-        lazy.full_init()
-
-
-@pytest.mark.parametrize(
-    ('lines', 'words'),
-    [
-        ('a0\nb0\nb1\nb2\nb3\n', ['4 of 5 labelled images', 'b0', 'b2', 'longer than the data']),
-        ('a0\nu1\nu2\n', ['2 of 3 label files', 'labels/u1.png']),
-    ],
-)
-def test_labelled_list_longer_than_the_data(root, lines, words):
-    (root / 'labeled.txt').write_text(lines)
-    with pytest.raises(FileNotFoundError) as caught:
-        SemiDataset(labeled(root), unlabeled(root))
-    for word in [*words, 'labeled.txt']:
-        assert word in str(caught.value)
-    assert 'b3' not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     ('changes', 'error', 'words'),
     [
         (dict(data_root='/nowhere'), FileNotFoundError, '/nowhere'),
         (dict(ann_file='none.txt'), FileNotFoundError, 'none.txt'),
+        (
+            dict(ann_file='long.txt'),
+            FileNotFoundError,
+            '4 of 5 labelled images.*long.txt.*b0.*b2.*longer than the data',
+        ),
+        (dict(ann_file='unlabeled.txt'), FileNotFoundError, '3 of 4 label files.*unlabeled.txt.*labels/u1.png'),
         (dict(ann_file='empty.txt'), ValueError, 'empty.txt must name at least 1 labelled image'),
         (dict(ann_file='', img_suffix='.bmp'), ValueError, 'must name at least 1 labelled image'),
         (dict(metainfo=dict(classes=('sky',))), ValueError, "'sky'.*metainfo"),
@@ -157,6 +132,7 @@ def test_labelled_list_longer_than_the_data(root, lines, words):
 )
 def test_semi_dataset_names_what_is_wrong_with_labels(root, changes, error, words):
     (root / 'empty.txt').write_text('')
+    (root / 'long.txt').write_text('a0\nb0\nb1\nb2\nb3\n')
     own_classes = unlabeled(root, metainfo=dict(classes=CLASSES))
     with pytest.raises(error, match=words):
         SemiDataset(labeled(root, **changes), own_classes)

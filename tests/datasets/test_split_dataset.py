@@ -200,17 +200,6 @@ def test_what_the_labels_mean_is_kept(tmp_path):
     assert dataset.metainfo['classes'] == ('wall', 'floor')
 
 
-def test_several_unlabelled_sources(plain, shapes, tmp_path):
-    folder = tmp_path / 'more photos'
-    folder.mkdir()
-    for name in ('a.jpg', 'b.jpg'):
-        shutil.copy(next((shapes / 'JPEGImages').glob('*.jpg')), folder / name)
-    one = split(plain)
-    several = split(plain, unlabeled=[f'{LISTS}/unlabeled.txt', str(folder)])
-    assert several.num_unlabeled == one.num_unlabeled + 2 and several.num_labeled == one.num_labeled
-    assert set(several[len(several) - 1]['inputs']) == {'weak', 'strong'}
-
-
 # Options and lists of other kinds -------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,6 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_derprop.datasets import synthetic
 from mmseg_derprop.datasets.synthetic import CLASSES, IGNORE, draw_shapes, write_shapes
 
 
@@ -39,28 +38,6 @@ def test_every_class_is_frequent_and_colour_tells_nothing():
     means = np.array([images[labels == k].mean(0) for k in range(1, len(CLASSES))])
     spread = images[(labels > 0) & (labels != IGNORE)].std(0)
     assert (np.ptp(means, axis=0) < 0.5 * spread).all()
-
-
-@pytest.mark.parametrize(
-    ('category', 'u', 'v', 'inside'),
-    [
-        (1, 0.0, 0.89, True),
-        (1, 0.0, 0.91, False),
-        (2, 0.54, 0.54, True),  # corners on the axes, edges through (0.55, 0.55)
-        (2, 0.56, 0.56, False),
-        (2, 1.09, 0.0, True),
-        (3, -0.62, 0.0, True),
-        (3, -0.63, 0.0, False),
-        (4, 0.0, 0.0, False),
-        (4, 0.75, 0.0, True),
-        (5, 1.19, 0.0, True),
-        (5, -0.56, 0.0, False),
-    ],
-)
-def test_outlines(category, u, v, inside):
-    rng = np.random.default_rng(0)
-    distance = synthetic._outline(rng, category, np.array([[u]]), np.array([[v]]))
-    assert (distance.item() > 0) == inside
 
 
 def test_files(root):

@@ -9,7 +9,6 @@ from mmengine.fileio import BaseStorageBackend
 from PIL import Image
 
 from mmseg_derprop.datasets import LoadUnlabeledAnnotations, UnlabeledDataset
-from mmseg_derprop.datasets.checks.leaks import image_paths
 
 STORE = {}
 
@@ -63,21 +62,6 @@ def test_many_images_cost_few_bytes(tmp_path):
     assert info['sample_idx'] == count - 1 and info['seg_fields'] == [] and 'seg_map_path' not in info
     info['seg_fields'].append('gt_seg_map')
     assert dataset.get_data_info(count - 1)['seg_fields'] == []
-
-
-@pytest.mark.parametrize('indices', [3, -3, 20, -20, [7, 1, 1]])
-def test_subsets_are_those_of_a_list(tmp_path, indices):
-    config = many(tmp_path, 10)
-    whole = UnlabeledDataset(**config)
-    paths = list(image_paths(whole))
-    wanted = [paths[i] for i in indices] if isinstance(indices, list) else None
-    if wanted is None:
-        wanted = paths[:indices] if indices >= 0 else paths[indices:]
-    chosen = UnlabeledDataset(**config, indices=indices)
-    assert [chosen.get_data_info(i)['img_path'] for i in range(len(chosen))] == wanted
-    if isinstance(indices, list):
-        subset = whole.get_subset(indices)
-        assert list(image_paths(subset)) == wanted and len(whole) == 10
 
 
 @pytest.mark.parametrize(('ann_file', 'backend_args'), [('', None), ('list.txt', dict(backend='memory'))])

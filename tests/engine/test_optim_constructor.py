@@ -15,11 +15,6 @@ CONVNEXT = dict(
     out_indices=[0, 1, 2, 3],
     gap_before_final_norm=False,
 )
-PLAIN = dict(
-    propagation_head=None,
-    pseudo_labels=dict(_delete_=True),
-    losses=dict(_delete_=True, seg=dict(type='SupervisedLoss'), hard=dict(type='HardConsistencyLoss')),
-)
 
 
 @pytest.fixture
@@ -59,12 +54,6 @@ def test_student_and_head_and_no_teacher(build, paramwise):
     assert parts == {'student', 'propagation_head'}
     assert found == {name for name, p in model.named_parameters() if not name.startswith('teacher.')}
     assert not any(p.requires_grad for p in model.teacher.parameters())
-
-
-def test_without_a_propagation_head(build):
-    model, _ = build(**PLAIN)
-    found = settings(model, optimizer(model))
-    assert set(found) == {f'student.{name}' for name, _ in model.student.named_parameters()}
 
 
 def test_custom_keys_match_the_plain_segmentors_names(build):

@@ -55,30 +55,3 @@ def test_scores_are_those_of_each_alone(make):
     # Six images in batches of four, each loaded once; one validation.
     assert calls.names == ['before_val', 'teacher', 'student', 'teacher', 'student']
     assert calls.metrics == [both]
-
-
-def test_a_validation_within_training(make, tmp_path):
-    """In the log, in evaluation mode, and back in training mode."""
-    modes = []
-
-    class Modes(Hook):
-        def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            modes.append((runner.model.student.training, runner.model.teacher.training))
-
-        def before_train_iter(self, runner, batch_idx, data_batch=None):
-            modes.append((runner.model.student.training, runner.model.teacher.training))
-
-    saving = dict(type='CheckpointHook', by_epoch=False, interval=10, save_last=False)
-    saving['save_best'] = ['teacher/mIoU', 'student/mIoU']
-    runner = make({'train_cfg.max_iters': 2, 'train_cfg.val_interval': 1, 'default_hooks.checkpoint': saving})
-    runner.register_hook(Modes())
-    runner.train()
-    assert modes == ([(True, False)] + [(False, False)] * 4) * 2
-    for name in ('teacher', 'student'):
-        history = runner.message_hub.get_scalar(f'val/{name}/mIoU').data[0]
-        assert len(history) == 2
-        assert runner.message_hub.get_info(f'best_score_{name}/mIoU') == max(history)
-        best = 1 + int(history[1] > history[0])
-        assert [path.name for path in (tmp_path / 'work').glob(f'best_{name}_mIoU_*')] == [
-            f'best_{name}_mIoU_iter_{best}.pth'
-        ]

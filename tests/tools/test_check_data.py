@@ -108,19 +108,6 @@ def test_a_class_without_a_label(check, root):
     assert status == 0 and 'no labelled pixel has the class ring' in said
 
 
-def test_a_plain_config(check, root):
-    (a, b), (x,) = names(root, 'labeled')[:2], names(root, 'val')[:1]
-    (root / f'JPEGImages/{a}.jpg').write_bytes(b'')
-    (root / f'SegmentationClass/{b}.png').unlink()
-    Image.fromarray(np.full((64, 64), 6, np.uint8)).save(root / f'SegmentationClass/{x}.png')
-    status, said = check(PLAIN)
-    assert status == 1 and {(part, kind): files for (part, kind, _), files in problems(said).items()} == {
-        ('labelled', 'empty'): {f'{a}.jpg'},
-        ('labelled', 'missing'): {f'{b}.png'},
-        ('validation', 'ids outside the classes'): {f'{x}.png'},
-    }
-
-
 def test_wrapped_data_and_another_test_set(check, root, tmp_path):
     data = dict(
         type='ShapesDataset',

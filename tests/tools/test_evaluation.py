@@ -138,12 +138,6 @@ def test_training_does_not_begin_with_another_network(run, tool, damaged, tmp_pa
         tool('train.py', run[1], '--work-dir', tmp_path / 'work', '--cfg-options', f'load_from={path}')
 
 
-def test_a_file_that_is_no_checkpoint(run, tool, tmp_path):
-    (tmp_path / 'text.pth').write_text('no checkpoint')
-    with pytest.raises(SystemExit, match='text.pth: it is cut off, or no PyTorch checkpoint'):
-        tool('test.py', run[1], tmp_path / 'text.pth', '--work-dir', tmp_path / 'work')
-
-
 @pytest.mark.parametrize('script', ['train.py', 'test.py'])
 def test_a_config_that_is_not_there(run, tool, tmp_path, script):
     path, config = run
@@ -159,12 +153,6 @@ def test_a_config_that_is_not_there(run, tool, tmp_path, script):
     'change, message',
     [
         (lambda whole: whole.pop('meta'), 'x.pth holds weights, but not what a run resumes from .*load_from='),
-        (lambda whole: whole.update(process_buffers=5), 'process_buffers are a int, but must be a list'),
-        (lambda whole: whole.update(process_buffers=[5]), 'process_buffers hold a int, but must hold a dict'),
-        (
-            lambda whole: whole.update(process_buffers=[{'student.x': torch.ones(1)}]),
-            "process_buffers hold 'student.x', which is no such buffer",
-        ),
     ],
 )
 def test_resuming_from_what_is_no_run(run, tool, tmp_path, change, message):

@@ -283,11 +283,6 @@ def test_losses_become_stock_ones(module):
     assert found == [dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4), dict(type='DiceLoss')]
 
 
-def test_parts_that_stand_on_others_are_refused(module):
-    with pytest.raises(ValueError, match='semi_segmentor'):
-        module.bring_parts(dict(model=dict(type='SemiSegmentor')))
-
-
 # ONNX ----------------------------------------------------------------------------------------------------------------
 
 

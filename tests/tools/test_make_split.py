@@ -3,20 +3,16 @@
 import hashlib
 import json
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import load
 from PIL import Image
 
 from mmseg_derprop import __version__
 
-ROOT = Path(__file__).resolve().parents[2]
-spec = spec_from_file_location('make_split', ROOT / 'tools' / 'dataset_converters' / 'make_split.py')
-tool = module_from_spec(spec)
+tool = load('dataset_converters/make_split.py')
 sys.modules['make_split'] = tool  # processes that read label files look the function up by its module's name
-spec.loader.exec_module(tool)
 COUNT = 40
 
 

@@ -206,34 +206,6 @@ def test_lists_all_problems_at_once_and_the_remedy(convert, network):
     assert f'{len(listed)} entries' in lines[0] and 'DerProp, CorrMatch or UniMatch' in lines[-1]
 
 
-def test_a_plain_stem_is_another_network(convert):
-    """torchvision's ResNet-50 has the same stages."""
-    stem = {name: shape for name, shape in backbone_shapes().items() if not name.startswith(('conv1.', 'bn1'))}
-    stem['conv1.weight'] = (64, 3, 7, 7)
-    with pytest.raises(SystemExit, match=r'(?s)conv1.0.weight is missing.*conv1.weight is unknown'):
-        convert(fill(stem))
-
-
-@pytest.mark.parametrize(
-    'content, message',
-    [
-        ([1, 2], 'it holds a list'),
-        (dict(a=1), 'no state dict'),
-        (dict(model=Path('x')), r'more than data \(pathlib'),
-        (dict(model=dict(a=torch.nn.ReLU())), r'more than data \(torch.nn'),
-    ],
-)
-def test_refuses_what_is_no_state_dict(convert, content, message):
-    with pytest.raises(SystemExit, match=message):
-        convert(content)
-
-
-def test_a_file_that_is_not_there(tool, monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, 'argv', ['published2mmseg.py', str(tmp_path / 'none.pth'), str(tmp_path / 'out.pth')])
-    with pytest.raises(SystemExit, match='No such file.*none.pth'):
-        tool.main()
-
-
 def test_a_file_is_overwritten_only_if_told_so(tool, network, monkeypatch, tmp_path, capsys):
     torch.save(network, tmp_path / 'in.pth')
     (tmp_path / 'out.pth').write_text('mine')

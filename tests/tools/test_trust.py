@@ -83,14 +83,6 @@ def test_weights_of_a_backbone(bad, config, place):
     assert not (place / 'harmed').exists()
 
 
-def test_the_newest_checkpoint_is_passed_over(bad, place, capsys):
-    (place / 'work').mkdir()
-    os.rename('bad.pth', 'work/iter_1.pth')
-    call('train.py', 'run.py', '--work-dir', 'work', '--resume')
-    assert 'iter_1.pth is left out: it holds more than data' in capsys.readouterr().err
-    assert list((place / 'work').glob('*/*.log')) and not (place / 'harmed').exists()
-
-
 @pytest.fixture
 def server(place, monkeypatch):
     """Address of a server of the current folder."""

@@ -4,12 +4,11 @@
     python tools/analysis_tools/benchmark.py regions --size 321 --batch 4
     python tools/analysis_tools/benchmark.py step configs/derprop/r101_voc_1-4.py --batch 4 \\
         --cfg-options model.segmentor.backbone.depth=50
-    python tools/analysis_tools/benchmark.py data configs/derprop/r101_voc_1-4.py
 
 ``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
 that regions take) stand beside tests/reference.py, each in a process of its own, because a process keeps its highest
 memory; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step`` cuts the graph between the networks and the
-rest and times both sides. ``data`` times the pipelines of a config. All print a table; ``--json`` writes it.
+rest and times both sides. All print a table; ``--json`` writes it.
 """
 
 from __future__ import annotations
@@ -21,20 +20,16 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.transforms import Compose
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.registry import MODELS, TRANSFORMS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -131,45 +126,32 @@ def ops_work(args: argparse.Namespace, side: str, device: torch.device) -> Calla
     labels = F.interpolate(torch.randint(classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
     rows = torch.randint(length, (args.regions,), device=device)
     inside = (torch.arange(length, device=device) // args.grid < args.grid // 3).expand(batch, -1)
-    mended, normalize = args.preset == 'derprop_paper', 'source_mean' if args.preset == 'derprop_paper' else 'source'
 
     def ours() -> Tensor:
-        propagated = ops.propagate(q, k, logits, ORDER, normalize).square().mean()
-        propagated_s = ops.propagate(q_s, k_s, logits_s, ORDER, normalize).square().mean()
+        propagated = ops.propagate(q, k, logits, ORDER, 'source_mean').square().mean()
+        propagated_s = ops.propagate(q_s, k_s, logits_s, ORDER, 'source_mean').square().mean()
         maps = ops.similarity_rows(q[batch:], k[batch:], rows, ORDER)
         ops.region_masks(maps.unflatten(2, grid), size)
-        if mended:
-            affinity_x = ops.label_affinity_loss(q[:batch], k[:batch], labels, grid, max_order=ORDER)
-        else:
-            x = (q[:batch].detach(), k[:batch].detach())
-            affinity_x = ops.interpolated_label_affinity_loss(*x, labels, grid, max_order=ORDER)
-        box = inside if mended else None
-        affinity_u = ops.affinity_consistency_loss(q_s, k_s, q[batch:], k[batch:], ORDER, box)
-        smooth = ops.smoothness_loss(q, k) + ops.smoothness_loss(q_s, k_s) if mended else 0
+        affinity_x = ops.label_affinity_loss(q[:batch], k[:batch], labels, grid, max_order=ORDER)
+        affinity_u = ops.affinity_consistency_loss(q_s, k_s, q[batch:], k[batch:], ORDER, inside)
+        smooth = ops.smoothness_loss(q, k) + ops.smoothness_loss(q_s, k_s)
         return propagated + propagated_s + affinity_x + affinity_u + smooth
 
     def direct() -> Tensor:
         p = reference.spread(reference.similarity(q, k, ORDER))
-        weights = p / p.sum(1, keepdim=True) if mended else p
-        propagated = (logits @ weights).square().mean()
-        weights_s = reference.spread(reference.similarity(q_s, k_s, ORDER), normalize)
+        propagated = (logits @ (p / p.sum(1, keepdim=True))).square().mean()
+        weights_s = reference.spread(reference.similarity(q_s, k_s, ORDER), 'source_mean')
         propagated_s = (logits_s @ weights_s).square().mean()
         with torch.no_grad():
             reference.region_masks(p[batch:, rows].unflatten(2, grid), size)
-        affinities = reference.affinities(q, k, ORDER)
-        of_x, of_w = ([a[part] for a in affinities] for part in (slice(batch), slice(batch, None)))
-        if mended:
-            ids = reference.nearest_labels(labels, grid)
-            same, valid = ids[:, :, None] == ids[:, None], ids != reference.IGNORE
-            wanted = [same / (classes - order) ** 0.5 for order in range(ORDER + 1)]
-            affinity_x = reference.mean_over_orders(of_x, wanted, valid[:, :, None] & valid[:, None])
-        else:
-            target = reference.interpolated_label_affinity(labels, grid, q.dtype)
-            affinity_x = reference.mean_over_orders([a.detach() for a in of_x], [target] * (ORDER + 1))
-        kept = reference.kept_pairs(inside, True) if mended else None
-        of_s = reference.affinities(q_s, k_s, ORDER)
+        of_x, of_w = zip(*[(a[:batch], a[batch:]) for a in reference.affinities(q, k, ORDER)])
+        ids = reference.nearest_labels(labels, grid)
+        same, valid = ids[:, :, None] == ids[:, None], ids != reference.IGNORE
+        wanted = [same / (classes - order) ** 0.5 for order in range(ORDER + 1)]
+        affinity_x = reference.mean_over_orders(of_x, wanted, valid[:, :, None] & valid[:, None])
+        of_s, kept = reference.affinities(q_s, k_s, ORDER), reference.kept_pairs(inside, True)
         affinity_u = reference.mean_over_orders(of_s, [a.detach() for a in of_w], kept)
-        smooth = reference.smoothness_loss(q, k) + reference.smoothness_loss(q_s, k_s) if mended else 0
+        smooth = reference.smoothness_loss(q, k) + reference.smoothness_loss(q_s, k_s)
         return propagated + propagated_s + affinity_x + affinity_u + smooth
 
     def work() -> list[Tensor]:
@@ -182,13 +164,11 @@ def ops_work(args: argparse.Namespace, side: str, device: torch.device) -> Calla
 def limit_work(args: argparse.Namespace, side: str, device: torch.device) -> Callable[[], object]:
     """The arithmetic that ``ops`` cannot do without, in the same blocks: products of all pairs, and exponentials.
 
-    Propagation of an image: the scores, what they weigh, four products for the gradients, with ``source_mean`` once
-    more the scores for their sums, and an exponential wherever scores are formed. Consistency of an image: four
-    affinities (two orders, two views), formed twice, and four gradients. Published: two affinities of labelled images.
+    Propagation of an image: the scores twice, what they weigh, four products for the gradients, and an exponential
+    wherever scores are formed. Consistency of an image: four affinities (two orders, two views), formed twice, and four
+    gradients.
     """
-    mended = args.preset == 'derprop_paper'
-    products = args.batch * (3 * (7 if mended else 6) + 12 + (0 if mended else 2))
-    exponentials = args.batch * 3 * (3 if mended else 2)
+    products, exponentials = args.batch * (3 * 7 + 12), args.batch * 3 * 3
     q, k = torch.randn(2, 1, args.classes, args.grid**2, device=device)
 
     def work() -> None:
@@ -331,61 +311,31 @@ class GraphCut:
         torch.autograd.backward(*zip(*[(o, grad) for o, grad in pairs if o.requires_grad and grad is not None]))
 
 
-def data(args: argparse.Namespace, device: torch.device) -> dict:
-    """Images per second of one process, by the config's pipelines, of generated photographs of 500x375."""
-    init_default_scope('mmseg')
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
-    sources = load_config(args.config, args.cfg_options).train_dataloader.dataset
-    random, result = np.random.RandomState(0), {}
-    with tempfile.TemporaryDirectory() as folder:
-        for index in range(16):  # smooth images, of a photograph's file size
-            image = cv2.resize(random.randint(0, 256, (47, 63, 3)).astype(np.uint8), (500, 375))
-            labels = cv2.resize(random.randint(0, 21, (8, 10)).astype(np.uint8), (500, 375), interpolation=0)
-            cv2.imwrite(f'{folder}/{index}.jpg', image)
-            cv2.imwrite(f'{folder}/{index}.png', labels)
-        for name in ('labeled', 'unlabeled'):
-            pipeline = Compose([TRANSFORMS.build(transform) for transform in sources[name].pipeline])
-            rates = []
-            for _ in range(args.repeats + 1):
-                start = time.perf_counter()
-                for index in range(64):
-                    path = f'{folder}/{index % 16}'
-                    info = dict(img_path=f'{path}.jpg', seg_fields=[], reduce_zero_label=False, label_map=None)
-                    pipeline(info | (dict(seg_map_path=f'{path}.png') if name == 'labeled' else {}))
-                rates.append(64 / (time.perf_counter() - start))
-            result[f'{name}_images_per_second'] = statistics.median(rates[1:])
-    return result
-
-
 # --- Command line ----------------------------------------------------------------------------------------------------
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parsers = parser.add_subparsers(dest='what', required=True)
-    for what, repeats in dict(ops=3, regions=9, step=5, data=5).items():
+    for what, repeats in dict(ops=3, regions=9, step=5).items():
         sub = parsers.add_parser(what)
         sub.add_argument('--device', default='cpu')
         sub.add_argument('--json', help='file to write the figures to')
         sub.add_argument('--repeats', type=int, default=repeats, help='timed runs, after one that is not')
-        if what != 'data':
-            sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
-        if what in ('ops', 'regions'):
+        sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
+        if what != 'step':
             sub.add_argument('--classes', type=int, default=19 if what == 'ops' else 21)
             sub.add_argument('--regions', type=int, default=128, help='regions per image')
             sub.add_argument('--no-reference', action='store_true', help='it needs memory of all pairs several times')
         if what == 'ops':
             sub.add_argument('--grid', type=int, default=41, help='positions along a side')
-            sub.add_argument('--preset', choices=('derprop_paper', 'derprop_published'), default='derprop_paper')
-        if what in ('regions', 'step'):
+        else:
             sub.add_argument('--size', type=int, default=321, help='side of the crop in pixels')
         if what == 'regions':
             sub.add_argument('--tau', type=float, default=0.85)
-        if what in ('step', 'data'):
+        if what == 'step':
             sub.add_argument('config', nargs='?', default=str(ROOT / 'configs/derprop/r101_voc_1-4.py'))
             sub.add_argument('--cfg-options', nargs='+', action=DictAction)
-        if what == 'step':
             sub.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'), default='float32')
     args = parser.parse_args()
     for name in ('batch', 'regions', 'grid', 'size', 'repeats', 'classes'):
@@ -397,7 +347,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     device = torch.device(args.device)
-    result = dict(step=step, data=data)[args.what](args, device) if 'config' in args else side_by_side(args)
+    result = step(args, device) if args.what == 'step' else side_by_side(args)
     settings = {key: value for key, value in vars(args).items() if key != 'json'}
     machine = platform.processor() or platform.machine()
     if device.type == 'cuda':

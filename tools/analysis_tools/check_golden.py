@@ -270,23 +270,19 @@ def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
     total = model.parse_losses(losses)[0]
     total.backward()
 
-    found: dict[str, Tensor] = {'loss': total}
-    for number, one in enumerate(strong, 1):
-        table_of = {f'labels{number}': one.target.labels, f'conf{number}': one.target.mixed.confidence}
-        table_of |= {f'ignore{number}': one.target.mixed.ignored * 255, f'img_s{number}': one.images}
-        losses_on = masked_mean(
-            cross_entropy_map(one.view.logits, one.target.labels), one.target.accepted, one.target.mixed.ignored
-        )
-        found |= table_of | {f'loss_s{number}': losses_on}
-    found |= dict(labels_before=target.mixed.labels, labels=target.labels, confident=target.confident)
+    found = dict(loss=total, labels_before=target.mixed.labels, labels=target.labels, confident=target.confident)
     found |= dict(accepted=target.accepted, ignore=target.mixed.ignored * 255)
+    for number, one in enumerate(strong, 1):
+        mixed = one.target.mixed
+        loss = masked_mean(cross_entropy_map(one.view.logits, one.target.labels), one.target.accepted, mixed.ignored)
+        found |= {f'labels{number}': one.target.labels, f'conf{number}': mixed.confidence, f'loss_s{number}': loss}
+        found |= {f'ignore{number}': mixed.ignored * 255, f'img_s{number}': one.images}
     if regions is not None:
         found |= dict(regions=target.regions, corr_out_s=strong[0].view.propagated, corr_out_w=weak.propagated)
         compare_threshold(inputs, table, labeler.threshold, 'threshold')
     unweighted = {name: loss / model.losses[name].loss_weight for name, loss in losses.items()}
-    for name, key in dict(x='seg', x_corr='seg_prop', kl='kl', fp='fp', corr_s='prop_s', corr_w='prop_w').items():
-        if key in unweighted:
-            found[f'loss_{name}'] = unweighted[key]
+    names = dict(seg='x', seg_prop='x_corr', kl='kl', fp='fp', prop_s='corr_s', prop_w='corr_w')
+    found |= {f'loss_{names[key]}': loss for key, loss in unweighted.items() if key in names}
     if 'prop_s' in unweighted:
         found['loss_corr'] = (unweighted['prop_s'] + unweighted['prop_w']) / 2
     short = dict(u_w_fp='fp', u_s='s', u_s1='s1', u_s2='s2', feat_u_w='feat_w', feat_u_s='feat_s')
@@ -295,8 +291,7 @@ def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
         found[f'grad_{short.get(name, name)}'] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     for name, want in table.expected.items():
         if name in found and name not in table.seen:
-            compare = table.close if want.is_floating_point() else table.same
-            compare(name, found[name])
+            (table.close if want.is_floating_point() else table.same)(name, found[name])
 
 
 @torch.no_grad()

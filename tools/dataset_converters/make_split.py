@@ -126,11 +126,7 @@ def describe(classes: list[int], pixels: np.ndarray, chosen: np.ndarray) -> dict
 
 
 def write_all(files: dict[Path, bytes], force: bool) -> bool:
-    """Writes files; returns whether there was anything to write.
-
-    Raises:
-        FileExistsError: If some exist with other content and ``force`` is not set; then nothing has been written.
-    """
+    """Writes all files, or none if some exist with other content; returns whether there was anything to write."""
     new = {path: content for path, content in files.items() if not path.exists() or path.read_bytes() != content}
     differ = [str(path) for path in new if path.exists()]
     if differ and not force:

@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import http.client
 import sys
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -77,23 +76,10 @@ def read_ids(content: bytes, data: DataSet) -> list[str]:
     return [line.split()[0].removeprefix(before).removesuffix(after) for line in content.decode().splitlines()]
 
 
-def download(url: str) -> bytes:
-    """Fetches a file; raises OSError if that fails."""
-    try:
-        with urllib.request.urlopen(url, timeout=30) as response:
-            return response.read()
-    except urllib.error.HTTPError as error:
-        raise Refused(f'{url}: {error}') from error
-    except (OSError, http.client.HTTPException) as error:
-        raise OSError(f'{url}: {error}. Try again, or without a network: --from DIR, a copy of it') from error
-
-
 def read_source(path: str, folders: list[Path] | None, base_url: str) -> bytes:
-    """A list as published: from one of several folders, or else from the network.
+    """A list as published, from one of several folders, or else from the network.
 
-    Raises:
-        Refused: If it is absent, or its SHA-256 is not that of the published one.
-        OSError: If the network fails.
+    Raises OSError if it cannot be had, and Refused if it is absent in the folders or not the published one.
     """
     if folders:
         contents = {str(f / path): (f / path).read_bytes() for f in folders if (f / path).is_file()}
@@ -102,7 +88,11 @@ def read_source(path: str, folders: list[Path] | None, base_url: str) -> bytes:
     else:
         repository = UNIMATCH_V2 if path in UNIMATCH_V2_LISTS else UNIMATCH
         url = f'{base_url}/{repository}/splits/{path}'
-        contents = {url: download(url)}
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                contents = {url: response.read()}
+        except (OSError, http.client.HTTPException) as error:
+            raise OSError(f'{url}: {error}. Try again, or without a network: --from DIR, a copy of it') from error
     found = {hashlib.sha256(content).hexdigest(): content for content in contents.values()}
     if SHA256[path] not in found:
         raise Refused(

@@ -59,36 +59,24 @@ def published_names(module: BaseModule, names: dict[str, str], prefix: str = '')
     return found
 
 
-class Source:
-    """A state dict whose entries are taken one by one, and what is wrong with it."""
+def take(
+    entries: dict[str, Tensor], wanted: dict[str, tuple[str, torch.Size]], problems: list[str]
+) -> dict[str, Tensor]:
+    """Takes the entries wanted out of a state dict, under their names in this project; notes what is wrong.
 
-    def __init__(self, entries: dict[str, Tensor]) -> None:
-        self.entries = entries
-        self.problems: list[str] = []
-
-    def take(self, wanted: dict[str, tuple[str, torch.Size]]) -> dict[str, Tensor]:
-        """The entries wanted under their names in this project.
-
-        Old checkpoints do not count batches; the count, which only an averaging normalisation reads, is 0 then.
-        """
-        taken = {}
-        for published, (name, shape) in wanted.items():
-            value = self.entries.pop(published, None)
-            if value is None and published.endswith('num_batches_tracked'):
-                value = torch.tensor(0)
-            if value is None:
-                self.problems.append(f'{published} is missing')
-            elif value.shape != shape:
-                self.problems.append(f'{published} has shape {tuple(value.shape)}, expected is {tuple(shape)}')
-            else:
-                taken[name] = value
-        return taken
-
-    def close(self) -> None:
-        """Raises ValueError with all that is wrong, entries that nobody took included."""
-        problems = self.problems + [f'{name} is unknown' for name in self.entries]
-        if problems:
-            raise ValueError(f'{len(problems)} entries do not match:\n  ' + '\n  '.join(problems))
+    Old checkpoints do not count batches; the count, which only an averaging normalisation reads, is 0 then.
+    """
+    taken = {}
+    for published, (name, shape) in wanted.items():
+        default = torch.tensor(0) if published.endswith('num_batches_tracked') else None
+        value = entries.pop(published, default)
+        if value is None:
+            problems.append(f'{published} is missing')
+        elif value.shape != shape:
+            problems.append(f'{published} has shape {tuple(value.shape)}, expected is {tuple(shape)}')
+        else:
+            taken[name] = value
+    return taken
 
 
 def find_depth(names: list[str], prefix: str) -> int:
@@ -118,25 +106,30 @@ def convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     Raises:
         ValueError: If any entry does not match by name and shape.
     """
-    source = Source({name.removeprefix('module.'): value for name, value in state.items()})
-    is_network = any(name.startswith('backbone.') for name in source.entries)
+    entries = {name.removeprefix('module.'): value for name, value in state.items()}
+    problems: list[str] = []
+    is_network = any(name.startswith('backbone.') for name in entries)
     prefix = 'backbone.' if is_network else ''
-    found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(source.entries), prefix))
+    found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(entries), prefix))
     model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model
     with torch.device('meta'):
         backbone = MODELS.build({**model.backbone, 'depth': found['depth']})
-    parts = source.take(published_names(backbone, BACKBONE, prefix))
+    parts = take(entries, published_names(backbone, BACKBONE, prefix), problems)
     if is_network:
-        parts, found['num_classes'] = convert_heads(source, model.decode_head, parts)
+        parts, found['num_classes'] = convert_heads(entries, model.decode_head, parts, problems)
     else:
-        source.entries.pop('fc.weight', None), source.entries.pop('fc.bias', None)
-    source.close()
+        entries.pop('fc.weight', None), entries.pop('fc.bias', None)
+    problems += [f'{name} is unknown' for name in entries]
+    if problems:
+        raise ValueError(f'{len(problems)} entries do not match:\n  ' + '\n  '.join(problems))
     return parts, found
 
 
-def convert_heads(source: Source, decode_head: dict, backbone: dict[str, Tensor]) -> tuple[dict, int]:
+def convert_heads(
+    entries: dict[str, Tensor], decode_head: dict, backbone: dict[str, Tensor], problems: list[str]
+) -> tuple[dict, int]:
     """Completes a converted backbone to the student, the teacher and the head that propagates; counts the classes."""
-    classifier = source.entries.get('classifier.weight')
+    classifier = entries.get('classifier.weight')
     num_classes = len(classifier) if classifier is not None and classifier.ndim else decode_head['num_classes']
     with torch.device('meta'):
         decode_head = MODELS.build({**decode_head, 'num_classes': num_classes})
@@ -147,11 +140,11 @@ def convert_heads(source: Source, decode_head: dict, backbone: dict[str, Tensor]
             'in_channels': decode_head.in_channels[-1],
         }
         propagation_head = MODELS.build(head_config)
-    heads = source.take(published_names(decode_head, DECODE_HEAD))
+    heads = take(entries, published_names(decode_head, DECODE_HEAD), problems)
     network = {f'backbone.{n}': v for n, v in backbone.items()} | {f'decode_head.{n}': v for n, v in heads.items()}
     state = {f'{role}.{name}': value for role in ('student', 'teacher') for name, value in network.items()}
-    if any(name.startswith(('proj.', 'corr.')) for name in source.entries):
-        head = source.take(published_names(propagation_head, PROPAGATION_HEAD))
+    if any(name.startswith(('proj.', 'corr.')) for name in entries):
+        head = take(entries, published_names(propagation_head, PROPAGATION_HEAD), problems)
         state |= {f'propagation_head.{name}': value for name, value in head.items()}
     return state, num_classes
 

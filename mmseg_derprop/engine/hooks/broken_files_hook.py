@@ -68,17 +68,6 @@ class BrokenFilesHook(Hook):
         return sum(all_gather_object(found, self.group), [])
 
 
-def warn_if_uncounted(runner: Runner) -> None:
-    """Warns where images may be left out but no hook counts them."""
-    skips = getattr(runner.train_dataloader.dataset, 'skips', False)
-    if skips and not any(isinstance(hook, BrokenFilesHook) for hook in runner.hooks):
-        runner.logger.warning(
-            'Images that cannot be used give their places to others, but nothing counts them: add '
-            "dict(type='BrokenFilesHook', limit=100) to custom_hooks, or set train_dataloader.dataset.broken_unlabeled="
-            "'stop'."
-        )
-
-
 def replaced(data_batch: dict | None) -> list[tuple]:
     """The problems of the files that the images of a batch stand for."""
     return [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]

@@ -21,10 +21,9 @@ LISTED = 5  # names in a message
 class NonFiniteHook(Hook):
     """Ends a run at a loss or gradient that is NaN or infinite, and names the terms, or parameters, and the images.
 
-    It does so before teacher, log or checkpoint take anything from the step, and reads what it found where the engine
-    has waited for the step anyway. Losses are judged before a loss scale, gradients without it, by the norm of each
-    parameter's: where they overflow in float16 while the losses are finite, the scaler skips the step as always, and
-    this hook does not see them. All processes decide alike.
+    It does so before teacher, log or checkpoint take anything from the step, and waits for the device no more than the
+    engine. Gradients are judged by the norm of each parameter's; an overflow in float16 that the loss scaler sees is
+    the scaler's own matter. All processes decide alike.
 
     Raises:
         FloatingPointError: In training, if a loss or a gradient is not finite.
@@ -83,15 +82,13 @@ class NonFiniteHook(Hook):
 
     def describe_losses(self, data_batch: dict | None) -> str:
         """The terms that are not finite and the images, of all processes that have such terms."""
-        terms = {name: value.item() for name, value in self.losses.items() if not value.isfinite()}
+        terms = [f'{name} = {value.item()}' for name, value in self.losses.items() if not value.isfinite()]
         reports = all_gather_object((terms, image_paths(data_batch)))
-        lines = []
-        for rank, (terms, images) in enumerate(reports):
-            if terms:
-                where = f'Process {rank}: ' if len(reports) > 1 else ''
-                values = ', '.join(f'{name} = {value}' for name, value in terms.items())
-                lines.append(f'{where}{values}; images: {", ".join(images)}')
-        return '. '.join(lines)
+        return '. '.join(
+            f'{f"Process {rank}: " if len(reports) > 1 else ""}{", ".join(terms)}; images: {", ".join(images)}'
+            for rank, (terms, images) in enumerate(reports)
+            if terms
+        )
 
     def describe_gradients(self, norms: Tensor) -> str:
         """The parameters whose gradients are not finite, and the images of the step in all processes."""

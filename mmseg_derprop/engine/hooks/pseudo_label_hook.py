@@ -14,7 +14,6 @@ from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import Bounds, check_options
 from ..preflight import check_batch
-from .broken_files_hook import warn_if_uncounted
 from .strict_load_hook import unwrap
 
 
@@ -60,7 +59,6 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
-        warn_if_uncounted(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
             load_labeled(val, 'validation')

@@ -90,20 +90,19 @@ def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] 
         ) from None
     names = [name for name in model.state_dict() if not name.endswith('num_batches_tracked')]
     missing = [name for name in missing if not name.endswith('num_batches_tracked')]
-    absent = {part: [n for n in missing if _part(n) == part] for part in dict.fromkeys(map(_part, names))}
-    sizes = {part: sum(_part(name) == part for name in names) for part in absent}
-    new = [part for part in absent if len(absent[part]) == sizes[part]]
-    if len(new) == len(sizes):
+    parts, found = dict.fromkeys(map(_part, names)), {_part(name) for name in names if name not in set(missing)}
+    new = [part for part in parts if part not in found]
+    if not found:
         raise CheckpointMismatch(
             f'Nothing in it has a place in this model. It holds {_some(list(state))}. {_hint(model, state)}'
         )
-    loaded = {part.rpartition('.')[2] for part in sizes if part not in new}
-    lacking = [n for part in absent for n in absent[part] if part not in new or _is_needed(part, needed)]
+    loaded = {part.rpartition('.')[2] for part in found}
+    lacking = [name for name in missing if _part(name) in found or _is_needed(_part(name), needed)]
     extra = [name for name in unknown if _part(name).rpartition('.')[2] in loaded]
     if lacking or extra:
-        found = [f'It lacks {len(lacking)} entries: {_some(lacking)}.'] if lacking else []
-        found += [f'The model does not know {len(extra)} entries: {_some(extra)}.'] if extra else []
-        raise CheckpointMismatch('\n'.join([*found, _hint(model, state)]))
+        lines = [f'It lacks {len(lacking)} entries: {_some(lacking)}.'] if lacking else []
+        lines += [f'The model does not know {len(extra)} entries: {_some(extra)}.'] if extra else []
+        raise CheckpointMismatch('\n'.join([*lines, _hint(model, state)]))
     return new
 
 

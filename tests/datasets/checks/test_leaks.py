@@ -72,14 +72,6 @@ def test_a_folder_under_another_name(root, monkeypatch):
         check_leaks(semi(root, 'train/../val', ''), source('.', 'val'))
 
 
-def test_a_linked_file(root):
-    (root / 'train/2.png').unlink()
-    (root / 'train/2.png').symlink_to(root / 'val/2.png')
-    (root / 'val/2.png').symlink_to(root / 'val/6.png')
-    with pytest.raises(ValueError, match='1 of 1 .*among the unlabelled.*val/2.png'):
-        check_leaks(semi(root), source(root, 'val', indices=[0]))
-
-
 def test_joined_and_repeated_sets(root):
     good, bad = source(root, 'val'), source(root, ann_file='labeled.txt')
     for val in (ConcatDataset([good, bad]), RepeatDataset(bad, 2)):

@@ -1,7 +1,6 @@
 """What is left out of training is counted, named and bounded."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -45,22 +44,6 @@ def test_the_log_counts_and_names(make_runner, broken, capsys):
     assert len(counts) == 7 and counts == sorted(counts)
 
 
-def test_a_name_of_any_bytes_is_logged(make_runner, shapes, tmp_path, capsys):
-    folder = tmp_path / 'images'
-    shutil.copytree(shapes / 'JPEGImages', folder)
-    Path(os.fsdecode(os.fsencode(folder) + b'/x\xff.jpg')).touch()
-    more = {'ann_file': '', 'data_prefix': dict(img_path=str(folder))}
-    runner = make_runner(
-        {f'train_dataloader.dataset.unlabeled.{key}': value for key, value in more.items()}
-        | {'custom_hooks': [dict(type='PseudoLabelHook', leaks='ignore'), dict(type='BrokenFilesHook')]}
-    )
-    runner.train()
-    said = capsys.readouterr()
-    assert r'x\udcff.jpg is empty' in said.out and 'Logging error' not in said.err
-    (log,) = Path(runner.work_dir).rglob('*.log')
-    assert r'x\udcff.jpg is empty' in log.read_text()
-
-
 def test_nothing_broken_nothing_logged(make_runner):
     runner = make_runner()
     runner.train()
@@ -73,9 +56,3 @@ def test_more_than_the_limit(make_runner, broken):
     with pytest.raises(BrokenData, match='2 files cannot be used, but the limit of BrokenFilesHook is 1') as caught:
         make_runner(options(root, **more)).train()
     assert all(path in str(caught.value) for path in paths)
-
-
-def test_a_run_that_does_not_count_is_told(make_runner, capsys):
-    runner = make_runner({'custom_hooks': [dict(type='PseudoLabelHook')], 'train_cfg.max_iters': 1})
-    runner.train()
-    assert "dict(type='BrokenFilesHook', limit=100)" in capsys.readouterr().out

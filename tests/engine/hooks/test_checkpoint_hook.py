@@ -153,14 +153,15 @@ def test_only_iterations_are_counted(make_runner):
         make_runner({'train_cfg': epochs, 'default_hooks.checkpoint': SAVING, 'custom_hooks': []}).train()
 
 
-def test_newest_by_what_they_tell(run, tmp_path):
-    """Not by their files' dates, nor by their numbers: a run may begin anew in an old folder."""
-    folder = tmp_path / 'work'
-    run({}, 2)
-    os.utime(folder / 'iter_1.pth')
-    assert newest_checkpoint(str(folder)) == (str(folder / 'iter_2.pth'), {})
-    (folder / 'notes.pth').write_text('no checkpoint')
-    (folder / 'iter_2.pth').unlink()
-    path, refused = newest_checkpoint(str(folder))
-    assert path == str(folder / 'iter_1.pth') and list(refused) == [str(folder / 'notes.pth')]
-    assert newest_checkpoint(str(tmp_path / 'nowhere')) == (None, {})
+def test_a_resumed_run_removes_its_own_files_only(run, tmp_path):
+    """Whatever names the checkpoint has from which it goes on."""
+    run({}, 1)
+    (tmp_path / 'mine_iter_1.pth').touch()
+    path = tmp_path / 'work/iter_1.pth'
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint['message_hub']['runtime_info'].update(keep_ckpt_ids=['/../../mine_iter_1', 1], best_score=0.0)
+    checkpoint['message_hub']['runtime_info']['best_ckpt'] = str(tmp_path / 'mine_iter_1.pth')
+    torch.save(checkpoint, path)
+    saving = dict(max_keep_ckpts=1, save_best='teacher/mIoU')
+    left = run(saving, 2, val=True, hook=Better(), resume=True, load_from=str(path))
+    assert left == ['best_teacher_mIoU_iter_2.pth', 'iter_2.pth'] and (tmp_path / 'mine_iter_1.pth').exists()

@@ -63,23 +63,16 @@ def rgb(image):
 
 
 def test_pictures_of_a_batch(draw):
-    always = {'train_dataloader.dataset.unlabeled.pipeline.6.strong.1.prob': 1.0}
-    pictures, batches = draw(always, hook=dict(interval=2, max_images=2))
+    pictures, batches = draw(hook=dict(interval=2, max_images=2))
     assert list(pictures) == ['pseudo_labels_2.png']
     picture = pictures['pseudo_labels_2.png']
     assert picture.shape == (2 * HEIGHT, 8 * WIDTH, 3)
     inputs, samples = (batches[1][key] for key in ('inputs', 'data_samples'))
-    palette = {(0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0), (204, 121, 167), (255, 255, 255)}
     for row in range(2):
         np.testing.assert_array_equal(tile(picture, row, 0), rgb(inputs['weak'][row]))
         x1, y1, x2, y2 = samples['strong'][row].metainfo['cutmix_box']
-        inside = (slice(y1 + 1, y2 - 1), slice(x1 + 1, x2 - 1))  # without the line around it
-        strong = tile(picture, row, 1)
-        np.testing.assert_array_equal(strong[inside], rgb(inputs['strong'][row + 1])[inside])
-        assert (strong == (255, 255, 0)).all(-1).any()  # the line
-        assert len(np.unique(tile(picture, row, 3).reshape(-1, 3), axis=0)) > 3  # confidence
-        for column in (4, 5, 7):
-            assert {tuple(c) for c in tile(picture, row, column).reshape(-1, 3).tolist()} <= palette
+        inside = slice(y1 + 1, y2 - 1), slice(x1 + 1, x2 - 1)  # without the line around it
+        np.testing.assert_array_equal(tile(picture, row, 1)[inside], rgb(inputs['strong'][row + 1])[inside])
         truth = samples['weak'][row].gt_sem_seg.data[0].numpy()
         np.testing.assert_array_equal((tile(picture, row, 7) == 255).all(-1), truth == 255)
         np.testing.assert_array_equal((tile(picture, row, 7) == (86, 180, 233)).all(-1), truth == 2)
