@@ -202,29 +202,3 @@ def test_complementary_channels_are_dropped_of_the_backbone_before_any_neck(neck
         assert whole.sum() == 1  # floor(2 / 2)
         both = ~one.isnan() & ~two.isnan()
         assert torch.equal((one + two)[both], torch.full_like(one, 2)[both])
-
-
-@pytest.mark.parametrize(
-    'preset,options',
-    [
-        ('fixmatch', dict(predict_on='student', source='student', teacher=None, num_strong=1)),
-        ('unimatch', dict(predict_on='student', source='student', teacher=None, num_strong=2)),
-        ('corrmatch', dict(predict_on='student', source='student', teacher=None, num_strong=1)),
-        ('unimatch_v2', dict(predict_on='teacher', source='teacher', teacher=('step', 0.996), num_strong=2)),
-        ('derprop_paper', dict(predict_on='teacher', source='student', teacher=('epoch', 0.5), num_strong=1)),
-        ('derprop_published', dict(predict_on='teacher', source='student', teacher=('epoch', 0.5), num_strong=1)),
-        ('derprop', dict(predict_on='teacher', source='teacher', teacher=('step', 0.99), num_strong=1)),
-        ('aligned_teacher', dict(predict_on='teacher', source='teacher', teacher=('step', 0.99), num_strong=1)),
-    ],
-)
-def test_who_labels_who_answers_and_how_the_teacher_follows(preset, options):
-    model = builders.build(preset)
-    assert model.predict_on == options['predict_on'] and model.pseudo_labeler.source == options['source']
-    assert model.views.num_strong == options['num_strong']
-    if options['teacher']:
-        assert (model.teacher_options.interval, model.teacher_options.momentum) == options['teacher']
-
-
-@pytest.mark.parametrize('preset,value', [('fixmatch', 0.95), ('unimatch', 0.95), ('unimatch_v2', 0.95)])
-def test_fixed_thresholds(preset, value):
-    assert builders.build(preset).pseudo_labeler.threshold.value == torch.tensor(value)

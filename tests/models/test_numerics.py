@@ -259,11 +259,11 @@ def test_mmengines_compile_trains(semi_config, small_segmentor):
     MMSegmentation's CrossEntropyLoss reads a number in the midst of the step, and torch fails to compile the rest.
     """
     head = dict(small_segmentor['decode_head'], loss_decode=dict(type='PixelCrossEntropyLoss'))
-    options = {f'model.losses.{name}.loss_weight': 0.0 for name in ('seg_prop', 'affinity_x', 'fp', 'smooth')}
-    options |= {'train_cfg.max_iters': 1, 'randomness': dict(seed=0), 'model.pseudo_labels.regions.num': 2}
+    fixmatch = dict(builders.method('fixmatch'), segmentor=small_segmentor | dict(decode_head=head))
     states = []
     for option in (False, dict(backend='aot_eager')):
-        config = semi_config(options | {'compile': option}, segmentor=small_segmentor | dict(decode_head=head))
+        config = semi_config({'compile': option, 'train_cfg.max_iters': 1, 'randomness': dict(seed=0)})
+        config.model = fixmatch
         config.val_dataloader = config.val_cfg = config.val_evaluator = None
         config.test_dataloader = config.test_cfg = config.test_evaluator = None
         runner = Runner.from_cfg(config)
