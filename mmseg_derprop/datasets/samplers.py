@@ -122,7 +122,7 @@ class SemiSampler(_Stream):
         return SeededIndex(self.dataset.num_labeled + int(order[place]), self.seed, (number, again))
 
     def __len__(self) -> int:
-        """Indices of one epoch of this process: a dataloader's length is the iterations."""
+        """Indices of an epoch of this process."""
         return self.iterations_per_epoch * self.batch_size
 
     def state_dict(self) -> dict:
