@@ -34,7 +34,7 @@ class SplitDataset(SemiDataset):
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
         **kwargs: ``lazy_init``, ``broken_labeled`` and ``broken_unlabeled`` of :class:`SemiDataset`.
 
-    Raises as :class:`SemiDataset` does, and ``ValueError`` if there is no crop size.
+    Raises as :class:`SemiDataset` does, and ValueError if there is no crop size.
     """
 
     @check_options

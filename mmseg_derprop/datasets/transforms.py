@@ -142,7 +142,7 @@ class PackSemiInputs(PackSegInputs):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.meta_keys = (*self.meta_keys, 'cutmix_box')
+        self.meta_keys = (*self.meta_keys, 'cutmix_box')  # type: ignore[has-type]
 
     def transform(self, results: dict) -> dict:
         """Packs ``img``, ``gt_seg_map`` and ``ignore_map``, whichever exist."""
