@@ -180,7 +180,8 @@ def main() -> None:
         list_problems(name, consequence, problems)
     count = sum(len(problems) for _, _, problems in found)
     print(f'\nProblems: {count}' if count else 'No problem.')
-    sys.exit(bool(count))
+    if count:
+        sys.exit(1)
 
 
 if __name__ == '__main__':
