@@ -17,7 +17,7 @@ from .semi_dataset import SemiDataset, build_labeled, check_listed, load_labeled
 
 @DATASETS.register_module()
 class SplitDataset(SemiDataset):
-    """A :class:`SemiDataset` that takes its images, labels and geometry from a supervised config.
+    """A :class:`SemiDataset`, with its options, that takes its images, labels and geometry from a supervised config.
 
     Labelled images are read as the supervised data set reads them: class, folders, suffixes, label mapping and
     ``reduce_zero_label`` are its own. Around it RepeatDataset, ClassBalancedDataset and MultiImageMixDataset fall
@@ -33,9 +33,6 @@ class SplitDataset(SemiDataset):
         labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
-        lazy_init, broken_labeled, broken_unlabeled: As for :class:`SemiDataset`.
-
-    Raises as :class:`SemiDataset` does, and ``ValueError`` if there is no crop size.
     """
 
     @check_options

@@ -28,16 +28,10 @@ class UnlabeledDataset(BaseSegDataset):
         ann_file (str): List with one id or image name a line. Defaults to '', all images of the folder.
         img_suffix (str | Sequence[str]): Suffixes of images, in a folder regardless of case. A listed name without an
             image suffix gets the first one.
-        seg_map_suffix (str): Suffix of label files.
         data_prefix (dict): ``img_path`` and, if labels exist, ``seg_map_path``.
         label_map (dict, optional): New class id for each old one in the label files. ``SemiDataset`` passes on that of
             the labelled images.
         indices (int | Sequence[int], optional): The first (or, if negative, the last) so many, or these.
-        lazy_init, **kwargs: As for ``BaseSegDataset``.
-
-    Raises:
-        FileNotFoundError: If the data root, the folder, the list or a listed image does not exist.
-        ValueError: If the list or folder names no image.
     """
 
     check_listed = True  # whether all images of a list must exist
