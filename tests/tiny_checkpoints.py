@@ -45,3 +45,9 @@ def save_checkpoint(config, path, threshold=None, meta=ShapesDataset.METAINFO):
         model.pseudo_labeler.threshold.value.fill_(threshold)
     torch.save(dict(meta=dict(dataset_meta=meta) if meta else {}, state_dict=model.state_dict()), path)
     return path
+
+
+def save_run(config, folder):
+    """Saves a config and a checkpoint of its model; returns their paths."""
+    config.dump(folder / 'semi.py')
+    return folder / 'semi.py', save_checkpoint(config, folder / 'semi.pth')

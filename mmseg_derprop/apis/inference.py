@@ -26,18 +26,15 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets.checks.broken import file_problem
 from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from ..utils.checkpoints import read_checkpoint, state_dict_of
+from ..utils.safe_loading import CheckpointNotRead
 from .image_files import ImageFile
 
 
 class ImageDataset(Dataset):
-    """Images through the pipeline of a test.
+    """Images through the pipeline of a test, as :func:`inference_pipeline` gives it.
 
     An item is a dict of ``image`` and either ``data``, what the pipeline makes, or ``error``, why there is none: one
     broken file must not end a long run.
-
-    Args:
-        images (Sequence[ImageFile]): The images.
-        pipeline (list[dict]): As :func:`inference_pipeline` gives it.
     """
 
     def __init__(self, images: Sequence[ImageFile], pipeline: list[dict]) -> None:
@@ -59,11 +56,7 @@ class ImageDataset(Dataset):
 
 
 def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
-    """The config's pipeline for tests, without the annotations that it loads.
-
-    Args:
-        config (Config): Of the model and its data.
-        tta (bool): Whether to take ``tta_pipeline`` instead.
+    """The config's pipeline for tests, or its ``tta_pipeline``, without the annotations that it loads.
 
     Raises:
         ValueError: If the config has none.
@@ -132,7 +125,7 @@ def load_segmentor(
     except CheckpointMismatch as error:
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
     except ValueError as error:
-        raise type(error)(f'{checkpoint}: {error}') from None
+        raise CheckpointNotRead(f'{checkpoint}: {error}') from None
     meta = loaded.get('meta')
     model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
     return model.to(device), loaded

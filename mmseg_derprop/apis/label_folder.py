@@ -24,10 +24,8 @@ class LabelFolder:
     Args:
         root (str | Path): The folder.
         settings (dict): What labels depend on, ready for JSON; kept in ``settings.json``.
-        classes (Sequence[str]): Names.
-        palette (Sequence[Sequence[int]]): RGB of each class; pixels without label are white.
-        threshold (float): Least confidence of a label.
-        ignore (int): Id of the other pixels.
+        classes, palette (Sequence): Names, and RGB of each class; pixels without label are white.
+        threshold (float): Least confidence of a label; other pixels get the id ``ignore``.
 
     Raises:
         ValueError: If the folder was begun with other settings, or 8 bits do not hold classes and ``ignore``.

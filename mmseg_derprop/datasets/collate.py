@@ -36,8 +36,7 @@ def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
     Returns:
         dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.
 
-    Raises:
-        ValueError: If items have no branches, or labelled ones do not come first.
+    Raises ValueError if items have no branches, or labelled ones do not come first.
     """
     labeled = [LABELED_BRANCH in branches_of(item) for item in batch]
     if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):

@@ -12,8 +12,7 @@ SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge',
 # Not RandomRotFlip, which fills the corners of a turned ignore map with 0: they would count as image.
 TURNING = ('RandomRotate',)
 FLIPPING = ('RandomFlip',)
-# Replaced by PadToCrop, RandomCrop and PackSemiInputs.
-REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')
+REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')  # by PadToCrop, RandomCrop and PackSemiInputs
 PACK = dict(type='PackSemiInputs')
 
 

@@ -34,7 +34,7 @@ class SamplerPosition:
 
     @property
     def iterations_per_epoch(self) -> int:
-        """int: Iterations of a whole epoch."""
+        """int: Iterations of an epoch."""
         return -(-self.unlabeled_images // self.unlabeled_step)
 
     def labeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:

@@ -122,7 +122,7 @@ class SemiSampler(_Stream):
         return SeededIndex(self.dataset.num_labeled + int(order[place]), self.seed, (number, again))
 
     def __len__(self) -> int:
-        """Indices of one epoch of this process: a dataloader's length is the iterations."""
+        """Indices of an epoch of this process."""
         return self.iterations_per_epoch * self.batch_size
 
     def state_dict(self) -> dict:
@@ -138,7 +138,7 @@ class SemiSampler(_Stream):
         """
         try:
             seed, (labeled, unlabeled) = state['seed'], state['batch']
-            then = state['processes'], labeled, unlabeled
+            before = state['processes'], labeled, unlabeled
             old, new = SamplerPosition(**state['stream']), self.stream
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
@@ -149,7 +149,7 @@ class SemiSampler(_Stream):
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        then = (*then, old.labeled_images, old.unlabeled_images)
+        then = (*before, old.labeled_images, old.unlabeled_images)
         if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             message = (

@@ -22,8 +22,7 @@ from .checks.files import check_files, check_folder, check_list
 from .checks.labels import check_loaded_labels
 from .unlabeled import UnlabeledDataset
 
-# Other images that are tried in place of one that cannot be used.
-_TRIES = 20
+_TRIES = 20  # other images in place of one that cannot be used
 
 
 @DATASETS.register_module()
@@ -76,8 +75,13 @@ class SemiDataset(ConcatDataset):
         self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
         sources = [*self.labeled_sources, *self.unlabeled_sources]
         for source in sources:
-            _check_classes(meta.get('classes'), source)
-        # Classes are checked above; raw labels, palettes and other keys may differ.
+            own = source.metainfo.get('classes')
+            if own is not None and list(own) != list(meta.get('classes') or ()):
+                raise ValueError(
+                    f'The classes of a {type(source).__name__} must be those of the first labelled source, '
+                    f'{meta.get("classes")}, but are {own}. Give all the same metainfo, or none to an UnlabeledDataset.'
+                )
+        # Raw labels, palettes and other keys may differ.
         keys = {key for source in sources for key in source.metainfo}
         super().__init__(sources, lazy_init=lazy_init, ignore_keys=sorted(keys))
 
@@ -90,10 +94,6 @@ class SemiDataset(ConcatDataset):
         super().full_init()
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
-        if not self.num_unlabeled:
-            raise ValueError(
-                'Unlabelled sources must hold at least 1 image, but hold 0. Check their ann_file and data_prefix.'
-            )
 
     @property
     def skips(self) -> bool:
@@ -190,16 +190,6 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
         source.setdefault('label_map', meta.get('label_map'))
         source.setdefault('reduce_zero_label', meta.get('reduce_zero_label', False))
     return DATASETS.build(source)
-
-
-def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
-    own = source.metainfo.get('classes')
-    if own is not None and list(own) != list(classes or ()):
-        raise ValueError(
-            f'The classes of a {type(source).__name__} must be those of the first labelled source, '
-            f'{classes and tuple(classes)}, but are {tuple(own)}. Give all sources the same metainfo, or none to an '
-            'UnlabeledDataset.'
-        )
 
 
 def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:

@@ -51,7 +51,8 @@ def draw_splits(
 def _stratified(presence: np.ndarray, size: int) -> list[int]:
     """The first ``size`` images, indices of rows; these come in random order."""
     count, frequency = len(presence), presence.sum(0)
-    rest, drawn = list(range(count)), []
+    rest = list(range(count))
+    drawn: list[int] = []
     absent = frequency > 0
     while absent.any() and len(drawn) < size:
         rarest = min(np.flatnonzero(absent), key=lambda k: (frequency[k], k))

@@ -107,12 +107,10 @@ class MultiBranch(BaseTransform):
         MultiBranch(view=[*geometry, MultiBranch(weak=[pack], strong=[*photometric, pack])])
 
     Raises:
-        ValueError: If there is no branch, two pipelines fill the same one, or a pipeline does not end in packing.
+        ValueError: If two pipelines fill the same branch, or a pipeline does not end in packing.
     """
 
     def __init__(self, **branches: Sequence[dict | Callable]) -> None:
-        if not branches:
-            raise ValueError('MultiBranch must have at least 1 branch, but has 0. Name a pipeline.')
         self.branches = {
             name: Compose([TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline])
             for name, pipeline in branches.items()
@@ -144,7 +142,7 @@ class PackSemiInputs(PackSegInputs):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.meta_keys = (*self.meta_keys, 'cutmix_box')
+        self.meta_keys = (*self.meta_keys, 'cutmix_box')  # type: ignore[has-type]
 
     def transform(self, results: dict) -> dict:
         """Packs ``img``, ``gt_seg_map`` and ``ignore_map``, whichever exist."""

@@ -129,11 +129,6 @@ def _merge(config: Config, settings: dict[str, Any], what: str) -> None:
 
 
 def digest(config: Config, start: str | None = None) -> str:
-    """What tells a final config from another: 16 hexadecimal digits.
-
-    Args:
-        config (Config): From ``compose``.
-        start (str, optional): Digest of the run that it continues from.
-    """
+    """What tells a final config, and that of its start, from others: 16 hexadecimal digits."""
     text = json.dumps([config.to_dict(), start], sort_keys=True, default=repr)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -114,15 +114,12 @@ class Study(_Part):
     def _check_names(self) -> Study:
         if 'start' in self.methods:
             raise ValueError('a method is called start, as the runs that others continue from: give it another name')
-        named = [('seconds_per_iteration', [*self.seconds_per_iteration], self.methods)]
-        named += [('start.method', [self.start.method], self.methods)] if self.start else []
-        for i, entry in enumerate(self.matrix or []):
-            for axis in ('methods', 'options', 'splits', 'seeds'):
-                named.append((f'matrix.{i}.{axis}', getattr(entry, axis) or [], getattr(self, axis)))
-        for place, names, known in named:
-            for name in names:
-                if name is not None and name not in known:
-                    raise ValueError(f'{place} names {name!r}, but must name one of {", ".join(map(str, known))}')
+        entries = [*(self.matrix or []), Entry(methods=[*self.methods, *self.seconds_per_iteration])]
+        entries += [Entry(methods=[self.start.method])] if self.start else []
+        for entry, axis in itertools.product(entries, ('methods', 'options', 'splits', 'seeds')):
+            known = [None, *getattr(self, axis)]
+            if unknown := [name for name in getattr(entry, axis) or [] if name not in known]:
+                raise ValueError(f'{axis} has no {unknown[0]!r}, but only {", ".join(map(str, known[1:]))}')
         return self
 
     @property

@@ -6,6 +6,7 @@ import base64
 import io
 import os.path as osp
 
+import cv2
 import jinja2
 import matplotlib
 import numpy as np
@@ -18,7 +19,7 @@ from .plan import StudyError
 from .results import read_table
 
 # Training curves that are drawn where they were logged.
-CURVES = ('loss', 'tau', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
+CURVES = ('loss', 'threshold', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
 STYLE = {'font.size': 8, 'axes.grid': True, 'grid.alpha': 0.3, 'text.parse_math': False, 'svg.hashsalt': 'report'}
 
 
@@ -42,7 +43,9 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
     sections = []
     for split, part in data.groupby('split'):
         drawn, notes = draw_predictions(folder, part, images) if folder and images else (None, [])
-        figures = [_source(draw_curves(part), 'svg')] + ([_source(drawn, 'png')] if drawn else [])
+        figures = [_source('svg+xml', draw_curves(part))]
+        if drawn is not None:
+            figures.append(_source('png', cv2.imencode('.png', drawn[..., ::-1])[1].tobytes()))
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
     loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
@@ -103,8 +106,8 @@ def class_table(data: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def draw_curves(data: pd.DataFrame) -> Figure:
-    """Means over seeds of the validation mIoU and of training curves, and the range of the seeds as a band."""
+def draw_curves(data: pd.DataFrame) -> bytes:
+    """Means over seeds of the validation mIoU and of training curves, and the range of the seeds as a band; SVG."""
     data = data[data['stage'] != 'start']
     curves = [(network, 'mIoU', f'mIoU {network}') for network in sorted(set(data['network']), reverse=True)]
     curves += [('', f'train/{name}', name) for name in CURVES]
@@ -127,12 +130,11 @@ def draw_curves(data: pd.DataFrame) -> Figure:
         figure.legend(
             [Line2D([], [], color=colors[label]) for label in labels], labels, loc='outside lower center', ncols=5
         )
-    return figure
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format='svg', metadata={'Date': None})
+    return buffer.getvalue()
 
 
-def _source(figure: Figure, kind: str) -> str:
-    """A figure as the source of an image."""
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=150, metadata={'Date': None} if kind == 'svg' else None)
-    return f'data:image/{kind}{"+xml" * (kind == "svg")};base64,{base64.b64encode(buffer.getvalue()).decode()}'
+def _source(kind: str, data: bytes) -> str:
+    """A picture as the source of an image."""
+    return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'

@@ -31,18 +31,14 @@ ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
 
 
 def read_scores(work_dir: str) -> pd.DataFrame:
-    """Validation scores and training curves of a run.
-
-    What a later attempt did again counts once.
-
-    Args:
-        work_dir (str): Of tools/train.py.
+    """Validation scores and training curves of a run; what a later attempt did again counts once.
 
     Returns:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
         called ``train/...``; each of their values is the mean over one of 50 intervals.
     """
-    training, scores = {}, {}
+    training: dict[int, dict] = {}
+    scores: dict[int, dict] = {}
     for entry in _read_log(work_dir):
         (training if 'iter' in entry else scores)[entry['step']] = entry
     tables = []

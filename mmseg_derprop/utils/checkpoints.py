@@ -22,14 +22,7 @@ _NO_DATA = object()
 
 
 def read_checkpoint(path: str, mmap: bool = False) -> dict:
-    """Reads a checkpoint onto the CPU; code in it is not run.
-
-    Args:
-        path (str): Of a file.
-        mmap (bool): Whether tensors are only read when they are looked at.
-
-    Returns:
-        dict: What the file holds.
+    """Reads a checkpoint onto the CPU; code in it is not run. With ``mmap``, tensors are read when they are looked at.
 
     Raises:
         OSError: If the file cannot be read.
@@ -99,13 +92,10 @@ def _plain(value: Any) -> Any:
 
 
 def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
-    """Finds the newest checkpoint in a folder that a run can resume from.
+    """Finds the newest checkpoint in a folder that a run can resume from; the folder need not exist.
 
     Checkpoints themselves tell when they were written; their files may have been copied. Those without an optimiser,
     such as the best ones, are passed over.
-
-    Args:
-        folder (str): Of a run; it need not exist.
 
     Returns:
         tuple[str | None, dict[str, str]]: Its path, and of each file that is no whole checkpoint the reason.

@@ -38,11 +38,9 @@ def load_config(path: str, options: dict | None = None) -> Config:
 
 def _replace_data_root(part: Any, old: str, new: str) -> None:
     if isinstance(part, dict):
-        for key, value in part.items():
-            if key == 'data_root' and value == old:
-                part[key] = new
-            else:
-                _replace_data_root(value, old, new)
-    elif isinstance(part, (list, tuple)):
-        for value in part:
-            _replace_data_root(value, old, new)
+        part.update({key: new for key, value in part.items() if key == 'data_root' and value == old})
+        part = part.values()
+    elif not isinstance(part, (list, tuple)):
+        return
+    for value in part:
+        _replace_data_root(value, old, new)

@@ -15,13 +15,7 @@ UNFINISHED = '.unfinished'
 def replacing(path: str | os.PathLike) -> Iterator[str]:
     """Lets a file be written beside its place; it gets its name when the disk has all of it.
 
-    Makes its folder. If writing fails, a file that was there before is as it was.
-
-    Args:
-        path (str | PathLike): Of the file.
-
-    Yields:
-        str: Where to write.
+    Makes its folder. If writing fails, a file that was there before is as it was. Yields where to write.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)

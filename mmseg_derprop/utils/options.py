@@ -1,10 +1,6 @@
 """Checks of options, which come from files and command lines and may be of any type.
 
-:func:`check_options` reads what is allowed from the signature, which so is the documentation::
-
-    class StrongAugment(BaseTransform):
-        @check_options
-        def __init__(self, grey: Annotated[float, Bounds(0, 1)] = 0.2, kind: Literal['a', 'b'] = 'a') -> None: ...
+:func:`check_options` reads what is allowed from the signature, for instance ``grey: Annotated[float, Bounds(0, 1)]``::
 
     StrongAugment(grey=1.5)  # ValueError: StrongAugment: grey must be a number from 0 to 1, but is 1.5.
 """
@@ -61,12 +57,10 @@ def check_options(target: Checked) -> Checked:
 
     Understood are int, float, bool, str, dict, None, os.PathLike, Literal, unions, tuples, lists and Sequence, and
     numbers and ranges with :class:`Bounds`; arguments annotated otherwise are not checked. A number is finite and no
-    bool, and of NumPy or Python. Tuples may be given as lists, as files hold them. Nothing is converted. Names in
-    annotations must exist at run time, so imported outside of ``if TYPE_CHECKING``.
+    bool. Tuples may be lists, as in files. Names in annotations must exist at run time.
 
     Raises:
-        ValueError: When called with an argument that does not exist or is not allowed; names it, what is allowed, and
-            what it is.
+        ValueError: When called with an argument that does not exist or is not allowed.
     """
     if isinstance(target, type):
         target.__init__ = check_options(target.__init__)  # type: ignore[misc]
@@ -77,13 +71,9 @@ def check_options(target: Checked) -> Checked:
 
     @functools.cache  # and not now, when the module is incomplete
     def kinds() -> dict[str, Any]:
-        variadic = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
         hints = get_type_hints(target, include_extras=True)
-        return {
-            name: hint
-            for name, hint in hints.items()
-            if name != 'return' and signature.parameters[name].kind not in variadic
-        }
+        return {name: hints[name] for name, p in signature.parameters.items() if name in hints and p.kind in named}
 
     @functools.wraps(target)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -107,10 +97,8 @@ def check_options(target: Checked) -> Checked:
 def _unknown(owner: str, names: list[str], known: list[str], instance: object) -> str:
     """The message about options that do not exist; ``moved_options`` of the class says where they are now."""
     moved: dict[str, str] = getattr(instance, 'moved_options', {})
-    places = [f'{name} is now {moved[name]}' for name in names if name in moved]
-    return f'{owner} has no option {", ".join(names)}; it has {", ".join(known)}.' + (
-        f' {"; ".join(places)}.' if places else ''
-    )
+    places = ''.join(f' {name} is now {moved[name]}.' for name in names if name in moved)
+    return f'{owner} has no option {", ".join(names)}; it has {", ".join(known)}.{places}'
 
 
 def is_allowed(value: object, kind: Any) -> bool:
@@ -170,13 +158,7 @@ def describe(kind: Any) -> str:
 
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf, whole: bool = False) -> bool:
-    """Whether an option is a finite number, and no bool, within bounds.
-
-    Args:
-        value (object): Of any type.
-        low, high (float): The bounds, which it may be.
-        whole (bool): Whether it must be an integer.
-    """
+    """Whether an option is a finite number, and no bool, within bounds, and an integer if it must be ``whole``."""
     if not isinstance(value, Integral if whole else Real) or isinstance(value, bool):
         return False
     return math.isfinite(value) and low <= float(value) <= high

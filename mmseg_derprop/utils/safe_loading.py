@@ -62,18 +62,10 @@ def checkpoints_as_data() -> Iterator[None]:
 
 
 def load_data(file: Any, map_location: Any = 'cpu', mmap: bool | None = None) -> Any:
-    """Reads what ``torch.save`` wrote, with ``weights_only``.
+    """Reads what ``torch.save`` wrote, with ``weights_only``: tensors, numbers, texts, lists and dicts.
 
     Beside what PyTorch takes for data it knows NumPy's arrays and numbers, and :data:`STAND_INS`, for checkpoints that
     others made with MMEngine. Those of this project need neither.
-
-    Args:
-        file (str | PathLike | BinaryIO): The file.
-        map_location (Any): As of ``torch.load``.
-        mmap (bool, optional): Whether tensors are only read when they are looked at.
-
-    Returns:
-        Any: Tensors, numbers, texts, lists and dicts.
 
     Raises:
         OSError: If the file cannot be read.

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
-from tiny_checkpoints import ROOT, call, save_checkpoint
+from tiny_checkpoints import ROOT, call, save_checkpoint, save_run
 
 from mmseg_derprop.apis.image_files import find_images, result_path
 from mmseg_derprop.apis.inference import inference_pipeline
@@ -26,11 +26,7 @@ STOCK = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
 
 @pytest.fixture
 def run(semi_config, tmp_path):
-    """A config of a SemiSegmentor and a checkpoint of it."""
-    config = semi_config()
-    path = tmp_path / 'semi.py'
-    config.dump(path)
-    return path, save_checkpoint(config, tmp_path / 'semi.pth')
+    return save_run(semi_config(), tmp_path)
 
 
 @pytest.fixture
@@ -112,39 +108,25 @@ def test_broken_images_are_named_at_the_end(run, images, tmp_path, capsys):
     assert '2 of 4 pictures' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ('args', 'message'),
-    [
-        (['--opacity', 2], 'opacity must be from 0 to 1, but is 2.0'),
-        (['--workers', -1], 'are 1, -1'),
-        (['--out-dir', 'images/x/y'], 'must be outside of images'),
-    ],
-)
-def test_wrong_arguments(run, images, tmp_path, monkeypatch, capsys, args, message):
+def test_wrong_arguments(run, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as end:
-        demo('images', run, 'out', *args)
-    assert end.value.code == 2 and message in capsys.readouterr().err
-
-
-@pytest.mark.parametrize('missing', ['images', 'config', 'checkpoint', 'folder'])
-def test_what_is_missing_is_named(run, images, tmp_path, capsys, missing):
     (tmp_path / 'empty').mkdir()
-    given = dict(images=images, config=run[0], checkpoint=run[1])
-    given |= dict(images=tmp_path / 'empty') if missing == 'folder' else {missing: tmp_path / 'none'}
-    with pytest.raises(SystemExit) as end:
-        demo(given['images'], (given['config'], given['checkpoint']), tmp_path / 'out')
-    assert (
-        end.value.code == 2
-        and ('must have an image' if missing == 'folder' else str(tmp_path / 'none')) in capsys.readouterr().err
-    )
-
-
-def test_an_image_is_never_replaced(run, images, capsys):
     before = (images / 'a.png').read_bytes()
-    with pytest.raises(SystemExit):
-        demo(images / 'a.png', run, images)
-    assert 'would replace the image' in capsys.readouterr().err and (images / 'a.png').read_bytes() == before
+    for source, out, given, args, message in (
+        ('images', 'out', run, ['--opacity', 2], 'opacity must be from 0 to 1, but is 2.0'),
+        ('images', 'out', run, ['--batch-size', 0], 'batch-size must be at least 1, but is 0'),
+        ('images', 'out', run, ['--device', 'abacus'], 'abacus'),
+        ('images', 'images/x/y', run, [], 'must be outside of images'),
+        ('images/a.png', 'images', run, [], 'would replace the image'),
+        ('none', 'out', run, [], "'none' must be an image, a folder or a quoted pattern"),
+        ('empty', 'out', run, [], 'must have an image'),
+        ('images', 'out', ('none.py', run[1]), [], 'there is no config none.py'),
+        ('images', 'out', (run[0], 'none.pth'), [], 'there is no checkpoint none.pth'),
+    ):
+        with pytest.raises(SystemExit) as end:
+            demo(source, given, out, *args)
+        assert end.value.code == 2 and message in capsys.readouterr().err
+    assert (images / 'a.png').read_bytes() == before
 
 
 def test_results_stay_in_their_folder(run, images, tmp_path, monkeypatch, capsys):

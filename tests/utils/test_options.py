@@ -92,7 +92,7 @@ def test_functions_and_dataclasses():
     def crop(size: PositiveInt) -> int:
         return size
 
-    with pytest.raises(ValueError, match='^crop has no option sizes; it has size.$'):
+    with pytest.raises(ValueError, match='crop has no option sizes; it has size'):
         crop(sizes=3)
     assert crop(3) == 3 and Views(2) == Views(num_strong=2)
     with pytest.raises(ValueError, match='^crop: size must be an integer of at least 1, but is 0.$'):
