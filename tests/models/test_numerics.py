@@ -258,8 +258,11 @@ def test_mmengines_compile_trains(semi_config, small_segmentor):
 
     MMSegmentation's CrossEntropyLoss reads a number in the midst of the step, and torch fails to compile the rest.
     """
-    head = dict(small_segmentor['decode_head'], loss_decode=dict(type='PixelCrossEntropyLoss'))
-    fixmatch = dict(builders.method('fixmatch'), segmentor=small_segmentor | dict(decode_head=head))
+    shallow = dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
+    backbone = dict(small_segmentor['backbone'], **shallow)
+    head = dict(small_segmentor['decode_head'], in_channels=8, loss_decode=dict(type='PixelCrossEntropyLoss'))
+    network = small_segmentor | dict(backbone=backbone, decode_head=head)
+    fixmatch = dict(builders.method('fixmatch'), segmentor=network)
     states = []
     for option in (False, dict(backend='aot_eager')):
         config = semi_config({'compile': option, 'train_cfg.max_iters': 1, 'randomness': dict(seed=0)})
