@@ -2,10 +2,9 @@
 
     python tools/check_data.py CONFIG [--cfg-options ...] [--workers N]
 
-It goes through the labelled, unlabelled, validation and test images, also of a plain MMSegmentation config, loads each
-as its pipeline does, and judges it as training does. Beside the problems it tells what training would do about them,
-numbers and sizes of images, each class's share of the pixels, and images that are in two places. The exit status is 0
-if there is no problem, and 1 if there is.
+It loads each image as its pipeline does, also of a plain MMSegmentation config, and judges it as training does. Beside
+the problems it tells what training would do about them, numbers and sizes of images, each class's share of the pixels,
+and images that are in two places. The exit status is 1 if there is a problem.
 """
 
 from __future__ import annotations
@@ -174,16 +173,15 @@ def main() -> None:
     init_default_scope(config.get('default_scope', 'mmseg'))
     parts = list(parts_of(config))
     if not parts:
-        raise SystemExit(
-            f'{args.config} must have a train_dataloader, val_dataloader or test_dataloader, but has none.'
-        )
+        raise SystemExit(f'{args.config} must have a dataloader for training, validation or test, but has none.')
     found = [(part.name, part.consequence, report(part, args.workers)) for part in parts]
     found.append(('lists', 'stops before it begins, unless leaks of PseudoLabelHook allows it', overlaps(parts)))
     for name, consequence, problems in found:
         list_problems(name, consequence, problems)
     count = sum(len(problems) for _, _, problems in found)
     print(f'\nProblems: {count}' if count else 'No problem.')
-    sys.exit(bool(count))
+    if count:
+        sys.exit(1)
 
 
 if __name__ == '__main__':

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets.checks.broken import file_problem
 from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from ..utils.checkpoints import read_checkpoint, state_dict_of
+from ..utils.safe_loading import CheckpointNotRead
 from .image_files import ImageFile
 
 
@@ -124,7 +125,7 @@ def load_segmentor(
     except CheckpointMismatch as error:
         raise ValueError(f'{checkpoint} does not fit the model of the config. {error}') from None
     except ValueError as error:
-        raise type(error)(f'{checkpoint}: {error}') from None
+        raise CheckpointNotRead(f'{checkpoint}: {error}') from None
     meta = loaded.get('meta')
     model.dataset_meta = _dataset_meta(config, meta if isinstance(meta, dict) else {}, model.num_classes)
     return model.to(device), loaded

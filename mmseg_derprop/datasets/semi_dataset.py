@@ -22,8 +22,7 @@ from .checks.files import check_files, check_folder, check_list
 from .checks.labels import check_loaded_labels
 from .unlabeled import UnlabeledDataset
 
-# Other images that are tried in place of one that cannot be used.
-_TRIES = 20
+_TRIES = 20  # other images in place of one that cannot be used
 
 
 @DATASETS.register_module()
@@ -46,15 +45,10 @@ class SemiDataset(ConcatDataset):
         lazy_init (bool): Whether to load and check the sources only when they are needed.
         broken_labeled, broken_unlabeled (str): What happens at an image that cannot be used: ``'stop'`` or ``'skip'``.
 
-    Attributes:
-        labeled_sources, unlabeled_sources (list[BaseDataset]): What it was built from.
-        num_labeled, num_unlabeled (int): Images of each kind, once it is loaded.
-
     Raises:
-        FileNotFoundError: If a data root or a list does not exist, or, unless ``broken_labeled`` is ``'skip'``, an
-            image or a label file of a labelled source.
-        BrokenData: Unless ``broken_labeled`` is ``'skip'``, if headers or ends of labelled images or label files show
-            that they cannot be used. Later, if a sample cannot be used (``'stop'``), or many in a row cannot.
+        FileNotFoundError: If a data root, a list or, unless ``broken_labeled`` is ``'skip'``, a labelled image or its
+            label file does not exist.
+        BrokenData: If such a file or, later, a sample cannot be used (``'stop'``), or many in a row cannot.
         ValueError: If there is no labelled or no unlabelled image, or sources define different classes.
     """
 
@@ -76,13 +70,17 @@ class SemiDataset(ConcatDataset):
         self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
         sources = [*self.labeled_sources, *self.unlabeled_sources]
         for source in sources:
-            _check_classes(meta.get('classes'), source)
-        # Classes are checked above; raw labels, palettes and other keys may differ.
+            own = source.metainfo.get('classes')
+            if own is not None and list(own) != list(meta.get('classes') or ()):
+                raise ValueError(
+                    f'The classes of a {type(source).__name__} must be those of the first labelled source, '
+                    f'{meta.get("classes")}, but are {own}. Give all the same metainfo, or none to an UnlabeledDataset.'
+                )
+        # Raw labels, palettes and other keys may differ.
         keys = {key for source in sources for key in source.metainfo}
         super().__init__(sources, lazy_init=lazy_init, ignore_keys=sorted(keys))
 
     def full_init(self) -> None:
-        """Loads and checks all sources."""
         if self._fully_initialized:
             return
         for source in self.labeled_sources:
@@ -90,18 +88,12 @@ class SemiDataset(ConcatDataset):
         super().full_init()
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
-        if not self.num_unlabeled:
-            raise ValueError(
-                'Unlabelled sources must hold at least 1 image, but hold 0. Check their ann_file and data_prefix.'
-            )
 
     @property
     def skips(self) -> bool:
-        """bool: Whether any images may give their place to others."""
         return 'skip' in (self.broken_labeled, self.broken_unlabeled)
 
     def __getitem__(self, index: int) -> Any:
-        """The sample of a plain or seeded index, or one in place of it."""
         self.full_init()
         if not isinstance(index, SeededIndex):
             index = range(len(self))[index]
@@ -162,10 +154,7 @@ class SemiDataset(ConcatDataset):
 
 
 def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDataset:
-    """Builds a source of images with labels without loading it, once its folders and list are known to exist.
-
-    ``kind`` says in errors what the images are.
-    """
+    """Builds a source of images with labels without loading it, once its folders and list are known to exist."""
     if isinstance(source, BaseDataset):
         return source
     backend_args, root = source.get('backend_args'), source.get('data_root') or ''
@@ -192,22 +181,8 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
     return DATASETS.build(source)
 
 
-def _check_classes(classes: Sequence[str] | None, source: BaseDataset) -> None:
-    own = source.metainfo.get('classes')
-    if own is not None and list(own) != list(classes or ()):
-        raise ValueError(
-            f'The classes of a {type(source).__name__} must be those of the first labelled source, '
-            f'{classes and tuple(classes)}, but are {tuple(own)}. Give all sources the same metainfo, or none to an '
-            'UnlabeledDataset.'
-        )
-
-
 def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
-    """Loads a built source of images with labels; their ids are checked when they are loaded.
-
-    ``kind`` says in errors what the images are. With ``check`` its files must exist, and headers and ends must tell
-    nothing against them.
-    """
+    """Loads a built source of images with labels; with ``check`` its files must exist and look usable."""
     try:
         images = len(source)
     except ValueError as error:

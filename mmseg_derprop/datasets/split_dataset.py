@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Sequence
-from typing import Literal
 
 from mmengine import fileio
 from mmengine.dataset import BaseDataset
@@ -17,7 +16,7 @@ from .semi_dataset import SemiDataset, build_labeled, check_listed, load_labeled
 
 @DATASETS.register_module()
 class SplitDataset(SemiDataset):
-    """A :class:`SemiDataset` that takes its images, labels and geometry from a supervised config.
+    """A :class:`SemiDataset`, with its options, that takes its images, labels and geometry from a supervised config.
 
     Labelled images are read as the supervised data set reads them: class, folders, suffixes, label mapping and
     ``reduce_zero_label`` are its own. Around it RepeatDataset, ClassBalancedDataset and MultiImageMixDataset fall
@@ -33,9 +32,9 @@ class SplitDataset(SemiDataset):
         labeled (str): List of labelled images, in place of the supervised ``ann_file``; by default that.
         crop_size (tuple[int, int], optional): (h, w); by default that of the supervised pipeline's RandomCrop.
         branches (Sequence[str]): Of unlabelled images, those that the model reads (``SemiSegmentor.branches``).
-        lazy_init, broken_labeled, broken_unlabeled: As for :class:`SemiDataset`.
+        **kwargs: ``lazy_init``, ``broken_labeled`` and ``broken_unlabeled`` of :class:`SemiDataset`.
 
-    Raises as :class:`SemiDataset` does, and ``ValueError`` if there is no crop size.
+    Raises as :class:`SemiDataset` does, and ValueError if there is no crop size.
     """
 
     @check_options
@@ -46,9 +45,7 @@ class SplitDataset(SemiDataset):
         labeled: str = '',
         crop_size: tuple[PositiveInt, PositiveInt] | None = None,
         branches: Sequence[str] = ('weak', 'strong'),
-        lazy_init: bool = False,
-        broken_labeled: Literal['stop', 'skip'] = 'stop',
-        broken_unlabeled: Literal['stop', 'skip'] = 'skip',
+        **kwargs,
     ) -> None:
         parts = supervised_parts(supervised)
         pipelines = [semi_pipelines(part.get('pipeline') or [], crop_size, branches) for part in parts]
@@ -56,7 +53,7 @@ class SplitDataset(SemiDataset):
         sources = [_first_with(labeled, configs)] if labeled else [build_labeled(config) for config in configs]
         several = [unlabeled] if isinstance(unlabeled, (str, dict)) else unlabeled
         others = [_unlabeled_config(one, sources[0], pipelines[0][1]) for one in several]
-        super().__init__(sources, others, lazy_init, broken_labeled, broken_unlabeled)
+        super().__init__(sources, others, **kwargs)
 
 
 def supervised_parts(dataset: dict) -> list[dict]:

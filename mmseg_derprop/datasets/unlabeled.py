@@ -25,15 +25,13 @@ class UnlabeledDataset(BaseSegDataset):
     pseudo-labels; a missing label file is not an error. Worker processes share the entries, which MMEngine serialises.
 
     Args:
-        ann_file (str): List with one id or image name a line. Defaults to '', all images of the folder.
         img_suffix (str | Sequence[str]): Suffixes of images, in a folder regardless of case. A listed name without an
             image suffix gets the first one.
-        seg_map_suffix (str): Suffix of label files.
         data_prefix (dict): ``img_path`` and, if labels exist, ``seg_map_path``.
         label_map (dict, optional): New class id for each old one in the label files. ``SemiDataset`` passes on that of
             the labelled images.
-        indices (int | Sequence[int], optional): The first (or, if negative, the last) so many, or these.
-        lazy_init, **kwargs: As for ``BaseSegDataset``.
+        lazy_init, **kwargs: As for ``BaseSegDataset``: ``ann_file``, a list with one id or image name a line (by
+            default all images of the folder), ``data_root``, ``seg_map_suffix``, ``indices`` and so on.
 
     Raises:
         FileNotFoundError: If the data root, the folder, the list or a listed image does not exist.
@@ -45,25 +43,14 @@ class UnlabeledDataset(BaseSegDataset):
     @check_options
     def __init__(
         self,
-        ann_file: str = '',
         img_suffix: str | Sequence[str] = IMAGE_SUFFIXES,
-        seg_map_suffix: str = '.png',
         data_prefix: dict[str, str | os.PathLike | None] = dict(img_path=''),  # noqa: B006
         label_map: dict | None = None,
-        indices: int | Sequence[int] | None = None,
         lazy_init: bool = False,
         **kwargs,
     ) -> None:
         suffixes = (img_suffix,) if isinstance(img_suffix, str) else tuple(img_suffix)
-        super().__init__(
-            ann_file=ann_file,
-            img_suffix=suffixes,
-            seg_map_suffix=seg_map_suffix,
-            data_prefix=data_prefix,
-            indices=indices,
-            lazy_init=True,
-            **kwargs,
-        )
+        super().__init__(img_suffix=suffixes, data_prefix=data_prefix, lazy_init=True, **kwargs)
         if label_map is not None:
             self.label_map = label_map
         if not lazy_init:
@@ -72,8 +59,6 @@ class UnlabeledDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict]:
         """Lists the images as dicts of ``img_path`` alone, because there may be millions."""
         folder = self._img_dir()
-        if self.data_root:
-            check_folder(self.data_root, 'data_root of the unlabelled images', self.backend_args)
         check_folder(folder, 'the folder of unlabelled images', self.backend_args)
         names = self._listed_names() if self.ann_file else self._folder_names(folder)
         entries = [dict(img_path=osp.join(folder, name)) for name in names]

@@ -168,6 +168,8 @@ def estimate(study: Study, table: pd.DataFrame, job: Job, done: int) -> float:
 def total(seconds: list[float], at_once: int) -> str:
     """Time of parallel runs as a text, which says whether parts are unknown."""
     known = [part for part in seconds if not math.isnan(part)]
+    if seconds and not known:
+        return '?'
     return 'more than ' * (len(known) < len(seconds)) + duration(max([sum(known) / at_once, *known]))
 
 

@@ -155,8 +155,6 @@ def test_collate_lists_by_branch():
 
 
 def test_errors():
-    with pytest.raises(ValueError, match='at least 1 branch, but has 0'):
-        MultiBranch()
     pack = [PackSemiInputs()]
     with pytest.raises(ValueError, match="fill the branch 'weak'"):
         MultiBranch(weak=pack, view=[MultiBranch(weak=pack)])(unlabeled())

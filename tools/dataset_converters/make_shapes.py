@@ -21,10 +21,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     write_shapes(**vars(args))
-    print(
-        f'{args.out}: {args.labeled} labelled, {args.unlabeled} unlabelled and {args.val} '
-        f'validation images of {args.size}x{args.size}'
-    )
+    print(f'{args.out}: {args.labeled} labelled, {args.unlabeled} unlabelled and {args.val} validation images')
 
 
 if __name__ == '__main__':

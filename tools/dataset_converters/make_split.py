@@ -6,10 +6,7 @@
 
 Writes OUT/1_64/labeled.txt, OUT/1_64/unlabeled.txt and so on, ids one a line, and OUT/manifest.json: how they were
 drawn, their SHA-256 and, with --labels, how many images and pixels have each class. Smaller draws lie within larger
-ones. A draw depends on ids and seed only: no machine, library or order of files changes it.
-
-With --stratify, each class that the label files hold has an image in the smallest draw, rare classes first, as far as
-its size allows, and all classes are as frequent in each draw as in the whole.
+ones. A draw depends on ids and seed only. docs/data.md says what --stratify does.
 """
 
 from __future__ import annotations

@@ -143,9 +143,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Get the field's split lists, checked by their SHA-256")
     parser.add_argument('data', choices=DATA_SETS, help='which data set')
     parser.add_argument('--out', type=Path, required=True, help="the data set's root, e.g. data/VOCdevkit/VOC2012")
-    parser.add_argument(
-        '--from', dest='folders', nargs='+', type=Path, metavar='DIR', help='folders splits of local copies'
-    )
+    parser.add_argument('--from', dest='folders', nargs='+', type=Path, metavar='DIR', help='local folders splits')
     parser.add_argument('--base-url', default='https://raw.githubusercontent.com', help='a mirror of this host')
     parser.add_argument('--force', action='store_true', help='overwrite lists that differ')
     return parser.parse_args()
