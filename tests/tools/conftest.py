@@ -118,8 +118,8 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
             if name == 'teacher.decode_head.conv_seg.bias':
                 value += torch.linspace(-1, 1, len(value))
         torch.save(checkpoint, path)
-        # Not in the work dir, where the engine puts the config of each run that names no other.
-        written = tmp_path_factory.mktemp('config') / 'run.py'
+        # Not in the work dir, but under the name that the engine gives to a run's config there.
+        written = tmp_path_factory.mktemp('config') / 'tiny_shapes_paper.py'
         config.dump(written)
         return path, written
 

@@ -120,7 +120,7 @@ def test_knobs_stand_in_the_model(run, tool, tmp_path):
     ],
 )
 def test_wrong_places_end_before_training(train, tmp_path, word, message):
-    with pytest.raises(SystemExit, match=f'run.py: .*{message}'):
+    with pytest.raises(SystemExit, match=f'tiny_shapes_paper.py: .*{message}'):
         train(tmp_path, word)
     assert not list(tmp_path.glob('*.pth'))
 

@@ -123,7 +123,7 @@ def without(state, prefix):
     ],
 )
 def test_a_checkpoint_of_another_network_is_not_evaluated(run, tool, damaged, tmp_path, change, message):
-    with pytest.raises(SystemExit, match=rf'x.pth does not fit the model of .*run.py. (?s:.*{message})'):
+    with pytest.raises(SystemExit, match=rf'x.pth does not fit the model of .*tiny_shapes_paper.py. (?s:.*{message})'):
         tool('test.py', run[1], damaged(change), '--work-dir', tmp_path / 'work')
 
 
@@ -145,7 +145,7 @@ def test_a_config_that_is_not_there(run, tool, tmp_path, script):
     with pytest.raises(SystemExit, match='nowhere.py: '):
         tool(script, tmp_path / 'nowhere.py', *rest)
     (tmp_path / 'plain.py').write_text('a = 1\n')
-    with pytest.raises(SystemExit, match='plain.py has no data_root at its top level'):
+    with pytest.raises(SystemExit, match='plain.py must have a data_root at its top level'):
         tool(script, tmp_path / 'plain.py', *rest, '--cfg-options', 'data_root=x')
 
 
