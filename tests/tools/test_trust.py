@@ -8,7 +8,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from tiny_checkpoints import call, save_checkpoint
+from commands import call
+from tiny_checkpoints import save_checkpoint
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
