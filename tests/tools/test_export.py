@@ -212,7 +212,7 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
     checkpoint, config = run
     state = read_checkpoint(checkpoint)['state_dict']
     torch.save(dict(state_dict=state, meta=dict(kind='network')), tmp_path / 'bare.pth')
-    refused(tool, 'carries no config.*--config', tmp_path / 'bare.pth')
+    refused(tool, 'must lie beside it.*--config', tmp_path / 'bare.pth')
     tool('model_converters/export_segmentor.py', tmp_path / 'bare.pth', '--config', config)
     assert read_checkpoint(tmp_path / 'bare_teacher.pth')['meta']['dataset_meta']['classes'][5] == 'star'
     wrong = ['--cfg-options', 'model.num_classes=5']
