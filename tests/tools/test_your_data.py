@@ -5,7 +5,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 from commands import call
 
 PAGE = (Path(__file__).resolve().parents[2] / 'docs/your_data.md').read_text()
@@ -24,11 +23,6 @@ def blocks(language):
     for old, new in SMALLER.items():
         found = [block.replace(old, new) for block in found]
     return found
-
-
-@pytest.mark.parametrize('part', SMALLER)
-def test_what_is_made_smaller_is_there(part):
-    assert part in PAGE
 
 
 def test_the_page_leads_to_a_tested_checkpoint(tmp_path, monkeypatch, quick_runs, capsys):
