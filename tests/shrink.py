@@ -85,6 +85,12 @@ def pipeline_of(model):
     return 'two_strong_pipeline' if model.get('views', {}).get('num_strong') == 2 else 'unlabeled_pipeline'
 
 
+def default_of(kind, name):
+    """The default of an argument that a class, or the nearest of those it derives from, names."""
+    parameters = (inspect.signature(base.__init__).parameters for base in kind.__mro__)
+    return next(found[name].default for found in parameters if name in found)
+
+
 def write_data(config, images=4, size=(48, 64)):
     """Writes random images and labels, and the lists of their ids, where each data set of a config looks for them."""
     from mmseg.registry import DATASETS
@@ -92,8 +98,8 @@ def write_data(config, images=4, size=(48, 64)):
     rng = np.random.default_rng(0)
     classes = len(DATASETS.get(config.val_dataloader.dataset.type).METAINFO['classes'])
     for number, source in enumerate(sources(config)):
-        defaults = inspect.signature(DATASETS.get(source.type)).parameters
-        suffix, label_suffix = (source.get(k, defaults[k].default) for k in ('img_suffix', 'seg_map_suffix'))
+        kind = DATASETS.get(source.type)
+        suffix, label_suffix = (source.get(k, default_of(kind, k)) for k in ('img_suffix', 'seg_map_suffix'))
         root = Path(source.data_root)
         ids = [f'town/{number}_{i}' for i in range(images)]
         if source.get('ann_file'):
@@ -103,8 +109,8 @@ def write_data(config, images=4, size=(48, 64)):
             image = rng.integers(0, 256, (*size, 3), np.uint8)
             label = rng.integers(0, classes, (size[0] // 8, size[1] // 8), np.uint8).repeat(8, 0).repeat(8, 1)
             label[:3] = 255
-            kinds = {'img_path': (suffix, image), 'seg_map_path': (label_suffix, label)}
-            for kind, (end, array) in kinds.items():
+            files = {'img_path': (suffix, image), 'seg_map_path': (label_suffix, label)}
+            for kind, (end, array) in files.items():
                 end = end if isinstance(end, str) else end[0]
                 path = root / source.data_prefix[kind] / (name + end)
                 path.parent.mkdir(parents=True, exist_ok=True)
