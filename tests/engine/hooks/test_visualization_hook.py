@@ -63,21 +63,24 @@ def rgb(image):
 
 
 def test_pictures_of_a_batch(draw):
-    pictures, batches = draw(hook=dict(interval=2, max_images=2))
+    pictures, batches = draw(hook=dict(interval=2, max_images=3))
     assert list(pictures) == ['pseudo_labels_2.png']
     picture = pictures['pseudo_labels_2.png']
-    assert picture.shape == (2 * HEIGHT, 8 * WIDTH, 3)
+    assert picture.shape == (3 * HEIGHT, 8 * WIDTH, 3)
     inputs, samples = (batches[1][key] for key in ('inputs', 'data_samples'))
-    for row in range(2):
+    boxed = 0
+    for row in range(3):
         np.testing.assert_array_equal(tile(picture, row, 0), rgb(inputs['weak'][row]))
         x1, y1, x2, y2 = samples['strong'][row].metainfo['cutmix_box']
-        inside = slice(y1 + 1, y2 - 1), slice(x1 + 1, x2 - 1)  # without the line around it
+        inside = slice(y1 + 1, max(y2 - 1, 0)), slice(x1 + 1, max(x2 - 1, 0))  # without the line around it
+        boxed += x2 > x1
         np.testing.assert_array_equal(tile(picture, row, 1)[inside], rgb(inputs['strong'][row + 1])[inside])
         truth = samples['weak'][row].gt_sem_seg.data[0].numpy()
         np.testing.assert_array_equal((tile(picture, row, 7) == 255).all(-1), truth == 255)
         np.testing.assert_array_equal((tile(picture, row, 7) == (86, 180, 233)).all(-1), truth == 2)
         # What was accepted covers what was confident.
         assert not ((tile(picture, row, 5) == 255).all(-1) & (tile(picture, row, 4) != 255).any(-1)).any()
+    assert boxed
 
 
 def test_without_labels_and_regions(draw):
