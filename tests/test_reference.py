@@ -119,27 +119,6 @@ def binary_logits(*probabilities):
     return torch.stack([p, 1 - p]).log()[None, :, None]
 
 
-@pytest.mark.parametrize(
-    'min_kept,kept',
-    [
-        (1, (0.2, 0.5, 0.7)),  # all up to the threshold
-        (4, (0.2, 0.5, 0.7, 0.9)),  # the fourth hardest is easier than the threshold
-        (6, (0.2, 0.5, 0.7, 0.9, 0.95)),  # fewer are valid than are to be kept
-    ],
-)
-def test_ohem_keeps_the_hardest(min_kept, kept):
-    logits = binary_logits(0.95, 0.2, 0.5, 0.1, 0.9, 0.7)
-    labels = torch.tensor([[[0, 0, 0, 255, 0, 0]]])
-    found = reference.ohem_cross_entropy(logits, labels, min_kept, threshold=0.7001)
-    torch.testing.assert_close(found, -torch.tensor(kept).log().mean())
-
-
-def test_ohem_of_nothing_labelled():
-    labels = torch.full((1, 1, 2), 255)
-    assert reference.ohem_cross_entropy(binary_logits(0.5, 0.6), labels) == 0
-    assert reference.cross_entropy(binary_logits(0.5, 0.6), labels) == 0
-
-
 def test_divergence_vanishes_at_its_target():
     logits, everywhere = binary_logits(0.5, 0.9), torch.ones(1, 1, 2, dtype=torch.bool)
     assert reference.masked_divergence(logits, logits + 3, everywhere, everywhere).abs() < 1e-6

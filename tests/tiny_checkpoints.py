@@ -1,11 +1,5 @@
-"""Tools run in this process, and checkpoints of tiny networks for them."""
+"""Checkpoints of tiny networks for the tools."""
 
-import importlib.util
-import os
-import sys
-from pathlib import Path
-
-import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -13,20 +7,6 @@ from mmseg.registry import MODELS
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.datasets import ShapesDataset
-
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def call(script, *args):
-    """Runs a tool's main in this process."""
-    path = ROOT / 'tools' / script
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        patch.setattr(os, 'environ', dict(os.environ))
-        module.main()
 
 
 def save_checkpoint(config, path, threshold=None, meta=ShapesDataset.METAINFO):

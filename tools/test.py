@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', help='file for the scores, unrounded, those of each class too')
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>)')
+    parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>/test)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -112,7 +112,8 @@ def test(args: argparse.Namespace) -> None:
         raise SystemExit(f'{args.config}: {error}') from None
     config.launcher = args.launcher
     name = osp.splitext(osp.basename(args.config))[0]
-    config.work_dir = args.work_dir or config.get('work_dir') or osp.join('work_dirs', name)
+    # Not the run's own folder, whose config MMEngine would overwrite with that of the test.
+    config.work_dir = args.work_dir or osp.join(config.get('work_dir') or osp.join('work_dirs', name), 'test')
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]

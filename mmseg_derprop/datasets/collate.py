@@ -23,20 +23,12 @@ def branches_of(item: dict) -> dict:
 
 @FUNCTIONS.register_module()
 def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
-    """Gathers labelled and unlabelled items by branch.
-
-    Tensors are listed, not stacked: stacking and normalising are the data preprocessor's.
+    """Gathers items by branch, tensors and samples in a list of each, which the data preprocessor stacks.
 
     Args:
         batch (Sequence[dict]): Items ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples':
-            {branch: SegDataSample}}``. Labelled ones have the branch ``sup`` and come first, as
-            ``SemiSampler`` yields them.
+            {branch: SegDataSample}}``. Labelled ones have the branch ``sup`` and must come first.
         _scope_ (str, optional): Unused; mmengine hands it over where a base is named ``mmseg_derprop::``.
-
-    Returns:
-        dict: ``{'inputs': {branch: list[Tensor]}, 'data_samples': {branch: list[SegDataSample]}}``.
-
-    Raises ValueError if items have no branches, or labelled ones do not come first.
     """
     labeled = [LABELED_BRANCH in branches_of(item) for item in batch]
     if not any(labeled[:1]) or labeled != sorted(labeled, reverse=True):

@@ -45,17 +45,8 @@ def semi_pipelines(
     view has its natural colours, and the strong view brings its own distortion. A pipeline without any of these gets
     RandomRescale and RandomFlip.
 
-    Args:
-        pipeline (Sequence[dict]): Of a supervised training data set.
-        crop_size (tuple[int, int], optional): (h, w); by default that of the pipeline's RandomCrop.
-        branches (Sequence[str]): Of unlabelled images, as ``SemiSegmentor.branches`` names them: views of one crop, and
-            those ending in ``_mix`` of another one.
-
-    Returns:
-        tuple[list[dict], list[dict]]: Of labelled images (branch ``sup``) and of unlabelled ones.
-
-    Raises:
-        ValueError: If there is neither a crop size nor a RandomCrop in the pipeline, or an option is not allowed.
+    ``crop_size`` (h, w) is by default that of the pipeline's RandomCrop. The ``branches`` of unlabelled images are
+    views of one crop, and those ending in ``_mix`` of another one.
     """
     crop_size = crop_size or crop_size_of(pipeline)
     if crop_size is None:

@@ -12,29 +12,18 @@ Place = tuple[NonNegativeInt, NonNegativeInt]
 @check_options
 @dataclass(frozen=True)
 class SamplerPosition:
-    """Arithmetic of an endless stream of groups, one each iteration, of labelled and of unlabelled images.
-
-    Labelled images are drawn in pass after pass over their list, wherever an iteration ends. An epoch is a pass over
-    the unlabelled images in whole iterations; its last one is filled from its beginning.
-
-    Args:
-        labeled_images, unlabeled_images (int): Sizes of the lists.
-        labeled_step, unlabeled_step (int): Images that all processes together draw in an iteration.
-        iteration (int): Where it begins, in iterations; 0 unless the numbers above have changed since.
-        labeled, unlabeled (tuple[int, int]): Number of the pass or epoch there, and images of it drawn before.
-    """
+    """Arithmetic of the stream that :class:`SemiSampler` describes, a group of images each iteration."""
 
     labeled_images: PositiveInt
     unlabeled_images: PositiveInt
-    labeled_step: PositiveInt
+    labeled_step: PositiveInt  # images that all processes together draw in an iteration
     unlabeled_step: PositiveInt
-    iteration: NonNegativeInt = 0
-    labeled: Place = (0, 0)
+    iteration: NonNegativeInt = 0  # where the stream begins; 0 unless the numbers above have changed since
+    labeled: Place = (0, 0)  # number of the pass or epoch there, and images of it drawn before
     unlabeled: Place = (0, 0)
 
     @property
     def iterations_per_epoch(self) -> int:
-        """int: Iterations of an epoch."""
         return -(-self.unlabeled_images // self.unlabeled_step)
 
     def labeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:

@@ -27,8 +27,7 @@ class _Stream(Sampler):
         self.dataset = dataset
         self.rank, self.world_size = get_dist_info()
         self.seed = sync_random_seed() if seed is None else seed
-        # Two rounds of each kind, because a batch may straddle the border between them.
-        self._order = lru_cache(maxsize=4)(self._draw_order)
+        self._order = lru_cache(maxsize=4)(self._draw_order)  # two rounds of each kind: a batch may straddle a border
         self._position = 0
 
     def index(self, position: int) -> int:
@@ -43,11 +42,7 @@ class _Stream(Sampler):
 
     @check_options
     def skip(self, num_samples: NonNegativeInt) -> None:
-        """Moves to an absolute position of the stream, for resuming.
-
-        Args:
-            num_samples (int): Indices that this process has consumed since the start of training.
-        """
+        """Moves to an absolute position of the stream of this process, for resuming."""
         self._position = num_samples
 
     def _draw_order(self, seed: int, kind: int, number: int, size: int) -> np.ndarray:
@@ -70,10 +65,6 @@ class SemiSampler(_Stream):
         num_labeled, num_unlabeled (int): Images of each kind in a batch of one process; the dataloader's
             ``batch_size`` must be their sum.
         seed (int, optional): Seed of the order, the same in all processes. Defaults to a common random one.
-
-    Raises:
-        TypeError: If ``dataset`` does not tell labelled from unlabelled images.
-        ValueError: If an option is not allowed. To train on labelled images alone, take :class:`LabeledSampler`.
     """
 
     @check_options
@@ -96,12 +87,10 @@ class SemiSampler(_Stream):
 
     @property
     def batch_size(self) -> int:
-        """int: Images in a batch of this process."""
         return self.num_labeled + self.num_unlabeled
 
     @property
     def iterations_per_epoch(self) -> int:
-        """int: Iterations in which all processes together see each unlabelled image."""
         return self.stream.iterations_per_epoch
 
     def epoch(self, iteration: int) -> int:
@@ -109,7 +98,6 @@ class SemiSampler(_Stream):
         return self.stream.unlabeled_at(iteration)[0]
 
     def index(self, position: int) -> SeededIndex:
-        """The dataset index that stands behind ``position`` others in the stream of this process."""
         iteration, slot = divmod(position, self.batch_size)
         if slot < self.num_labeled:
             number, place = self.stream.labeled_at(iteration, self.rank * self.num_labeled + slot)
@@ -131,11 +119,7 @@ class SemiSampler(_Stream):
         return {**own, 'stream': asdict(self.stream)}
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
-        """Resumes before an iteration of a run with this state; tells if that had other numbers of processes or images.
-
-        Raises:
-            ValueError: If it is no such state.
-        """
+        """Resumes before an iteration of a run with this state; warns if numbers of processes or images differ."""
         try:
             seed, (labeled, unlabeled) = state['seed'], state['batch']
             before = state['processes'], labeled, unlabeled
@@ -168,12 +152,8 @@ class LabeledSampler(_Stream):
     the same iteration has: a supervised baseline sees what the semi-supervised run sees.
 
     Args:
-        dataset (Dataset): Labelled images.
         num_labeled (int): Images in a batch of one process, at least 1; the dataloader's ``batch_size``.
-        seed (int, optional): Seed of the order, the same in all processes. Defaults to a common random one.
-
-    Raises:
-        ValueError: If the data set is empty, or an option is not allowed.
+        seed (int, optional): As in :class:`SemiSampler`.
     """
 
     @check_options
@@ -184,7 +164,6 @@ class LabeledSampler(_Stream):
         self.num_labeled = num_labeled
 
     def index(self, position: int) -> int:
-        """The dataset index that stands behind ``position`` others in the stream of this process."""
         iteration, slot = divmod(position, self.num_labeled)
         drawn = (iteration * self.world_size + self.rank) * self.num_labeled + slot
         repeat, place = divmod(drawn, len(self.dataset))

@@ -45,15 +45,10 @@ class SemiDataset(ConcatDataset):
         lazy_init (bool): Whether to load and check the sources only when they are needed.
         broken_labeled, broken_unlabeled (str): What happens at an image that cannot be used: ``'stop'`` or ``'skip'``.
 
-    Attributes:
-        labeled_sources, unlabeled_sources (list[BaseDataset]): What it was built from.
-        num_labeled, num_unlabeled (int): Images of each kind, once it is loaded.
-
     Raises:
-        FileNotFoundError: If a data root or a list does not exist, or, unless ``broken_labeled`` is ``'skip'``, an
-            image or a label file of a labelled source.
-        BrokenData: Unless ``broken_labeled`` is ``'skip'``, if headers or ends of labelled images or label files show
-            that they cannot be used. Later, if a sample cannot be used (``'stop'``), or many in a row cannot.
+        FileNotFoundError: If a data root, a list or, unless ``broken_labeled`` is ``'skip'``, a labelled image or its
+            label file does not exist.
+        BrokenData: If such a file or, later, a sample cannot be used (``'stop'``), or many in a row cannot.
         ValueError: If there is no labelled or no unlabelled image, or sources define different classes.
     """
 
@@ -86,7 +81,6 @@ class SemiDataset(ConcatDataset):
         super().__init__(sources, lazy_init=lazy_init, ignore_keys=sorted(keys))
 
     def full_init(self) -> None:
-        """Loads and checks all sources."""
         if self._fully_initialized:
             return
         for source in self.labeled_sources:
@@ -97,11 +91,9 @@ class SemiDataset(ConcatDataset):
 
     @property
     def skips(self) -> bool:
-        """bool: Whether any images may give their place to others."""
         return 'skip' in (self.broken_labeled, self.broken_unlabeled)
 
     def __getitem__(self, index: int) -> Any:
-        """The sample of a plain or seeded index, or one in place of it."""
         self.full_init()
         if not isinstance(index, SeededIndex):
             index = range(len(self))[index]
@@ -162,10 +154,7 @@ class SemiDataset(ConcatDataset):
 
 
 def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDataset:
-    """Builds a source of images with labels without loading it, once its folders and list are known to exist.
-
-    ``kind`` says in errors what the images are.
-    """
+    """Builds a source of images with labels without loading it, once its folders and list are known to exist."""
     if isinstance(source, BaseDataset):
         return source
     backend_args, root = source.get('backend_args'), source.get('data_root') or ''
@@ -193,11 +182,7 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
 
 
 def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
-    """Loads a built source of images with labels; their ids are checked when they are loaded.
-
-    ``kind`` says in errors what the images are. With ``check`` its files must exist, and headers and ends must tell
-    nothing against them.
-    """
+    """Loads a built source of images with labels; with ``check`` its files must exist and look usable."""
     try:
         images = len(source)
     except ValueError as error:

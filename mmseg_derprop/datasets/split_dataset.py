@@ -16,7 +16,7 @@ from .semi_dataset import SemiDataset, build_labeled, check_listed, load_labeled
 
 @DATASETS.register_module()
 class SplitDataset(SemiDataset):
-    """A :class:`SemiDataset` that takes its images, labels and geometry from a supervised config.
+    """A :class:`SemiDataset`, with its options, that takes its images, labels and geometry from a supervised config.
 
     Labelled images are read as the supervised data set reads them: class, folders, suffixes, label mapping and
     ``reduce_zero_label`` are its own. Around it RepeatDataset, ClassBalancedDataset and MultiImageMixDataset fall

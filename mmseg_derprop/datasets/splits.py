@@ -19,23 +19,11 @@ def draw_order(ids: Sequence[str], seed: int) -> list[int]:
 def draw_splits(
     ids: Sequence[str], sizes: Sequence[int], seed: int, presence: np.ndarray | None = None
 ) -> list[np.ndarray]:
-    """Draws labelled images of several sizes, the smaller ones within the larger ones.
+    """Draws labelled images of several sizes, the smaller within the larger; gives ascending indices into ``ids``.
 
-    With ``presence`` it stratifies: first each class, rarest first, gets an image, one with as many further absent
-    classes as possible. Then each image is the one of the next 100 of the random order that leaves all classes as
-    frequent as in the whole, so that every draw is even.
-
-    Args:
-        ids (Sequence[str]): Ids of all N images.
-        sizes (Sequence[int]): Numbers of labelled images, ascending, each within 1 .. N.
-        seed (int): Any integer.
-        presence (np.ndarray, optional): (N, K) bool, whether a class is in an image.
-
-    Returns:
-        list[np.ndarray]: Ascending indices into ``ids`` of each draw, (sizes[i],) int64.
-
-    Raises:
-        ValueError: If ids occur twice, or a size is out of range or not above the one before.
+    With ``presence``, (N, K) bool, whether a class is in an image, it stratifies: first each class, rarest first, gets
+    an image, one with as many further absent classes as possible. Then each image is the one of the next 100 of the
+    random order that leaves all classes as frequent as in the whole, so that every draw is even.
     """
     if len(set(ids)) != len(ids):
         raise ValueError(f'{len(ids) - len(set(ids))} of {len(ids)} ids occur more than once. Leave them out.')

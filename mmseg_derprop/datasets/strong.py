@@ -35,8 +35,7 @@ def adjust_saturation(img: np.ndarray, factor: float) -> np.ndarray:
 def adjust_hue(img: np.ndarray, shift: float) -> np.ndarray:
     """Turns the hue of a BGR image (H, W, 3) uint8 by ``shift`` circles."""
     hsv = cv2.cvtColor(img, cv2.COLOR_BGR2HSV_FULL)
-    # uint8 wraps around as hue does.
-    hsv[..., 0] += np.uint8(int(shift * 255) % 256)
+    hsv[..., 0] += np.uint8(int(shift * 255) % 256)  # uint8 wraps around as hue does
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
 
@@ -51,8 +50,7 @@ def gaussian_blur(img: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def _blend_with_level(img: np.ndarray, level: int, factor: float) -> np.ndarray:
-    # Affine in the pixel value, so 256 values say all.
-    table = level + factor * (np.arange(256) - level)
+    table = level + factor * (np.arange(256) - level)  # affine in the pixel value, so 256 values say all
     return cv2.LUT(img, table.clip(0, 255).astype(np.uint8))
 
 
@@ -100,7 +98,6 @@ class StrongAugment(BaseTransform):
         return results
 
     def _jitter_colours(self, img: np.ndarray) -> np.ndarray:
-        """Brightness, contrast, saturation and hue of (H, W, 3) uint8, in random order."""
         changes = (adjust_brightness, adjust_contrast, adjust_saturation, adjust_hue)
         neutral = (1, 1, 1, 0)
         for i in np.random.permutation(4):
@@ -130,17 +127,12 @@ class RandomCutMixBox(BaseTransform):
         self.prob, self.area, self.aspect = prob, area, aspect
 
     def transform(self, results: dict) -> dict:
-        """Adds ``cutmix_box``."""
         drawn = np.random.rand() < self.prob
         results['cutmix_box'] = self.draw_box(*results['img'].shape[:2]) if drawn else (0, 0, 0, 0)
         return results
 
     def draw_box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """A box inside an image of ``height`` x ``width`` pixels.
-
-        Raises:
-            ValueError: If the image is so narrow that no box of the largest area, or hardly any, fits.
-        """
+        """A box inside an image; ValueError if it is so narrow that no box of the largest area, or hardly any, fits."""
         largest = self.area[1] * height * width
         possible = max(self.aspect[0], largest / width**2) <= min(self.aspect[1], height**2 / largest)
         pixels = np.random.uniform(*self.area) * height * width

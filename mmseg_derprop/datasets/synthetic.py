@@ -1,9 +1,6 @@
-"""An embedded data set: textured shapes on clutter, drawn from a seed.
+"""Textured shapes on clutter, drawn from a seed, which a small network learns from hundreds of images, not a handful.
 
-It needs no download and no GPU, yet keeps what makes semi-supervised segmentation worth doing: a small network learns
-it from hundreds of labelled images and cannot learn it from a handful. A class is an outline, loosely tied to a kind of
-texture; colour, scale, rotation and lighting are random and tell nothing. Blobs of similar colours are background, and
-objects hide one another.
+A class is an outline, loosely tied to a kind of texture; colour, scale, rotation and lighting tell nothing.
 """
 
 from __future__ import annotations
@@ -20,8 +17,7 @@ PALETTE = ((0, 0, 0), (230, 159, 0), (86, 180, 233), (0, 158, 115), (213, 94, 0)
 SPLITS = ('labeled', 'unlabeled', 'val')
 IGNORE = 255
 
-# How often an object wears the texture of its class; otherwise that of any.
-TEXTURE_FIDELITY = 0.95
+TEXTURE_FIDELITY = 0.95  # how often an object wears the texture of its class; otherwise that of any
 # (corners, outer radius, inner radius) of the outlines made of straight edges: a regular polygon is
 # a star whose inner corners lie on its edges. The radii bring the areas closer to the disc's.
 _POLYGONS = {2: (4, 1.1, 1.1 * np.cos(np.pi / 4)), 3: (3, 1.25, 0.625), 5: (5, 1.2, 0.55)}
@@ -29,19 +25,9 @@ _RING = 4
 
 
 def draw_shapes(seed: int, split: str, index: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
-    """Draws one image and its labels.
+    """Draws one image, RGB (size, size, 3), and its class ids (size, size), both uint8; borders of objects are 255.
 
     They depend on the arguments only, so a larger split begins with the images of a smaller one.
-
-    Args:
-        seed (int): Seed of the whole data set.
-        split (str): One of ``SPLITS``; each has images of its own.
-        index (int): Number of the image in its split.
-        size (int): Height and width in pixels.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: RGB image (size, size, 3) and class ids (size, size), both uint8. Pixels on an
-        object's border are 255.
     """
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     image = _background(rng, size)
@@ -61,19 +47,12 @@ def write_shapes(
     """Writes the data set in the layout of Pascal VOC.
 
     ``JPEGImages/<id>.jpg``, ``SegmentationClass/<id>.png`` and ``ImageSets/Segmentation/<split>.txt``. The unlabelled
-    images have label files too: they serve statistics of pseudo-labels, never training.
-
-    Args:
-        out (str | Path): Folder, made if missing; files of the same name are replaced.
-        labeled, unlabeled, val (int): Numbers of images.
-        size (int): Height and width in pixels.
-        seed (int): Seed of the whole data set.
+    images have label files too, for statistics of pseudo-labels, never training. Files of the same name are replaced.
     """
     images, labels, sets = (Path(out) / name for name in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'))
     for folder in (images, labels, sets):
         folder.mkdir(parents=True, exist_ok=True)
-    # The ignore index, 255, has a colour as well.
-    palette = np.array([*PALETTE, *[(224, 224, 192)] * (256 - len(PALETTE))], np.uint8)
+    palette = np.array([*PALETTE, *[(224, 224, 192)] * (256 - len(PALETTE))], np.uint8)  # of 255, ignored, too
     for split, count in zip(SPLITS, (labeled, unlabeled, val), strict=True):
         ids = [f'{split}_{index:05d}' for index in range(count)]
         for index, name in enumerate(ids):
@@ -91,8 +70,7 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     mix = _smooth_noise(rng, size, int(rng.integers(3, 6)))
     mix += rng.uniform(0, 0.15) * (_texture(rng, int(rng.integers(1, len(CLASSES))), x, y) - 0.5)
     image = _mix_colours(rng, mix, contrast=0.1)
-    # Muted, as backgrounds are; objects still come in muted colours too.
-    image = 0.35 * image + 0.65 * image.mean(2, keepdims=True)
+    image = 0.35 * image + 0.65 * image.mean(2, keepdims=True)  # muted, as backgrounds are
     for _ in range(rng.integers(0, 4)):
         angle, offset = rng.uniform(0, np.pi), rng.uniform(-0.5, 0.5) * size
         distance = (x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle) - offset

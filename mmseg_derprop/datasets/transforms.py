@@ -38,7 +38,6 @@ class LoadUnlabeledAnnotations(BaseTransform):
         self.load_labels = LoadAnnotations(imdecode_backend=imdecode_backend, backend_args=backend_args)
 
     def transform(self, results: dict) -> dict:
-        """Adds ``ignore_map`` and, where possible, ``gt_seg_map``."""
         results['ignore_map'] = np.zeros(results['img'].shape[:2], np.uint8)
         results.setdefault('seg_fields', []).append('ignore_map')
         path = results.get('seg_map_path')
@@ -49,9 +48,7 @@ class LoadUnlabeledAnnotations(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomRescale(BaseTransform):
-    """Resizes so that the long side is a uniform integer, the short one in proportion.
-
-    The image is resized bilinearly, all ``seg_fields`` by nearest neighbour.
+    """Resizes so that the long side is a uniform integer; bilinearly, ``seg_fields`` by nearest neighbour.
 
     Args:
         ratio_range (tuple[float, float]): Bounds of the new long side, as multiples of the old one.
@@ -62,7 +59,6 @@ class RandomRescale(BaseTransform):
         self.ratio_range = ratio_range
 
     def transform(self, results: dict) -> dict:
-        """Resizes ``img`` and ``seg_fields``."""
         h, w = results['img'].shape[:2]
         low, high = (int(ratio * max(h, w)) for ratio in self.ratio_range)
         ratio = np.random.randint(low, high + 1) / max(h, w)
@@ -85,7 +81,6 @@ class PadToCrop(BaseTransform):
         self.size = (size, size) if isinstance(size, int) else tuple(size)
 
     def transform(self, results: dict) -> dict:
-        """Pads ``img`` and ``seg_fields``."""
         sides = results['img'].shape[:2]
         shape = tuple(max(side, least) for side, least in zip(sides, self.size, strict=True))
         if shape == sides:
@@ -105,9 +100,6 @@ class MultiBranch(BaseTransform):
     outer name only marks the place: views that share a weak crop are written
 
         MultiBranch(view=[*geometry, MultiBranch(weak=[pack], strong=[*photometric, pack])])
-
-    Raises:
-        ValueError: If two pipelines fill the same branch, or a pipeline does not end in packing.
     """
 
     def __init__(self, **branches: Sequence[dict | Callable]) -> None:
@@ -142,10 +134,9 @@ class PackSemiInputs(PackSegInputs):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.meta_keys = (*self.meta_keys, 'cutmix_box')  # type: ignore[has-type]
+        self.meta_keys: tuple[str, ...] = (*self.meta_keys, 'cutmix_box')
 
     def transform(self, results: dict) -> dict:
-        """Packs ``img``, ``gt_seg_map`` and ``ignore_map``, whichever exist."""
         packed = super().transform(results)
         if 'ignore_map' in results:
             ignored = torch.from_numpy(results['ignore_map'][None] != 0)

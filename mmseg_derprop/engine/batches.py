@@ -18,10 +18,6 @@ class Batches:
     With each batch all generators are seeded from the run's seed, rank and iteration. A resumed run begins at once
     where a :class:`SemiSampler` is: MMEngine 0.10 would read all earlier batches again. Other samplers are the
     engine's own matter.
-
-    Args:
-        loop (IterBasedTrainLoop): Takes them; its sampler is where it shall begin.
-        seed (int): Of the run.
     """
 
     def __init__(self, loop: IterBasedTrainLoop, seed: int) -> None:

@@ -16,15 +16,12 @@ from torch import Tensor, nn
 class BFloat16OptimWrapper(OptimWrapper):
     """Runs forward passes under autocast to bfloat16, whose range is float32's, so nothing has to be scaled.
 
-    MMEngine's AmpOptimWrapper scales the loss, as float16 needs, and refuses a machine without accelerator.
-
     On a CPU weights are laid out with channels last, and depthwise convolutions are computed in float32: there the
     backward pass of those with a stride or a dilation is several times slower in bfloat16 (docs/benchmarks.md).
     """
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """The context of a forward pass."""
         device = next(model.parameters()).device.type
         if device == 'cpu' and not getattr(self, '_is_prepared', False):
             self._is_prepared = True

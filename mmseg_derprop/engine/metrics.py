@@ -11,11 +11,8 @@ class UnroundedIoUMetric(IoUMetric):
     """IoUMetric that also gives the IoU of each class, and keeps its scores unrounded.
 
     Its results have ``IoU.<class>`` beside ``mIoU``, in percent, so that the log's scalars hold them. A class that is
-    in no image is left out.
-
-    Attributes:
-        table (dict): Percent by name (``aAcc``, ``mIoU``, ...), and ``classes``: of each class, percent by name
-            (``IoU``, ``Acc``, ...); None for a class that is in no image. Empty before an evaluation.
+    in no image is left out. ``table`` has percent by name (``aAcc``, ``mIoU``, ...), and ``classes``: of each class,
+    percent by name (``IoU``, ``Acc``, ...), None for one that is in no image.
     """
 
     def __init__(self, *args, **kwargs) -> None:

@@ -17,12 +17,8 @@ class SemiOptimWrapperConstructor:
 
     Parameter names are the plain segmentor's (``backbone.``, ``decode_head.``), so that constructors which match
     them, such as layer-wise decay, work; the teacher is not among them. A backbone that tells the depth of its layers
-    (``get_layer_depth``, as mmpretrain's do) is asked for it, as in mmpretrain's classifiers.
-
-    Args:
-        optim_wrapper_cfg (dict): As for mmengine's DefaultOptimWrapperConstructor; its ``base_constructor`` names the
-            constructor to use, by default that one.
-        paramwise_cfg (dict, optional): Passed on.
+    (``get_layer_depth``, as mmpretrain's do) is asked for it, as in mmpretrain's classifiers. ``base_constructor`` of
+    the optimiser wrapper's config names the constructor to use, by default mmengine's DefaultOptimWrapperConstructor.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
@@ -33,7 +29,6 @@ class SemiOptimWrapperConstructor:
         )
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Builds the optimiser wrapper of a SemiSegmentor, DDP-wrapped or not."""
         semi: Any = model.module if is_model_wrapper(model) else model
         trained: Any = nn.Module()
         for name, child in semi.student.named_children():

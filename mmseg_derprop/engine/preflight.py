@@ -18,19 +18,7 @@ from ..utils.randomness import preserve_rng_state
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
-    """Loads one labelled and one unlabelled sample, and checks that a training step can be made of such.
-
-    The state of the random generators is preserved, so training continues as if this had not been.
-
-    Args:
-        model (SemiSegmentor): The model.
-        dataloader (DataLoader): With a :class:`SemiSampler`.
-
-    Raises:
-        ValueError: If branches are missing, crops differ, labels lie outside the classes, or one unlabelled image
-            per process is too few for CutMix or for the network's normalisation.
-        TypeError: If the sampler is another one.
-    """
+    """Loads a labelled and an unlabelled sample, and raises ValueError unless training steps can be made of such."""
     sampler = dataloader.sampler
     if not isinstance(sampler, SemiSampler):
         raise TypeError(

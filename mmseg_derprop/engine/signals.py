@@ -18,10 +18,8 @@ class StopSignals:
     """Notes the first SIGINT or SIGTERM, so that training can stop where its state is whole.
 
     A second Ctrl-C stops at once. Loader workers, which inherit the handlers, leave the decision to the main process.
-
-    Args:
-        receive (Callable): Called at each signal, in the main thread, between any two of its instructions.
-        code (CodeType): Of the function that trains; while it does not run, signals do what they did before.
+    ``receive`` is called at each signal, in the main thread, between any two of its instructions. While ``code``, that
+    of the function that trains, does not run, signals do what they did before.
     """
 
     def __init__(self, receive: Callable[[], None], code: CodeType) -> None:
@@ -32,12 +30,10 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def start(self) -> None:
-        """Installs the handlers; only the main thread can."""
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
     def stop(self) -> None:
-        """Puts the handlers back that were there before."""
         for number, handler in self._previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         self._previous = {}

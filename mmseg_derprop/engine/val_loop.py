@@ -32,7 +32,6 @@ class _TeacherStudentLoop:
                     mkdir_or_exist(metric.output_dir)
 
     def run(self) -> dict[str, float]:
-        """Evaluates both and returns all metrics."""
         model = semi_segmentor(self.runner)
         chosen = model.predict_on
         metrics: dict[str, float] = {}
@@ -57,10 +56,7 @@ class _TeacherStudentLoop:
 
 @LOOPS.register_module()
 class TeacherStudentValLoop(_TeacherStudentLoop, ValLoop):
-    """Scores both networks of a SemiSegmentor; metrics carry their names (``teacher/mIoU``, ``student/mIoU``).
-
-    A metric that writes predictions writes them into a folder of this name.
-    """
+    """Scores both networks of a SemiSegmentor; metrics (``teacher/mIoU``) and prediction folders carry their names."""
 
     stage = 'val'
 

@@ -17,11 +17,7 @@ class WholeFileBackend(LocalBackend):
     """MMEngine's local files, of which a name stands for a whole one."""
 
     def put(self, obj: bytes, filepath: str | os.PathLike) -> None:
-        """Writes a file.
-
-        Raises:
-            CheckpointNotWritten: If that fails; a file that was there before is as it was.
-        """
+        """Writes a file; raises CheckpointNotWritten if that fails, and a file that was there before is as it was."""
         try:
             write_bytes(filepath, obj)
         except OSError as error:
@@ -32,7 +28,6 @@ class WholeFileBackend(LocalBackend):
             raise CheckpointNotWritten(error.errno, text) from error
 
     def put_text(self, obj: str, filepath: str | os.PathLike, encoding: str = 'utf-8') -> None:
-        """Writes a text file, as :meth:`put`."""
         self.put(obj.encode(encoding), filepath)
 
 

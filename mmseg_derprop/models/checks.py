@@ -35,14 +35,7 @@ MOVED_OPTIONS = {
 
 
 def build_losses(configs: Any) -> nn.ModuleDict:
-    """Builds the terms of the loss.
-
-    Args:
-        configs (dict[str, dict]): Their configs by name.
-
-    Raises:
-        ValueError: If there is none, a name cannot be a key of the log, or a type is unknown.
-    """
+    """Builds the terms of the loss from their configs by name."""
     if not isinstance(configs, Mapping) or not configs:
         raise ValueError(
             f"model.losses must be a dict of losses, such as dict(seg=dict(type='SupervisedLoss')), but is {configs!r}."
@@ -62,9 +55,6 @@ def check_model(model: SemiSegmentor) -> None:
     """Checks that the losses and the labeller have what they need, and that something is learned.
 
     A propagation head that no loss trains is frozen, so that distributed training does not wait for its gradient.
-
-    Raises:
-        ValueError: If not; names the options.
     """
     active = model.active_losses
     if not any(loss.trains for loss in active.values()):

@@ -11,13 +11,10 @@ from torch import nn
 
 @MODELS.register_module()
 class SemiDataPreprocessor(BaseDataPreprocessor):
-    """Applies a segmentor's data preprocessor to each branch.
+    """Applies a segmentor's data preprocessor, a config or a module, to each branch.
 
     Training data are dicts of branches, as :func:`mmseg_derprop.datasets.semi_collate` makes them; anything else
     goes to the segmentor's preprocessor as it is.
-
-    Args:
-        data_preprocessor (dict | nn.Module): The segmentor's, config or module.
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module) -> None:
@@ -26,19 +23,7 @@ class SemiDataPreprocessor(BaseDataPreprocessor):
         self.base: nn.Module = given if isinstance(given, nn.Module) else MODELS.build(given)
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """Casts, normalises and stacks.
-
-        Args:
-            data (dict): ``inputs`` and ``data_samples``: for training dicts of branches, each a list.
-            training (bool): Passed on.
-
-        Returns:
-            dict: ``inputs`` (dict of (N, 3, H, W) tensors) and ``data_samples`` (dict of lists); for other data
-            what the segmentor's preprocessor makes.
-
-        Raises:
-            ValueError: If the images of the branches differ in size, or the segmentor would pad them.
-        """
+        """Casts, normalises and stacks: of branches ``inputs`` are then (N, 3, H, W) each, ``data_samples`` lists."""
         if not isinstance(data['inputs'], dict):
             return self.base(data, training)
         sizes = {branch: sorted({tuple(i.shape[-2:]) for i in images}) for branch, images in data['inputs'].items()}

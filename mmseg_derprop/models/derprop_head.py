@@ -17,12 +17,7 @@ from ..utils.options import Bounds, check_options
 
 @dataclass
 class Embedding:
-    """What :class:`DerPropHead` gives for a batch.
-
-    Attributes:
-        q, k (Tensor): (N, K, L), L = h * w.
-        grid (tuple[int, int]): (h, w).
-    """
+    """The vectors q and k (N, K, L) of a batch that :class:`DerPropHead` gives; ``grid`` is (h, w), L = h * w."""
 
     q: Tensor
     k: Tensor
@@ -54,9 +49,6 @@ class DerPropHead(BaseModule):
 
     Attributes:
         warming_up (bool): Whether it learns alone now.
-
-    Raises:
-        ValueError: If an option is unknown or out of range.
     """
 
     moved_options = {
@@ -93,14 +85,7 @@ class DerPropHead(BaseModule):
         self.conv_k = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, features: tuple[Tensor, ...]) -> Embedding:
-        """Embeds the positions of a feature.
-
-        Args:
-            features (tuple[Tensor, ...]): Of which ``in_index`` is (N, in_channels, h, w).
-
-        Raises:
-            ValueError: If it has another number of channels.
-        """
+        """Embeds the positions of the feature ``in_index``, (N, in_channels, h, w)."""
         feature = features[self.in_index]
         if feature.shape[1] != self.in_channels:
             raise ValueError(
@@ -114,15 +99,7 @@ class DerPropHead(BaseModule):
         return Embedding(q.flatten(2), k.flatten(2), (q.shape[2], q.shape[3]))
 
     def propagate(self, embedding: Embedding, logits: Tensor) -> Tensor:
-        """Logits propagated over the image (paper, section 3).
-
-        Args:
-            embedding (Embedding): Of N images.
-            logits (Tensor): (N, K, H, W); no gradient reaches them.
-
-        Returns:
-            Tensor: (N, K, H, W).
-        """
+        """(N, K, H, W), logits (N, K, H, W) propagated over the image; no gradient reaches these (paper, section 3)."""
         sources = F.interpolate(logits.detach(), embedding.grid, mode='bilinear', align_corners=True).flatten(2)
         targets = propagate(embedding.q, embedding.k, sources, self.max_order, self.normalize)
         targets = targets.unflatten(2, embedding.grid)

@@ -16,17 +16,7 @@ Part = TypeVar('Part', bound=nn.Module)
 
 
 def build_part(place: str, config: Any, kind: type[Part], **given: Any) -> Part:
-    """Builds a registered module.
-
-    Args:
-        place (str): Where its config stands, for errors, such as ``'model.losses.kl'``.
-        config (dict): With ``type``, the name of a registered class or the class.
-        kind (type): What it must derive from.
-        **given: Arguments that the model adds.
-
-    Raises:
-        ValueError: If the config is no config, or its type is unknown or of another kind.
-    """
+    """Builds a registered module that derives from ``kind``; ``place``, as ``'model.losses.kl'``, is for errors."""
     if not isinstance(config, Mapping) or 'type' not in config:
         raise ValueError(f"{place} must be a config such as dict(type='{kind.__name__}', ...), but is {config!r}.")
     name = config['type']
@@ -43,11 +33,7 @@ def build_part(place: str, config: Any, kind: type[Part], **given: Any) -> Part:
 
 
 def build_options(place: str, group: type, config: Any) -> Any:
-    """Makes a group of options from a dict, or from None, which takes the defaults.
-
-    Raises:
-        ValueError: If it is no dict, or an option is unknown or out of range.
-    """
+    """Makes a group of options from a dict, or from None, which takes the defaults."""
     config = {} if config is None else config
     known = [field.name for field in fields(group)]
     if not isinstance(config, Mapping):
@@ -84,10 +70,7 @@ class CutMixOptions:
             and ``strong_mix`` (published by UniMatch, CorrMatch and DerProp).
         predictor (str): Whose prediction labels it: ``'own'``, that which labels the partner itself, without another
             forward; or, in evaluation mode, that of the ``'teacher'`` or of the ``'student'`` before the training
-            forward.
-
-    Raises:
-        ValueError: If a second view has no predictor.
+            forward. A second view needs one of these.
     """
 
     partner: Literal['batch', 'reversed', 'second_view'] = 'batch'
@@ -115,15 +98,12 @@ class ViewOptions:
         num_strong (int): Strong views of each unlabelled image, 1 or 2, each with its own box; the branches ``strong``
             and ``strong2``. Terms on them are means over the views.
         complementary_dropout (bool): Whether the two strong views keep complementary halves of the backbone's channels
-            (UniMatch V2).
+            (UniMatch V2); needs two.
         joint_forward (bool): Whether labelled images and weak views share a forward, and so the statistics of its batch
             normalisation; else each have their own.
         update_bn_on_strong (bool): Whether strong views move the running statistics of batch normalisation. They are
             normalised by their own in any case; but evaluation sees images without strong augmentation.
         perturb_ratio (float): Channel dropout of the perturbed features, at least 0 and below 1.
-
-    Raises:
-        ValueError: If complementary dropout is asked for one strong view.
     """
 
     num_strong: Literal[1, 2] = 1

@@ -20,18 +20,7 @@ def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
 
 
 def decode(segmentor: BaseSegmentor, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """Logits of each decode head of a segmentor, the final one last.
-
-    Args:
-        segmentor (BaseSegmentor): A segmentor with one decode head, or a cascade of them.
-        features (tuple[Tensor, ...]): What its ``extract_feat`` gave.
-
-    Returns:
-        list[Tensor]: (N, K, h', w') each.
-
-    Raises:
-        TypeError: If a head gives anything but a map of logits.
-    """
+    """Logits (N, K, h', w') of each decode head, the final one last, from what ``extract_feat`` gave."""
     stages: list[Tensor] = []
     for head in decode_heads(segmentor):
         try:
@@ -100,19 +89,9 @@ def check_heads(segmentor: BaseSegmentor) -> None:
 
 
 def probe(segmentor: BaseSegmentor) -> list[int]:
-    """Runs a copy of a segmentor in training mode on two black images.
+    """Channels of a new segmentor's features, from running a copy of it in training mode on two black images.
 
     The copy keeps the segmentor's batch statistics, and the generators are put back, so nothing moves.
-
-    Args:
-        segmentor (BaseSegmentor): Freshly built.
-
-    Returns:
-        list[int]: Channels of the features that ``extract_feat`` gives.
-
-    Raises:
-        TypeError: If the segmentor gives no logits that could be propagated.
-        ValueError: If its heads do not fit each other or the features, or it has a single output channel.
     """
     check_heads(segmentor)
     # Synchronised normalisation refuses to run before the model is on its GPU.

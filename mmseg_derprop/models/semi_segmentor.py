@@ -106,13 +106,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def loss(self, inputs: Inputs, data_samples: Samples) -> dict[str, Tensor]:
         """The method: predict, label, mix, predict, compare.
 
-        Args:
-            inputs (dict[str, Tensor]): (N, C, H, W) by branch; labelled and unlabelled images may differ in number.
-            data_samples (dict[str, list[SegDataSample]]): By branch. ``sup`` has ``gt_sem_seg``, ``weak`` has
-                ``ignore_map``, strong branches have ``cutmix_box``.
-
-        Returns:
-            dict[str, Tensor]: Weighted terms of the loss, by the keys of ``losses``.
+        ``inputs`` are (N, C, H, W) by branch; labelled and unlabelled images may differ in number. Samples of ``sup``
+        have ``gt_sem_seg``, of ``weak`` ``ignore_map``, of strong branches ``cutmix_box``. Returned are the weighted
+        terms of the loss, by the keys of ``losses``.
         """
         partner = self.predict_partner(inputs)
         step = self.predict_clean(inputs, data_samples['sup'])

@@ -42,11 +42,8 @@ def step_statistics(
 ) -> dict[str, Tensor]:
     """Scalars for the log, on the device of the step; what cannot change is left out.
 
-    Where unlabelled images have labels after all (``gt_sem_seg``), those of the first strong view are judged by them.
-
-    Returns:
-        dict[str, Tensor]: ``threshold``, shares of the pixels (``confident``, ``accepted``, ``region_changes``), and
-        ``accuracy_confident`` and ``accuracy_accepted`` within 0 .. 1, NaN where no pixel is known.
+    They are the threshold, shares of the pixels, and, where unlabelled images have labels after all (``gt_sem_seg``),
+    the accuracies within 0 .. 1 of the first strong view's pseudo-labels, NaN where no pixel is known.
     """
     target, labeler = step.target, model.pseudo_labeler
     valid = ~target.mixed.ignored

@@ -149,11 +149,7 @@ class Step:
 
 
 def present(value: Part | None, what: str, need: str) -> Part:
-    """The value.
-
-    Raises:
-        ValueError: If there is none, because no loss needs it.
-    """
+    """The value; an error if there is none, because no loss needs it."""
     if value is None:
         raise ValueError(f"A loss reads {what}, but it was not computed: add '{need}' to its needs.")
     return value

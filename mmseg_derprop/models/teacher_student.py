@@ -23,12 +23,10 @@ def _of_evaluated(name: str) -> Any:
 
 
 class TeacherStudentSegmentor(BaseSegmentor):
-    """Two copies of a segmentor, of which one is trained and the other follows it.
+    """Two copies of a segmentor, of which one is trained and the other follows it; SemiSegmentor has the arguments.
 
     The EMA teacher never trains: it gets no gradient, stays in evaluation mode, and moves by :meth:`follow_student`. A
     checkpoint of the plain segmentor loads into both.
-
-    :class:`SemiSegmentor` describes the arguments.
     """
 
     @check_options
@@ -56,11 +54,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
 
     @torch.no_grad()
     def update_teacher(self, momentum: float) -> None:
-        """Every entry of the teacher's state, batch statistics included, moves towards the student's.
-
-        Args:
-            momentum (float): Share of the teacher's own; 0 copies the student.
-        """
+        """Moves the teacher's state, batch statistics included, towards the student's; momentum 0 copies it."""
         student = self.student.state_dict()
         for name, entry in self.teacher.state_dict().items():
             if entry.is_floating_point():
@@ -69,12 +63,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
                 entry.copy_(student[name])
 
     def follow_student(self, event: str, steps: int = 0) -> None:
-        """Moves the teacher if it follows at this event.
-
-        Args:
-            event (str): ``'step'``, after an optimiser step, or ``'epoch'``, at the start of an epoch but the first.
-            steps (int): Optimiser steps before this one.
-        """
+        """Moves the teacher if it follows at this event, ``'step'`` or ``'epoch'``, after so many optimiser steps."""
         if event == self.teacher_options.interval:
             momentum = self.teacher_options.momentum
             self.update_teacher(min(1 - 1 / (steps + 1), momentum) if event == 'step' else momentum)
@@ -86,7 +75,6 @@ class TeacherStudentSegmentor(BaseSegmentor):
         return self
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        # A checkpoint of the plain segmentor loads into student and teacher.
         names = self.student.state_dict()
         if not any(key.startswith((f'{prefix}student.', f'{prefix}teacher.')) for key in state_dict):
             for name in names:

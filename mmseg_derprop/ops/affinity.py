@@ -124,13 +124,8 @@ def interpolated_label_affinity_loss(
 
     Ids are resized bilinearly as numbers; those equal to ``ignore_index`` afterwards become 22, the rest is
     truncated. Equal ids are to have the affinity 1 / sqrt(max - 1) for every order, max the largest id of the
-    batch. So the target changes from batch to batch, and ids appear that no pixel has. All pairs count.
-
-    Args:
-        q, k, labels, grid, ignore_index, max_order: As in :func:`label_affinity_loss`.
-
-    Returns:
-        Tensor: Scalar; 0 if the largest id is 1 or 0, where the published program divides by zero.
+    batch. So the target changes from batch to batch, and ids appear that no pixel has. All pairs count. It is 0 if the
+    largest id is 1 or 0, where the published program divides by zero. Arguments are as of :func:`label_affinity_loss`.
     """
     ids = F.interpolate(labels.unsqueeze(1).float(), grid, mode='bilinear', align_corners=True).flatten(1)
     ids = ids.masked_fill(ids == ignore_index, 22).int()
@@ -146,14 +141,7 @@ def interpolated_label_affinity_loss(
 
 
 def smoothness_loss(q: Tensor, k: Tensor) -> Tensor:
-    """Mean absolute second derivative of q and of k, averaged.
-
-    Args:
-        q, k (Tensor): (N, K, L).
-
-    Returns:
-        Tensor: Scalar; 0 for two classes, where there is no second derivative.
-    """
+    """Mean absolute second derivative of q and of k (N, K, L), averaged: scalar, 0 for two classes, which have none."""
     q, k = full_precision(q, k)
     if q.shape[1] <= 2:
         return (q.sum() + k.sum()) * 0

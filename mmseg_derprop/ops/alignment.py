@@ -16,16 +16,9 @@ def class_counts(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
 
 
 def move_class_bias(bias: Tensor, predicted: Tensor, labeled: Tensor, rate: float) -> Tensor:
-    """Moves the bias of each class's logit against the difference of two distributions.
+    """Moves the bias (K,) of each class's logit by ``rate`` times the logarithm of labelled over predicted shares (K,).
 
-    Args:
-        bias (Tensor): (K,).
-        predicted (Tensor): (K,) shares of the pixels that are predicted as each class.
-        labeled (Tensor): (K,) shares of the pixels that are labelled as each class.
-        rate (float): Share of the difference of their logarithms that is taken.
-
-    Returns:
-        Tensor: (K,) with mean 0, but within -2 .. 2: a class that is predicted too seldom rises.
+    Shares are of pixels. The new bias has mean 0, but within -2 .. 2: a class that is predicted too seldom rises.
     """
     bias = bias + rate * (labeled.clamp_min(FLOOR) / predicted.clamp_min(FLOOR)).log()
     return (bias - bias.mean()).clamp(-LIMIT, LIMIT)

@@ -28,15 +28,7 @@ def row_blocks(q: Tensor) -> Iterator[slice]:
 
 @custom_op('mmseg_derprop::spread', mutates_args=())
 def spread(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
-    """out_j = sum_i v_i P_ij with P the softmax over j of q_i . k_j.
-
-    Args:
-        q, k (Tensor): (N, K, L).
-        values (Tensor): (N, C, L).
-
-    Returns:
-        Tensor: (N, C, L).
-    """
+    """(N, C, L), out_j = sum_i v_i P_ij, P the softmax over j of q_i . k_j; q, k are (N, K, L), values (N, C, L)."""
     out = torch.zeros_like(values)
     for rows in row_blocks(q):
         weights = (q[..., rows].mT @ k).softmax(-1)
@@ -90,19 +82,10 @@ def distance(
     column_group: Tensor,
     with_grad: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sum of abs(q_i . k_j - target_ij) over pairs of positions, the target t_i . s_j.
+    """Sum of abs(q_i . k_j - t_i . s_j) over pairs i, j of equal groups (N, L); both groups empty: over all pairs.
 
-    The gradient of an absolute value is a sign, so it is finished here, where each block exists.
-
-    Args:
-        q, k (Tensor): (N, K, L).
-        target_q, target_k (Tensor): (N, C, L), t and s; no gradient reaches them.
-        row_group, column_group (Tensor): (N, L) of one dtype, the groups of i and j, of which only pairs of equal
-            groups count; or both empty, and all pairs count.
-        with_grad (bool): Whether to compute the gradients.
-
-    Returns:
-        tuple[Tensor, Tensor, Tensor]: The sum, and its gradients for q and k (0 without ``with_grad``).
+    t and s, (N, C, L), are fixed. The gradients for q and k, (N, K, L), come with it (0 without ``with_grad``): that of
+    an absolute value is a sign, so it is finished here, where each block exists.
     """
     total, grad_q, grad_k = q.new_zeros(()), torch.zeros_like(q), torch.zeros_like(k)
     for rows in row_blocks(q):

@@ -7,14 +7,9 @@ from torch import Tensor
 
 
 def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks of boxes.
+    """(N, H, W) bool, masks of boxes in images of size (H, W).
 
-    Args:
-        boxes (Tensor): (N, 4) of x1, y1, x2, y2 in pixels, x2 and y2 exclusive; equal corners are an empty box.
-        size (tuple[int, int]): (H, W).
-
-    Returns:
-        Tensor: (N, H, W) bool.
+    Boxes are (N, 4): x1, y1, x2, y2 in pixels, x2 and y2 exclusive; equal corners are an empty box.
     """
     x1, y1, x2, y2 = boxes[:, :, None].unbind(1)
     y, x = (torch.arange(s, device=boxes.device) for s in size)

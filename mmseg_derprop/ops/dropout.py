@@ -9,14 +9,9 @@ from torch import Tensor
 def complementary_dropout2d(features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Gives two views of the same images complementary halves of each feature's channels, scaled by 2.
 
-    Features of equal width share their draw, so that a channel is dropped at all depths or at none. Half of the images
-    (rounded down), drawn at random, keep all channels in both views.
-
-    Args:
-        features (tuple[Tensor, ...]): (2 B, C, h, w) each, the B first views before the B second ones.
-
-    Returns:
-        tuple[Tensor, ...]: Of the same shapes.
+    Features are (2 B, C, h, w), the B first views before the B second ones. Those of equal width share their draw, so
+    that a channel is dropped at all depths or at none. Half of the images (rounded down), drawn at random, keep all
+    channels in both views.
     """
     batch, device = len(features[0]) // 2, features[0].device
     whole = (torch.rand(batch, device=device).argsort() < batch // 2)[:, None, None, None]

@@ -29,19 +29,7 @@ def derivative(x: Tensor, order: int = 1) -> Tensor:
 
 
 def similarity_metric(num_classes: int, max_order: int = 1, **factory) -> Tensor:
-    """The matrix M of S = q^T M k.
-
-    Args:
-        num_classes (int): K.
-        max_order (int): Highest order of derivative; 0 is the plain inner product.
-        **factory: dtype and device of the result.
-
-    Returns:
-        Tensor: (K, K), symmetric and positive definite.
-
-    Raises:
-        ValueError: If ``max_order`` is not within 0 .. K - 1.
-    """
+    """(K, K), the symmetric, positive definite M of S = q^T M k; with max_order 0 S is the plain inner product."""
     check_order(max_order, num_classes)
     identity = torch.eye(num_classes, **factory)
     differences = (identity.diff(n=order, dim=0) for order in range(max_order + 1))
@@ -111,12 +99,8 @@ def propagate(q: Tensor, k: Tensor, values: Tensor, max_order: int = 1, normaliz
 def similarity_rows(q: Tensor, k: Tensor, rows: Tensor, max_order: int = 1) -> Tensor:
     """Rows of P, the softmax of S over its last index: how much of a source each position receives.
 
-    Args:
-        q, k, max_order: As of :func:`propagate`.
-        rows (Tensor): (R,) int64 indices within 0 .. L - 1, the same for every image.
-
-    Returns:
-        Tensor: (N, R, L), each row sums to 1, float32 for half-precision input.
+    ``rows`` (R,) int64, within 0 .. L - 1, are the same for every image; q, k and ``max_order`` are as of
+    :func:`propagate`. Returned are (N, R, L), each row of sum 1, float32 for half-precision input.
     """
     with torch.autocast(q.device.type, enabled=False):
         q, k = full_precision(q, k)

@@ -6,7 +6,6 @@ import pytest
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
-from torch import nn
 
 SGD = dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=0.01)
 CONVNEXT = dict(
@@ -87,17 +86,3 @@ def test_layer_wise_rates_reach_the_backbone(build):
     assert {lr for lr, _, _ in found.values()} == {0.1}
     rates = {lr for name, (lr, _, _) in alone.items() if name.startswith('backbone.')}
     assert len(rates) > 2 and min(rates) < 0.1
-
-
-def test_a_wrapped_model(build):
-    """As DDP wraps it."""
-    from mmengine.registry import MODEL_WRAPPERS
-
-    @MODEL_WRAPPERS.register_module(force=True)
-    class FakeWrapper(nn.Module):
-        def __init__(self, module):
-            super().__init__()
-            self.module = module
-
-    model, _ = build()
-    assert set(settings(model, optimizer(FakeWrapper(model)))) == set(settings(model, optimizer(model)))

@@ -6,7 +6,7 @@ import builders
 import pytest
 import torch
 from builders import NUM_CLASSES
-from mmseg.registry import HOOKS, MODELS
+from mmseg.registry import MODELS
 
 from mmseg_derprop.models import SemiLoss
 
@@ -42,7 +42,6 @@ REFUSED = [
     (PAPER, {'losses.a-b': dict(type='SupervisedLoss')}, "letters, digits and _.*'a-b'"),
     (PAPER, {'losses.loss': dict(type='SupervisedLoss')}, "not 'loss', which is the total"),
     (PAPER, {'losses': None}, 'model.losses must be a dict of losses|losses must be a dict'),
-    (PAPER, {'losses': dict(_delete_=True)}, 'model.losses must be a dict of losses'),
     (FIXMATCH, {'losses.own': dict(type='Demanding')}, "needs of model.losses.own must be among .*, but has 'magic'"),
     (
         PAPER,
@@ -99,13 +98,9 @@ REFUSED = [
     (PAPER, {'channels_last': 'yes'}, "channels_last must be True or False, but is 'yes'"),
     (PAPER, {'num_classes': 1}, 'num_classes must be an integer of at least 2 or None, but is 1'),
     # Options that stood elsewhere.
-    (PAPER, {'loss_weight': {}}, 'loss_weight is now losses, a dict of'),
     (PAPER, {'labels_from': 'teacher'}, 'labels_from is now pseudo_labels.source'),
-    (PAPER, {'cutmix_partner': 'batch'}, 'cutmix_partner is now cutmix.partner'),
     (PAPER, {'compile': True}, "compile is now compile at the config's top level"),
     (PAPER, {'propagation_head.num_regions': 5}, 'num_regions is now pseudo_labels.regions.num'),
-    (PAPER, {'pseudo_labels.tau': 0.9}, 'tau is now pseudo_labels.threshold.value'),
-    (PAPER, {'pseudo_labels.align': 0.1}, 'align is now pseudo_labels.alignment.rate'),
 ]
 
 
@@ -114,25 +109,6 @@ def test_refused(preset, options, words):
     with pytest.raises(ValueError) as caught:
         builders.build(preset, options=options)
     assert re.search(words, str(caught.value), re.DOTALL), caught.value
-
-
-@pytest.mark.parametrize(
-    'option,place',
-    [
-        ('alpha', 'model.pseudo_labels.alpha'),
-        ('teacher_momentum', 'model.teacher.momentum'),
-        ('teacher_interval', 'model.teacher.interval'),
-        ('head_warmup', 'model.propagation_head.warmup'),
-    ],
-)
-def test_options_that_the_hook_had(option, place):
-    with pytest.raises(ValueError, match=f'{option} is now {place}'):
-        HOOKS.build(dict(type='PseudoLabelHook', **{option: 1}))
-
-
-def test_a_segmentor_that_is_no_config():
-    with pytest.raises(ValueError, match='segmentor'):
-        MODELS.build(dict(builders.method(), segmentor='UPerNet'))
 
 
 def test_a_head_that_no_loss_trains_is_frozen():

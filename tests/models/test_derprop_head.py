@@ -53,20 +53,10 @@ def test_dropout_in_training_only():
     assert torch.equal(head.eval()(inputs).q, head(inputs).q)
 
 
-def test_in_index():
-    head = build(in_index=0, in_channels=3)
-    assert head(features()).grid == (8, 9)
-
-
 def test_a_feature_of_other_channels():
     head = DerPropHead(num_classes=3, in_channels=1)
     with pytest.raises(ValueError, match='in_channels = 1, but the feature -1 has 8'):
         head((torch.zeros(1, 8, 4, 4),))
-
-
-def test_other_normalisation():
-    head = build(norm_cfg=dict(type='GN', num_groups=2))
-    assert isinstance(head.conv.norm, torch.nn.GroupNorm)
 
 
 @pytest.mark.parametrize('max_order', [0, 1, 2, 5])
@@ -80,12 +70,6 @@ def test_propagation(max_order, normalize):
     torch.testing.assert_close(found, reference.resize(wanted, SIZE), rtol=1e-4, atol=1e-5)
     grads = torch.autograd.grad(found.square().sum(), (logits, head.conv_q.weight), allow_unused=True)
     assert grads[0] is None and grads[1].any()
-
-
-def test_part_of_an_embedding():
-    embedding = build()(features(3))
-    part = embedding[1:]
-    assert torch.equal(part.q, embedding.q[1:]) and torch.equal(part.k, embedding.k[1:]) and part.grid == GRID
 
 
 @pytest.mark.parametrize(

@@ -170,19 +170,6 @@ def test_extreme_logits(preset, dtype):
     assert 0 < model.pseudo_labeler.threshold.value <= 1
 
 
-def test_double_precision():
-    """Every pixel has a label, so that none is beyond a threshold in one precision only."""
-    everything = {'pseudo_labels.threshold.init': 0.0, 'pseudo_labels.threshold.momentum': 1.0}
-    options = NOTHING_RANDOM | everything | {'pseudo_labels.regions': None}
-    single, double = (build(options=options) for _ in range(2))
-    inputs, samples = builders.batch()
-    wanted = single.loss(inputs, samples)
-    found = double.double().loss({branch: images.double() for branch, images in inputs.items()}, samples)
-    assert found['seg_prop'].dtype == torch.float64
-    for name, value in wanted.items():
-        torch.testing.assert_close(found[name].float(), value, rtol=1e-3, atol=1e-6, msg=name)
-
-
 # --- Device ------------------------------------------------------------------------------------------------------
 
 

@@ -55,24 +55,6 @@ def test_head_without_logits(odd_head, head):
     assert all(word in message for word in (head.__name__, '(N, K, H, W)', 'logits', 'FCNHead')), message
 
 
-def test_head_without_logits_in_a_method(monkeypatch):
-    monkeypatch.setitem(MODELS._module_dict, 'TupleHead', TupleHead)
-    head = dict(type='TupleHead', in_channels=64, channels=64, num_classes=5, in_index=3)
-    with pytest.raises(TypeError, match='TupleHead gives tuple'):
-        MODELS.build(dict(builders.method(), segmentor=dict(builders.segmentor(), decode_head=head)))
-
-
-def test_segmentor_without_decode_head(odd_head):
-    network = odd_head(VectorHead)
-    del network.decode_head
-    with pytest.raises(TypeError, match='EncoderDecoder has no decode_head'):
-        probe(network)
-
-
-def test_probe_gives_the_channels():
-    assert probe(MODELS.build(builders.segmentor())) == [8, 16, 32, 64]
-
-
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('config', [builders.segmentor, builders.cascade])
 def test_probe_moves_nothing(config, training):
@@ -121,14 +103,6 @@ def test_decode_gives_all_stages():
     assert torch.equal(stages[0], first(features)) and torch.equal(stages[1], second(features, stages[0]))
     assert torch.equal(stages[1], network(images, mode='tensor')) if network.num_stages == 1 else len(stages) == 2
     assert decode_heads(network) == [first, second]
-
-
-def test_decode_of_one_head():
-    network = MODELS.build(builders.segmentor()).eval()
-    images = builders.batch()[0]['sup']
-    (logits,) = decode(network, network.extract_feat(images))
-    assert torch.equal(logits, network(images, mode='tensor'))
-    assert decode_heads(network) == [network.decode_head]
 
 
 def test_modes_come_back_even_after_an_error():

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models import DerPropHead, SemiLoss, Step, StrongView, View
+from mmseg_derprop.models import DerPropHead, SemiLoss, StrongView, View
 
 
 @pytest.fixture
@@ -47,13 +47,6 @@ def test_part_of_a_view(head, view):
     assert part.propagated.shape == part.perturbed.shape == (2, 4, 13, 18)
 
 
-@pytest.mark.parametrize('align_corners', [False, True])
-def test_perturbed_logits_are_resized_as_the_segmentor_does(align_corners):
-    coarse = torch.randn(2, 4, 7, 9)
-    view = View(torch.randn(2, 4, 13, 18), coarse, align_corners=align_corners)
-    assert torch.equal(view.perturbed, F.interpolate(coarse, (13, 18), mode='bilinear', align_corners=align_corners))
-
-
 def test_box_on_the_grid_of_the_embedding(view):
     box = torch.zeros(3, 13, 18, dtype=torch.bool)
     box[1, :5, :10] = True  # rows 0, 4, 8, 12 and columns 0, 4, 8, 13, 17 are nearest to the positions
@@ -70,14 +63,6 @@ def test_what_a_view_lacks(what, need):
     assert len(view.logits) == 2
     with pytest.raises(ValueError, match=f"not computed: add '{need}' to its needs"):
         getattr(view, what)
-
-
-@pytest.mark.parametrize('what', ['weak', 'target'])
-def test_what_a_step_lacks(what):
-    step = Step(None, [], torch.zeros(1, 2, 2), 255, View(torch.randn(1, 4, 2, 2)))
-    with pytest.raises(ValueError, match=f"A loss reads {what}, but it was not computed: add 'weak' to its needs"):
-        getattr(step, what)
-    assert step.strong == ()
 
 
 class Agreement(SemiLoss):

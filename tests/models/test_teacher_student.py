@@ -86,18 +86,6 @@ def test_teacher_follows_by_step_or_by_epoch(options, event, steps, momentum):
     assert same(state(model.teacher), state(model.student)) == (momentum == 0)
 
 
-def test_teacher_moves_after_its_storage_was_replaced(model):
-    model.to(torch.float64)
-    teacher = {name: entry + 1 if entry.is_floating_point() else entry for name, entry in state(model.teacher).items()}
-    model.teacher.load_state_dict(copy.deepcopy(teacher), assign=True)
-    model.update_teacher(0.5)
-    student = state(model.student)
-    for name, entry in model.teacher.state_dict().items():
-        if entry.is_floating_point():
-            assert entry.dtype == torch.float64
-            torch.testing.assert_close(entry, (teacher[name] + student[name]) / 2)
-
-
 def test_teacher_neither_trains_nor_learns(model):
     assert not any(p.requires_grad for p in model.teacher.parameters())
     assert all(p.requires_grad for p in model.student.parameters())
@@ -108,14 +96,6 @@ def test_teacher_neither_trains_nor_learns(model):
     before = state(model.teacher)
     model.train().loss(*builders.batch())
     assert same(state(model.teacher), before)
-
-
-@pytest.mark.parametrize('predictor', ['student', 'teacher'])
-def test_step_does_not_move_the_teacher_whoever_predicts(predictor):
-    model = builders.build(options={'cutmix.predictor': predictor})
-    before = state(model.teacher)
-    sum(model.loss(*builders.batch()).values()).backward()
-    assert same(state(model.teacher), before) and all(p.grad is None for p in model.teacher.parameters())
 
 
 # --- Checkpoints -------------------------------------------------------------------------------------------------
@@ -142,24 +122,6 @@ def test_plain_state_dict_loads_into_both(model, plain, assign):
     before = state(model.teacher)
     stir(model.student, 1)
     assert same(state(model.teacher), before), 'student and teacher share memory'
-
-
-def test_plain_checkpoint_loads_into_both(model, plain, tmp_path):
-    path = tmp_path / 'plain.pth'
-    torch.save(dict(meta={}, state_dict=plain.state_dict()), path)
-    load_checkpoint(model, str(path), map_location='cpu', strict=False)
-    for network in (model.student, model.teacher):
-        assert same(state(network), state(plain))
-
-
-def test_missing_and_unknown_entries_are_named(model, plain):
-    given = plain.state_dict()
-    del given['backbone.stem.0.weight']
-    given['bogus.weight'] = torch.zeros(1)
-    result = model.load_state_dict(given, strict=False)
-    assert result.unexpected_keys == ['bogus.weight']
-    missing = {key for key in result.missing_keys if key.startswith(('student.', 'teacher.'))}
-    assert missing == {'student.backbone.stem.0.weight', 'teacher.backbone.stem.0.weight'}
 
 
 def test_own_state_round_trips(model, tmp_path):

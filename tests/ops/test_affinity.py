@@ -94,17 +94,6 @@ def test_consistency_is_that_of_the_reference(batch, classes, length, order, box
         )
 
 
-def test_consistency_passes_gradcheck():
-    q, k, *target = draw(4, 2, 4, 7, torch.float64)
-    inside = torch.rand(2, 7) < 0.4
-    for options in ({}, {'inside': inside}, {'inside': inside, 'keep_inside': False}):
-        with blocks(20):
-            assert torch.autograd.gradcheck(
-                lambda a, b, o=options: affinity_consistency_loss(a, b, *target, **o),
-                (q.requires_grad_(), k.requires_grad_()),
-            )
-
-
 def test_what_is_across_the_border_of_a_box_does_not_count():
     """Features differ inside the box only, so that pairs outside it agree."""
     q, k, other_q, other_k = draw(4, 1, 4, 10, torch.float64)
@@ -115,14 +104,6 @@ def test_what_is_across_the_border_of_a_box_does_not_count():
     both = affinity_consistency_loss(q, k, *moved, inside=inside)
     within = affinity_consistency_loss(q[..., :4], k[..., :4], other_q[..., :4], other_k[..., :4])
     torch.testing.assert_close(both, within * 16 / (16 + 36))
-
-
-def test_no_pair_left_gives_zero():
-    tensors = draw(4, 2, 5, 6)
-    inside = torch.ones(2, 6, dtype=torch.bool)
-    loss, *gradients = value_and_gradients(affinity_consistency_loss, *tensors, inside=inside, keep_inside=False)
-    assert loss == 0
-    assert all((g == 0).all() for g in gradients)
 
 
 # --- Labels on the grid --------------------------------------------------------------------------
@@ -169,13 +150,6 @@ def test_label_affinity_is_that_of_the_reference(
     with blocks(entries):
         twin = getattr(reference, name)
         compare(function, twin, q, k, labels, grid, max_order=min(order, classes - 1))
-
-
-def test_label_affinity_passes_gradcheck():
-    q, k = (t.requires_grad_() for t in draw(2, 2, 4, 8, torch.float64))
-    labels = draw_labels(2, 4, (7, 13))
-    with blocks(20):
-        assert torch.autograd.gradcheck(lambda a, b: label_affinity_loss(a, b, labels, (2, 4)), (q, k))
 
 
 def test_mended_label_affinity_by_hand():
@@ -331,26 +305,3 @@ def test_no_tensor_of_all_pairs_is_formed(name):
     assert largest.size <= 4 * block < 4 * (41 * 41) ** 2
     if name == 'mended':
         assert largest.size <= 2 * q.nbytes, 'linear in the number of positions'
-
-
-@pytest.mark.parametrize('name', ['boxed', 'mended', 'published'])
-def test_compiled_without_a_graph_break(name):
-    grid = (5, 6)
-    q, k, *target = draw(4, 2, 4, 30)
-    labels = draw_labels(2, 4, (9, 11))
-    inside = torch.arange(30)[None].expand(2, -1) % 6 < 2
-
-    def loss(q, k):
-        if name == 'mended':
-            return label_affinity_loss(q, k, labels, grid)
-        if name == 'published':
-            return interpolated_label_affinity_loss(q, k, labels, grid)
-        return affinity_consistency_loss(q, k, *target, inside=inside)
-
-    results = []
-    for function in (loss, torch.compile(loss, fullgraph=True, backend='aot_eager')):
-        leaves = [q.clone().requires_grad_(), k.clone().requires_grad_()]
-        value = function(*leaves)
-        results.append([value, *(torch.autograd.grad(value, leaves) if value.requires_grad else ())])
-    for plain, compiled in zip(*results, strict=True):
-        torch.testing.assert_close(compiled, plain)

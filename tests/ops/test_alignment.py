@@ -1,7 +1,5 @@
 """Alignment of predicted with labelled classes: worked examples and properties."""
 
-import math
-
 import pytest
 import torch
 
@@ -13,24 +11,6 @@ def test_counts_by_hand():
     valid = torch.tensor([[[True, True, True, False]], [[True, False, True, False]]])
     found = class_counts(labels, valid, 4)
     assert found.tolist() == [2, 1, 2, 0] and found.dtype == torch.float32
-
-
-def test_counts_of_no_pixel():
-    labels = torch.full((2, 3, 4), 255)
-    assert class_counts(labels, labels != 255, 5).tolist() == [0] * 5
-    assert class_counts(labels[:0], labels[:0] != 255, 5).tolist() == [0] * 5
-
-
-def test_bias_by_hand():
-    """Class 0 is predicted half as often as it is labelled, class 1 twice as often."""
-    found = move_class_bias(torch.zeros(3), torch.tensor([0.1, 0.4, 0.5]), torch.tensor([0.2, 0.2, 0.5]), 0.5)
-    step = 0.5 * math.log(2)
-    torch.testing.assert_close(found, torch.tensor([step, -step, 0.0]))
-
-
-def test_equal_shares_leave_the_bias():
-    shares, bias = torch.tensor([0.7, 0.2, 0.1, 0.0]), torch.tensor([0.3, -0.1, 0.2, -0.4])
-    torch.testing.assert_close(move_class_bias(bias, shares, shares, 0.1), bias)
 
 
 @pytest.mark.parametrize('predicted, labeled', [([1.0, 0.0], [0.0, 1.0]), ([0.0, 0.0], [0.0, 0.0])])

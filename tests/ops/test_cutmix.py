@@ -20,11 +20,6 @@ def test_empty_boxes(box):
     assert not box_masks(torch.tensor([box]), (4, 5)).any()
 
 
-def test_whole_image_and_no_image():
-    assert box_masks(torch.tensor([[0, 0, 5, 4]]), (4, 5)).all()
-    assert box_masks(torch.zeros(0, 4, dtype=torch.int64), (4, 5)).shape == (0, 4, 5)
-
-
 @pytest.mark.parametrize('channels', [(), (1,), (3,)])
 @pytest.mark.parametrize('dtype', [torch.int64, torch.float32, torch.bool])
 def test_partner_inside_and_image_outside(channels, dtype):

@@ -91,14 +91,6 @@ def test_impossible_order_is_refused(max_order):
             call()
 
 
-@pytest.mark.parametrize('normalize', ['rows', '', None])
-def test_unknown_normalization_is_refused(normalize):
-    with pytest.raises(ValueError) as error:
-        propagate(*draw(1, 3, 4)[:3], normalize=normalize)
-    assert repr(normalize) in str(error.value)
-    assert all(name in str(error.value) for name in NORMALIZATIONS)
-
-
 # --- Values and gradients of the propagation -----------------------------------------------------
 
 
@@ -125,14 +117,6 @@ def test_propagation_is_that_of_the_reference(batch, classes, grid, channels, or
         found = value_and_gradients(propagate, *tensors, order, normalize)
     assert found[0].dtype == dtype
     assert_all_near(found, wanted)
-
-
-@pytest.mark.parametrize('normalize', NORMALIZATIONS)
-@pytest.mark.parametrize('classes,max_order', [(2, 1), (4, 0), (4, 2)])
-def test_propagation_passes_gradcheck(normalize, classes, max_order):
-    inputs = [t.requires_grad_() for t in draw(2, classes, 6, 3, torch.float64)[:3]]
-    with blocks(30):
-        assert torch.autograd.gradcheck(lambda *t: propagate(*t, max_order=max_order, normalize=normalize), inputs)
 
 
 @pytest.mark.parametrize('normalize', NORMALIZATIONS)

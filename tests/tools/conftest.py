@@ -1,12 +1,10 @@
 """A run of two iterations, whose checkpoint tests of tools export and evaluate."""
 
-import importlib.util
 import itertools
 import json
-import os
-import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -34,15 +32,9 @@ def call(script, *args):
             config.visualizer.name = name
         return original(cls, config)
 
-    path = ROOT / 'tools' / script
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(path), *map(str, args)])
-        patch.setattr(os, 'environ', dict(os.environ))
         patch.setattr(Runner, 'from_cfg', classmethod(from_cfg))
-        module.main()
+        commands.call(script, *args)
 
 
 @pytest.fixture(scope='session')
@@ -118,8 +110,8 @@ def make_checkpoint(tmp_path_factory, shapes, quick_runs):
             if name == 'teacher.decode_head.conv_seg.bias':
                 value += torch.linspace(-1, 1, len(value))
         torch.save(checkpoint, path)
-        # Not in the work dir, where the engine puts the config of each run that names no other.
-        written = tmp_path_factory.mktemp('config') / 'run.py'
+        # Not in the work dir, but under the name that the engine gives to a run's config there.
+        written = tmp_path_factory.mktemp('config') / 'tiny_shapes_paper.py'
         config.dump(written)
         return path, written
 

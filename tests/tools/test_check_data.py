@@ -101,16 +101,6 @@ def test_every_problem_in_one_go(check, root, workers):
     assert '1 unlabelled images are listed more than once' in said
 
 
-def test_a_class_without_a_label(check, root):
-    for name in names(root, 'labeled'):
-        path = root / f'SegmentationClass/{name}.png'
-        labels = np.array(Image.open(path))
-        labels[labels == 4] = 0
-        Image.fromarray(labels).save(path)
-    status, said = check()
-    assert status == 0 and 'no labelled pixel has the class ring' in said
-
-
 def test_wrapped_data_and_another_test_set(check, root, tmp_path):
     data = dict(
         type='ShapesDataset',

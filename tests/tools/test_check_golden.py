@@ -188,12 +188,6 @@ def test_unknown_and_missing_entries_fail(check, case, tmp_path, capsys):
     assert "lacks the entry 'labels_x'" in check(tmp_path / 'missing.npz')
 
 
-def test_network_file_needs_weights(check, tmp_path, capsys):
-    np.savez(tmp_path / 'network.npz', in_image=np.zeros((1, 3, 9, 9), np.float32))
-    assert check(tmp_path / 'network.npz') == 2
-    assert '--weights' in capsys.readouterr().err
-
-
 def golden(name):
     path = SHARED / 'golden' / f'{name}.npz'
     if not path.is_file():

@@ -75,10 +75,6 @@ def labeled_sources(config):
     return [source for source in sources(config) if source.type != 'UnlabeledDataset']
 
 
-def test_there_are_configs():
-    assert {path.parent.name for path in FILES} >= {'derprop', 'supervised'} and len(FILES) >= 10
-
-
 @every_config
 def test_data_root_reaches_every_part(path):
     config = read(path)

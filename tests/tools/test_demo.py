@@ -1,24 +1,15 @@
 """The demo, shortened to two iterations a run."""
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
 
 import cv2
-
-TOOLS = Path(__file__).resolve().parents[2] / 'tools'
-
-
-def script(name):
-    spec = importlib.util.spec_from_file_location(Path(name).stem, TOOLS / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from commands import load
 
 
 def test_demo_leaves_scores_and_pictures(tmp_path, monkeypatch, capsys):
-    demo = script('demo.py')
+    demo = load('demo.py')
     for name, number in dict(NUM_LABELED=4, NUM_UNLABELED=8, NUM_VAL=4).items():
         monkeypatch.setattr(demo, name, number)
     options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']

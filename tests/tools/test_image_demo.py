@@ -1,22 +1,17 @@
-"""Pictures of predictions, and the commands of docs/inference.md."""
+"""Pictures of predictions."""
 
-import re
-import shlex
 import shutil
-import warnings
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from commands import ROOT, call
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmseg.apis import inference_model, init_model
 from mmseg.registry import DATASETS
-from tiny_checkpoints import ROOT, call, save_checkpoint, save_run
+from tiny_checkpoints import save_checkpoint, save_run
 
 from mmseg_derprop.apis.image_files import find_images, result_path
-from mmseg_derprop.apis.inference import inference_pipeline
 from mmseg_derprop.datasets.synthetic import PALETTE
 from mmseg_derprop.utils.config import load_config
 
@@ -110,16 +105,11 @@ def test_broken_images_are_named_at_the_end(run, images, tmp_path, capsys):
 
 def test_wrong_arguments(run, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'empty').mkdir()
     before = (images / 'a.png').read_bytes()
     for source, out, given, args, message in (
-        ('images', 'out', run, ['--opacity', 2], 'opacity must be from 0 to 1, but is 2.0'),
-        ('images', 'out', run, ['--batch-size', 0], 'batch-size must be at least 1, but is 0'),
-        ('images', 'out', run, ['--device', 'abacus'], 'abacus'),
         ('images', 'images/x/y', run, [], 'must be outside of images'),
         ('images/a.png', 'images', run, [], 'would replace the image'),
         ('none', 'out', run, [], "'none' must be an image, a folder or a quoted pattern"),
-        ('empty', 'out', run, [], 'must have an image'),
         ('images', 'out', ('none.py', run[1]), [], 'there is no config none.py'),
         ('images', 'out', (run[0], 'none.pth'), [], 'there is no checkpoint none.pth'),
     ):
@@ -166,57 +156,3 @@ def test_a_stock_config(images, tmp_path):
     kind = DATASETS.get('ADE20KDataset')
     seen = {tuple(colour) for colour in rgb(tmp_path / 'out/a.png')[:64].reshape(-1, 3).tolist()}
     assert seen <= {tuple(colour) for colour in kind.METAINFO['palette']} and len(seen) > 1
-
-
-def test_pipelines_lose_their_annotations_only():
-    init_default_scope('mmseg')
-    pack, load = dict(type='PackSegInputs'), dict(type='LoadImageFromFile')
-    flips = [dict(type='RandomFlip', prob=p) for p in (0.0, 1.0)]
-    many = dict(type='TestTimeAug', transforms=[flips, [dict(type='LoadAnnotations')], [pack]])
-    config = Config(
-        dict(
-            test_pipeline=[load, dict(type='LoadAnnotations', reduce_zero_label=True), pack],
-            tta_pipeline=[load, many],
-        )
-    )
-    assert inference_pipeline(config) == [load, pack]
-    assert inference_pipeline(config, tta=True) == [load, dict(type='TestTimeAug', transforms=[flips, [pack]])]
-    with pytest.raises(ValueError, match='has no tta_pipeline'):
-        inference_pipeline(Config(dict(test_pipeline=[load])), tta=True)
-
-
-# The page ------------------------------------------------------------------------------------------------------------
-
-
-def blocks(language):
-    return re.findall(rf'```{language}\n(.*?)```', (ROOT / 'docs/inference.md').read_text(), re.S)
-
-
-def test_commands_of_the_page(shapes, tmp_path, monkeypatch):
-    """As written, from the first to the last, then the config that trains on the result."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / 'data').mkdir()
-    shutil.copytree(shapes, tmp_path / 'data/shapes')
-    (tmp_path / 'configs').symlink_to(ROOT / 'configs')
-    work = tmp_path / 'work_dirs/tiny_shapes'
-    work.mkdir(parents=True)
-    save_checkpoint(load_config('configs/derprop/tiny_shapes.py'), work / 'iter_800.pth', threshold=0.5)
-    commands = [line for block in blocks('bash') for line in block.replace('\\\n', ' ').splitlines() if line.strip()]
-    assert len(commands) >= 5
-    for command in commands:
-        program, script, *args = shlex.split(command, comments=True)
-        assert program == 'python' and script.startswith('tools/')
-        if '--device' in args:
-            args[args.index('--device') + 1] = 'cpu'
-        call(script.removeprefix('tools/'), *args, *([] if '--workers' in args else ['--workers', '0']))
-        assert files(tmp_path / args[args.index('--out-dir') + 1])
-    (config,) = blocks('python')
-    (tmp_path / 'more_labels.py').write_text(config)
-    init_default_scope('mmseg')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        dataset = DATASETS.build(Config.fromfile('more_labels.py').train_dataloader.dataset)
-    maps = len((tmp_path / 'work_dirs/labels/images.txt').read_text().split())
-    assert maps > 0 and dataset.num_labeled == 4 + maps
-    crop = dataset[dataset.num_labeled - 1]['data_samples']['sup'].gt_sem_seg.data
-    assert crop.shape == (1, 96, 96) and torch.isin(crop, torch.tensor([*range(6), 255])).all()

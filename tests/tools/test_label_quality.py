@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from commands import call
 from mmseg.registry import DATASETS
-from tiny_checkpoints import call
 
 from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.utils.config import load_config
@@ -85,20 +85,3 @@ def test_detail_is_what_the_grid_cannot_hold(figures):
     assert plain[0] == detailed[0] and plain[2] == detailed[2]
     assert plain[1] != detailed[1]
     assert plain[2] != plain[0] | {'alpha': 'grid'}
-
-
-def test_a_step_judges_fewer_images(figures):
-    assert figures('--alpha', 0, '--step', 5)['alphas'] != figures('--alpha', 0)['alphas']
-
-
-@pytest.mark.parametrize(
-    'options, message',
-    [
-        (['--cfg-options', 'train_dataloader.dataset.unlabeled.data_prefix.seg_map_path='], 'no labels to judge by'),
-        (['--cfg-options', 'model.type=EncoderDecoder'], 'only a SemiSegmentor'),
-    ],
-)
-def test_what_cannot_be_judged(run, options, message):
-    checkpoint, config = run
-    with pytest.raises(SystemExit, match=message):
-        call(TOOL, config, checkpoint, *options)

@@ -111,22 +111,6 @@ def test_again_is_nothing_and_another_draw_is_refused(run, data):
     assert ids(data / 'out/5/labeled.txt') != before
 
 
-@pytest.mark.parametrize(
-    ('options', 'words'),
-    [
-        (['--ratio', '1/200'], r'ascend from 1 to 40, but are \[0\]'),
-        (['--ratio', '1/8', '0.125'], r'ascend .* but are \[5, 5\]'),
-        (['--ratio', 'half'], 'shares such as 1/8 or 0.125, but is half'),
-        (['--ratio', '1/0'], 'but is 1/0'),
-        (['--num', '3', '--img-suffix', '.png'], r"must name at least 1 image.*|its files end in \['.jpg', '.txt'\]"),
-    ],
-)
-def test_refuses_impossible_draws(run, data, options, words):
-    with pytest.raises(SystemExit, match=words):
-        run('--images', data / 'images', *options)
-    assert not (data / 'out').exists()
-
-
 def test_refuses_bad_label_files(run, data):
     (data / 'labels/a/03.png').unlink()
     (data / 'labels/a/04.png').write_bytes(b'')

@@ -23,21 +23,6 @@ def test_the_index_imports_all_metafiles():
 
 
 @every_folder
-def test_a_metafile_names_measured_configs_of_its_folder(folder):
-    index = load(folder)
-    named = [ROOT / model['Config'] for model in index['Models']]
-    assert named and set(named) <= set(folder.glob('*.py'))
-    assert all(model['Results'] for model in index['Models'])
-    collections = {collection['Name']: collection for collection in index['Collections']}
-    for model in index['Models']:
-        assert model['Name'] == f'{folder.name}_{Path(model["Config"]).stem}'
-        assert model['In Collection'] in collections
-        assert model['Metadata'].keys() >= {'Training Data', 'Architecture', 'Batch Size', 'Iterations'}
-    for collection in collections.values():
-        assert ROOT / collection['README'] == folder / 'README.md' and (folder / 'README.md').is_file()
-
-
-@every_folder
 def test_metadata_and_results(folder):
     from mmseg_derprop.utils.config import load_config
 

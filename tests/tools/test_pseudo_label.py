@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from commands import ROOT, call
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
@@ -23,10 +24,9 @@ from mmseg.models import SegTTAModel
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from PIL import Image
-from tiny_checkpoints import ROOT, call, save_checkpoint, save_run
+from tiny_checkpoints import save_checkpoint, save_run
 
 from mmseg_derprop.apis.inference import confidence
-from mmseg_derprop.apis.label_folder import LabelFolder
 from mmseg_derprop.datasets.synthetic import CLASSES, PALETTE
 from mmseg_derprop.utils.config import load_config
 
@@ -184,31 +184,6 @@ def test_other_settings_are_refused(run, images, tmp_path):
     torch.save(state, run[1])
     with pytest.raises(SystemExit, match='must hold the settings of this run'):
         label(images / '0.jpg', run, tmp_path / 'out', '--threshold', 0.5)
-
-
-# What goes wrong -----------------------------------------------------------------------------------------------------
-
-
-def test_wrong_arguments(run, images, tmp_path, capsys):
-    for args, message in (
-        (['--threshold', 1.5], 'threshold must be from 0 to 1, but is 1.5'),
-        (['--threshold', 0.5, '--threshold-from-checkpoint'], 'not allowed with'),
-    ):
-        with pytest.raises(SystemExit) as end:
-            label(images, run, tmp_path / 'out', *args)
-        assert end.value.code == 2 and message in capsys.readouterr().err
-    for options in (dict(threshold=2), dict(ignore=2.5), dict(ignore=1), dict(ignore=256), dict(classes=['x'] * 256)):
-        with pytest.raises(ValueError, match='must be'):
-            LabelFolder(tmp_path, {}, **(dict(classes=['a', 'b'], palette=[[0, 0, 0]] * 2, threshold=0.5) | options))
-
-
-def test_images_that_would_share_a_map(run, images, tmp_path, capsys):
-    shutil.copy(images / '0.jpg', images / '0.png')
-    with pytest.raises(SystemExit):
-        label(images, run, tmp_path / 'out')
-    assert '0.jpg and 0.png would share a label map' in capsys.readouterr().err
-    label(images / '*.jpg', run, tmp_path / 'out')  # as the message says
-    assert len(table(tmp_path / 'out')) == 4
 
 
 # Training on it ------------------------------------------------------------------------------------------------------

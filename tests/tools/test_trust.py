@@ -1,6 +1,5 @@
 """Checkpoints and configs of others do not run anything, whichever tool reads them."""
 
-import copy
 import os
 import threading
 from functools import partial
@@ -8,7 +7,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
-from tiny_checkpoints import call, save_checkpoint
+from commands import call
+from tiny_checkpoints import save_checkpoint
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
@@ -127,28 +127,14 @@ def test_a_run_of_the_engines_own_hook_is_resumed(config, place):
 # Configs in checkpoints ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('kind', ['os.system', 'subprocess.run'])
-def test_the_config_in_a_checkpoint_names_registered_parts_only(kind, config, place):
+def test_export_reads_no_config_in_a_checkpoint(config, place):
+    """It reads the file of the run, which lies beside it."""
     save_checkpoint(config, 'x.pth')
     checkpoint = torch.load('x.pth', weights_only=True)
-    changed = copy.deepcopy(config)
-    changed.model.segmentor.update(train_cfg=dict(type=kind, args='touch harmed'))
-    checkpoint['meta']['cfg'] = changed.pretty_text
+    checkpoint['meta']['cfg'] = "import os\nos.system('touch harmed')\n"
     torch.save(checkpoint, 'x.pth')
-    with pytest.raises(SystemExit, match=f'x.pth: its config names .*{kind.partition(".")[0]}.*--config'):
-        call('model_converters/export_segmentor.py', 'x.pth')
-    assert not (place / 'harmed').exists() and not list(place.glob('x_teacher*'))
-
-
-def test_keys_in_a_checkpoint_do_not_become_a_program(config, place):
-    save_checkpoint(config, 'x.pth')
-    checkpoint = torch.load('x.pth', weights_only=True)
-    key = """a': __import__('os').system('touch harmed'), 'b"""
-    checkpoint['meta']['cfg'] = f'{config.pretty_text}\ntest_pipeline = [dict(meta={{{key!r}: 1}})]\n'
-    torch.save(checkpoint, 'x.pth')
-    with pytest.raises(SystemExit, match='x.pth: the config holds .*__import__'):
-        call('model_converters/export_segmentor.py', 'x.pth', '--cfg-options', 'test_dataloader=None')
-    assert not (place / 'harmed').exists()
+    call('model_converters/export_segmentor.py', 'x.pth')
+    assert (place / 'x_teacher.pth').exists() and not (place / 'harmed').exists()
 
 
 def test_resuming_runs_no_text_that_a_checkpoint_names_its_config(config, place):

@@ -5,7 +5,6 @@ import re
 import shlex
 from pathlib import Path
 
-import pytest
 from commands import call
 
 PAGE = (Path(__file__).resolve().parents[2] / 'docs/your_data.md').read_text()
@@ -26,11 +25,6 @@ def blocks(language):
     return found
 
 
-@pytest.mark.parametrize('part', SMALLER)
-def test_what_is_made_smaller_is_there(part):
-    assert part in PAGE
-
-
 def test_the_page_leads_to_a_tested_checkpoint(tmp_path, monkeypatch, quick_runs, capsys):
     monkeypatch.chdir(tmp_path)
     (plain,) = blocks('python')
@@ -49,10 +43,13 @@ def test_the_page_leads_to_a_tested_checkpoint(tmp_path, monkeypatch, quick_runs
                 options |= {'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2}
             arguments += [] if '--cfg-options' in arguments else ['--cfg-options']
             arguments += [f'{key}={value}' for key, value in options.items()]
-        call(name, *arguments)
+        try:
+            call(name, *arguments)
+        except SystemExit as end:  # check_data.py ends with the number of problems
+            assert not end.code
     assert len(Path('semi_segformer.py').read_text().splitlines()) <= 30
     output = capsys.readouterr().out
     assert 'labelled    4 images' in output and 'unlabelled  8 images' in output
     assert list(Path('work_dirs/browse').glob('batch_*.png'))
-    (scores,) = Path('work_dirs/semi_segformer').glob('*/*.json')
-    assert 0 <= json.loads(scores.read_text())['mIoU'] <= 300
+    (scores,) = Path('work_dirs/semi_segformer/test').glob('*/*.json')
+    assert 0 <= json.loads(scores.read_text())['mIoU'] <= 100

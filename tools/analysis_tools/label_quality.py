@@ -3,13 +3,9 @@
     python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT [--alpha 0 0.5 1] [--detail] [--step 4] [--json FILE]
     python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val
 
-For each alpha, the share of the propagated prediction in the labels: pixels that are right, mIoU, pixels that are
-confident, and how many of those are right; and the same of the decoder's prediction after resizing to the grid of the
-propagation and back, which is what alpha = 1 would give if nothing were propagated. Then, for the first alpha, what
-becomes of each class: its share of the true and of the predicted pixels, how much of it is found, how much of what is
-called so is right, and its IoU. Labels are made as in training (source, alignment, threshold), but of whole images
-through the validation's pipeline, and judged at the size in which the network sees them. The unlabelled images'
-``data_prefix`` must have a ``seg_map_path``.
+Alpha is the share of the propagated prediction in the labels; "grid" is the decoder's prediction resized to the grid
+of the propagation and back. Classes are judged for the first alpha. Labels are made as in training, but of whole images
+through the validation's pipeline. The unlabelled images' ``data_prefix`` must have a ``seg_map_path``.
 """
 
 from __future__ import annotations
@@ -56,12 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
-    args = parser.parse_args()
-    if not all(0 <= alpha <= 1 for alpha in args.alpha):
-        parser.error(f'--alpha is {args.alpha}, but shares lie within 0 and 1')
-    if args.step < 1:
-        parser.error(f'--step is {args.step}, but must be at least 1')
-    return args
+    return parser.parse_args()
 
 
 def labeled_images(config: Config, kind: str) -> BaseDataset:
@@ -69,13 +60,8 @@ def labeled_images(config: Config, kind: str) -> BaseDataset:
     settings = copy.deepcopy(config.val_dataloader.dataset)
     if kind == 'unlabeled':
         sources = config.train_dataloader.dataset.get('unlabeled')
-        if not isinstance(sources, dict):
-            raise ValueError('the config has no unlabelled images, or several sources of them: try --data val')
-        if not (sources.get('data_prefix') or {}).get('seg_map_path'):
-            raise ValueError(
-                'the unlabelled images have no labels to judge by: name them in '
-                'train_dataloader.dataset.unlabeled.data_prefix.seg_map_path, or try --data val'
-            )
+        if not isinstance(sources, dict) or not (sources.get('data_prefix') or {}).get('seg_map_path'):
+            raise ValueError("the unlabelled images' data_prefix must have one seg_map_path. Or try --data val.")
         settings.pop('indices', None)
         settings.update({key: value for key, value in sources.items() if key not in ('type', 'pipeline')})
     return DATASETS.build(settings)

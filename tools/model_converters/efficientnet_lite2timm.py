@@ -23,19 +23,9 @@ NOT_IN_FEATURES = ('_conv_head.', '_bn1.', '_fc.')
 
 
 def convert(source: dict[str, Tensor], model_name: str) -> dict[str, Tensor]:
-    """Renames a state dict.
+    """Renames a state dict to the names of TIMMBackbone.
 
     Both programs define the same layers in the same order, so the entries are paired one by one.
-
-    Args:
-        source (dict[str, Tensor]): In the names of efficientnet_lite_pytorch.
-        model_name (str): timm's name of the network.
-
-    Returns:
-        dict[str, Tensor]: In the names of TIMMBackbone.
-
-    Raises:
-        ValueError: If the entries do not fit the network.
     """
     entries = {name: value for name, value in source.items() if not name.startswith(NOT_IN_FEATURES)}
     wanted = TIMMBackbone(model_name, pretrained=False).state_dict()
@@ -64,14 +54,11 @@ def main() -> None:
     try:
         source = read_checkpoint(args.source)
         state = convert(state_dict_of(source), args.model)
+        write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source))), args.out)
     except OSError as error:
         raise SystemExit(str(error)) from None
     except (ValueError, RuntimeError) as error:  # RuntimeError: timm is not there, or does not know the network
         raise SystemExit(f'{args.source}: {error}') from None
-    try:
-        write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source))), args.out)
-    except OSError as error:
-        raise SystemExit(f'{args.out} cannot be written: {error}') from None
     print(f'{args.out}: {len(state)} entries of {args.model}')
 
 

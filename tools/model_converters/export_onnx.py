@@ -46,12 +46,7 @@ FIXED = (
 
 
 class Predictor(nn.Module):
-    """From loaded images to labels, as MMSegmentation predicts whole images.
-
-    Args:
-        segmentor (BaseSegmentor): With one channel a class.
-        preprocessing (dict): Config of its data preprocessor.
-    """
+    """From loaded images to labels, as MMSegmentation predicts whole images."""
 
     def __init__(self, segmentor: BaseSegmentor, preprocessing: dict) -> None:
         super().__init__()
@@ -72,11 +67,7 @@ class Predictor(nn.Module):
 
 
 def load_predictor(args: argparse.Namespace) -> tuple[Predictor, list[str]]:
-    """The model in evaluation mode and its classes.
-
-    Raises:
-        ValueError: If it cannot be exported.
-    """
+    """The model in evaluation mode and its classes."""
     config = load_config(args.config, args.cfg_options)
     if 'segmentor' in config.model:
         raise ValueError('it is a SemiSegmentor: write a plain model of it with export_segmentor.py first.')
@@ -86,11 +77,7 @@ def load_predictor(args: argparse.Namespace) -> tuple[Predictor, list[str]]:
     checkpoint = read_checkpoint(args.checkpoint)
     segmentor = MODELS.build(config.model)
     check_fit(segmentor, state_dict_of(checkpoint), needed=[''])
-    if segmentor.out_channels == 1:
-        raise ValueError('it has a single output channel; only one channel a class is exported.')
     preprocessing = config.model.data_preprocessor
-    if preprocessing.type != 'SegDataPreProcessor':
-        raise ValueError(f'its data_preprocessor is a {preprocessing.type}; only a SegDataPreProcessor is exported.')
     padding = preprocessing.get('test_cfg') or {}
     least, divisor = padding.get('size') or args.size, padding.get('size_divisor') or 1
     if any(size < low or size % divisor for size, low in zip(args.size, least)):

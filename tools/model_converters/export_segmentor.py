@@ -65,11 +65,7 @@ def find_config(checkpoint: str, path: str | None, options: dict | None) -> Conf
 
 
 def take_weights(checkpoint: dict, weights: str) -> dict[str, Any]:
-    """The entries of one network under their plain names.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """The entries of one network under their plain names."""
     state = {name.removeprefix('module.'): value for name, value in state_dict_of(checkpoint).items()}
     taken = {name.removeprefix(f'{weights}.'): state[name] for name in state if name.startswith(f'{weights}.')}
     if not taken:
@@ -127,11 +123,7 @@ def types_in(part: Any) -> Iterator[Any]:
 
 
 def bring_parts(plain: dict) -> tuple[list[str], dict[str, str]]:
-    """What a config must import: the names of modules, and the text of those that this package defines.
-
-    Raises:
-        ValueError: If a part of this package does not stand alone in its file.
-    """
+    """What a config must import: the names of modules, and the text of those that this package defines."""
     modules = {module_of(name) for name in types_in(plain)} - {''}
     copies = {}
     for module in sorted(modules):
@@ -174,18 +166,10 @@ def export(args: argparse.Namespace) -> list[Path]:
     source = read_checkpoint(args.checkpoint)
     source['meta'] = source['meta'] if isinstance(source.get('meta'), dict) else {}
     state = take_weights(source, args.weights)
-    try:
-        plain = plain_run(find_config(args.checkpoint, args.config, args.cfg_options))
-        imports, copies = bring_parts(plain)
-        classes = dataset_meta(source, plain)
-    except (AttributeError, IndexError, KeyError, TypeError) as error:  # parts of another kind
-        raise ValueError(f'its config is none of a run: {type(error).__name__}: {error}') from error
-    try:
-        check_fit(registry.MODELS.build(plain['model']), state, needed=[''])
-    except CheckpointMismatch:
-        raise
-    except (AttributeError, AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f'its config makes no segmentor: {type(error).__name__}: {error}') from error
+    plain = plain_run(find_config(args.checkpoint, args.config, args.cfg_options))
+    imports, copies = bring_parts(plain)
+    classes = dataset_meta(source, plain)
+    check_fit(registry.MODELS.build(plain['model']), state, needed=[''])
     if imports:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text

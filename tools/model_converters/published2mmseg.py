@@ -80,11 +80,7 @@ def take(
 
 
 def find_depth(names: list[str], prefix: str) -> int:
-    """Depth of the ResNet whose entries are named, or of the nearest one.
-
-    Raises:
-        ValueError: If none of its stages is there.
-    """
+    """Depth of the ResNet whose entries are named, or of the nearest one."""
     blocks = {tuple(name.removeprefix(prefix).split('.')[:2]) for name in names if name.startswith(f'{prefix}layer')}
     counts = tuple(sum(layer == f'layer{i}' for layer, _ in blocks) for i in range(1, 5))
     if not any(counts):
@@ -94,18 +90,7 @@ def find_depth(names: list[str], prefix: str) -> int:
 
 
 def convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
-    """Converts a state dict.
-
-    Args:
-        state (dict[str, Tensor]): Of a published network or of its ImageNet backbone.
-
-    Returns:
-        tuple[dict[str, Tensor], dict]: The state dict of this project, and what was found: the kind, the depth and the
-        number of classes.
-
-    Raises:
-        ValueError: If any entry does not match by name and shape.
-    """
+    """Converts a state dict; also returns its kind, its depth and its number of classes."""
     entries = {name.removeprefix('module.'): value for name, value in state.items()}
     problems: list[str] = []
     is_network = any(name.startswith('backbone.') for name in entries)
@@ -161,14 +146,11 @@ def main() -> None:
     try:
         source = read_checkpoint(args.source)
         state, found = convert(state_dict_of(source))
+        write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
     except OSError as error:
         raise SystemExit(str(error)) from None
     except ValueError as error:
         raise SystemExit(f'{args.source}: {error}\n{FAMILY}') from None
-    try:
-        write_checkpoint(dict(state_dict=state, meta=dict(source=os.path.basename(args.source), **found)), args.out)
-    except OSError as error:
-        raise SystemExit(f'{args.out} cannot be written: {error}') from None
     print(f'{args.out}: {len(state)} entries, ' + ', '.join(f'{key} {value}' for key, value in found.items()))
 
 

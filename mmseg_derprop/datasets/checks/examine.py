@@ -24,10 +24,7 @@ class Examined(NamedTuple):
 
 
 def examine(source: BaseDataset, index: int) -> Examined:
-    """Reads and decodes the image and the labels of a sample with the loading transforms of its pipeline.
-
-    Ids are looked at if :func:`check_loaded_labels` has been called on the loaded source.
-    """
+    """Decodes a sample's files by its loading transforms; looks at ids once :func:`check_loaded_labels` was called."""
     results = source.get_data_info(index)
     if problem := header_problem(source, results):
         return Examined(problem)
@@ -50,11 +47,7 @@ def examine(source: BaseDataset, index: int) -> Examined:
 
 
 def header_problem(source: BaseDataset, info: dict) -> Problem | None:
-    """What headers and ends of a sample's local files tell, without decoding them.
-
-    Labels are looked at where ``LoadAnnotations`` or a subclass reads them; their headers only where it is
-    MMSegmentation's own. ``info`` is the sample's ``get_data_info``.
-    """
+    """What headers and ends of the local files of a sample (its ``get_data_info``) tell, without decoding them."""
     image, labels = info.get('img_path'), info.get('seg_map_path')
     if not image or not is_local(image, getattr(source, 'backend_args', None)):
         return None
@@ -62,16 +55,13 @@ def header_problem(source: BaseDataset, info: dict) -> Problem | None:
     loads = [type(t) for t in source.pipeline.transforms if isinstance(t, mmcv.transforms.LoadAnnotations)]
     if labels and loads:
         problem = problem or file_problem(labels)
-        if LoadAnnotations in loads:
+        if LoadAnnotations in loads:  # a subclass may read what MMSegmentation does not
             problem = problem or label_header_problem(labels, image)
     return problem
 
 
 def check_headers(source: BaseDataset, kind: str) -> None:
-    """Raises BrokenData if headers or ends of files of a loaded source show that they cannot be used.
-
-    It tells how many, and names the first three; ``kind`` says what its images are.
-    """
+    """Raises BrokenData if headers or ends of files of a loaded source show that they cannot be used."""
     with ThreadPoolExecutor(16) as pool:
         found = pool.map(lambda index: header_problem(source, source.get_data_info(index)), range(len(source)))
         problems = list(filter(None, found))

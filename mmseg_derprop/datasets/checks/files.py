@@ -10,14 +10,7 @@ from mmengine import fileio
 
 
 def check_files(paths: Sequence[str], what: str, source: str, backend_args: dict | None = None) -> None:
-    """Raises FileNotFoundError, with their number and the first three, if files on a local disk do not exist.
-
-    Args:
-        paths (Sequence[str]): Files to look for.
-        what (str): What they are, e.g. ``'labelled images'``.
-        source (str): Who names them, e.g. the path of a list.
-        backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path implies.
-    """
+    """Raises FileNotFoundError if files on a local disk do not exist; ``source`` is who names them, such as a list."""
     if not paths or not is_local(paths[0], backend_args):
         return
     # Folder by folder, because a network disk lists files sooner than it finds each.

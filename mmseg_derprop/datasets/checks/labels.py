@@ -14,13 +14,12 @@ from PIL import ExifTags, Image
 from ...utils.options import PositiveInt, check_options
 from .broken import BrokenData, Problem
 
-# What MMSegmentation's label maps and paddings mean by "ignored", whatever a data set's ignore_index is.
-IGNORED = 255
+IGNORED = 255  # by MMSegmentation's label maps and paddings, whatever a data set's ignore_index is
 
 
 @TRANSFORMS.register_module()
 class CheckLabels(BaseTransform):
-    """Refuses labels that do not fit the image or the classes.
+    """Raises BrokenData at labels with several channels, another size than the image, or ids outside the classes.
 
     ``SemiDataset`` puts it behind the ``LoadAnnotations`` of labelled sources.
 
@@ -30,9 +29,6 @@ class CheckLabels(BaseTransform):
         num_classes (int, optional): The ids 0 to ``num_classes`` - 1, 255 and ``ignore_index`` are allowed. Without it
             ids are not looked at.
         ignore_index (int): Label that is ignored, besides 255.
-
-    Raises:
-        BrokenData: If labels have several channels, another size than the image, or ids outside the classes.
     """
 
     @check_options
@@ -40,7 +36,6 @@ class CheckLabels(BaseTransform):
         self.num_classes, self.ignore_index = num_classes, ignore_index
 
     def transform(self, results: dict) -> dict:
-        """Checks ``gt_seg_map`` and changes nothing."""
         labels = results['gt_seg_map']
         image = results.get('ori_shape') or getattr(results.get('img'), 'shape', None)
         problem = _shape_problem(labels.shape, image and image[:2]) or self._ids_problem(labels)
@@ -77,11 +72,7 @@ def check_loaded_labels(source: BaseDataset) -> None:
 
 
 def label_header_problem(label_path: str, image_path: str) -> Problem | None:
-    """What the headers of a label file and its image tell, without reading a pixel.
-
-    Labels may have several channels, more than 8 bits, or another size than the image; formats that Pillow does not
-    know are left alone.
-    """
+    """What the headers of a label file and its image tell; formats that Pillow does not know are left alone."""
     try:
         with Image.open(label_path) as label, Image.open(image_path) as image:
             channels = [len(label.getbands())] if len(label.getbands()) > 1 else []

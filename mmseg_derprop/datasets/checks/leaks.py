@@ -16,11 +16,8 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
     """Looks for validation images among the training images, and logs how many labelled ones are also unlabelled.
 
     The latter is allowed. Images are compared by their real paths, and none is loaded. A copy is another image.
-
-    Args:
-        train (SemiDataset): The training data.
-        val (Dataset, optional): The validation data, if there are any.
-        leaks (str): ``'error'`` raises ValueError at validation images among the training images, ``'warn'`` logs them.
+    With ``leaks='error'`` validation images among those of ``train``, a SemiDataset, raise ValueError, with ``'warn'``
+    they are logged.
     """
 
     def unlabeled() -> Iterator[str]:

@@ -22,11 +22,8 @@ class BrokenFilesHook(Hook):
     processes, and ``replaced_images``, how often another image took the place of one.
 
     Args:
-        limit (int): Different files of a run, resumed ones included, that may be left out; one more stops it.
-
-    Raises:
-        ValueError: If ``limit`` is no whole number, or negative.
-        BrokenData: In training, if there are more; lists them.
+        limit (int): Different files of a run, resumed ones included, that may be left out; one more stops it with
+            BrokenData, which lists them.
     """
 
     @check_options
@@ -37,13 +34,14 @@ class BrokenFilesHook(Hook):
         self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
         self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         if not self.watches:
             return
         hub = runner.message_hub
-        if found := self.gather(replaced(data_batch)):
+        found = replaced(data_batch)
+        if self.group is not None:
+            found = sum(all_gather_object(found, self.group), [])
+        if found:
             files: dict[str, str] = dict(hub.runtime_info.get('broken_files', {}))
             new = {problem.path: str(problem) for problem in map(Problem._make, found) if problem.path not in files}
             for text in new.values():
@@ -60,12 +58,6 @@ class BrokenFilesHook(Hook):
         if files := hub.runtime_info.get('broken_files', {}):
             hub.update_scalar('train/broken_files', len(files))
             hub.update_scalar('train/replaced_images', hub.get_info('replaced_images'))
-
-    def gather(self, found: list[tuple]) -> list[tuple]:
-        """What all processes have found, in each of them."""
-        if self.group is None:
-            return found
-        return sum(all_gather_object(found, self.group), [])
 
 
 def replaced(data_batch: dict | None) -> list[tuple]:

@@ -22,32 +22,23 @@ from ..batches import Batches
 from ..signals import StopSignals
 from .strict_load_hook import unwrap
 
-LOGGED = 1000  # values of each scalar
+LOGGED = 1000  # values of each scalar in memory; the engine would copy a million at each step
 
 
 @HOOKS.register_module()
 class ExactCheckpointHook(CheckpointHook):
-    """MMEngine's CheckpointHook for runs that may be killed at any moment.
+    """MMEngine's CheckpointHook for runs that may be killed at any moment; docs/reliability.md lists its promises.
 
-    - A checkpoint is written whole or not at all. Those that it replaces, best ones too, go when it is there.
-    - It is plain data: ``torch.load(path, weights_only=True)`` reads it.
-    - The log keeps its newest 1000 values in memory; the engine would copy a million at each step.
-    - With a SemiSampler, a resumed run ends with the weights of an uninterrupted one, and may have other numbers of
-      processes and images. What is random in an iteration follows from the run's seed, rank and iteration. Buffers that
-      differ between processes, such as running statistics without SyncBN, are kept for each.
-    - SIGINT (Ctrl-C) and SIGTERM save a checkpoint and end the run with the exit status 128 + number of the signal.
-    - Between two batches whose gradients one optimiser step adds up nothing is saved, but after the step.
-    - A validation that was cut off is made up for when the run goes on.
+    Checkpoints are plain data, and written whole. With a SemiSampler, a resumed run ends with the weights of an
+    uninterrupted one: what is random in an iteration follows from the run's seed, rank and iteration, and buffers that
+    differ between processes, such as running statistics without SyncBN, are kept for each. SIGINT (Ctrl-C) and SIGTERM
+    save a checkpoint and end the run with the exit status 128 + number of the signal.
 
     Args:
         interval (int): Iterations between two checkpoints; -1 for none but the last.
         max_keep_ckpts (int): Newest checkpoints to keep; -1 keeps all. The disk needs room for one more.
         by_epoch (bool): Only False: the method counts iterations.
         **kwargs: Of CheckpointHook.
-
-    Raises:
-        ValueError: If ``by_epoch`` is True, or a number is none.
-        TypeError: Before the first iteration, if the loop is not iteration-based.
     """
 
     last_ckpt: str | None
@@ -67,11 +58,10 @@ class ExactCheckpointHook(CheckpointHook):
         self.process_buffers: list[dict[str, Tensor]] = []
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keeps what processes have of their own, until a resumed run begins."""
         self.process_buffers = checkpoint.get('process_buffers', [])
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Adds it to a checkpoint that a run can resume from, which then becomes plain data."""
+        """Adds what processes have of their own to a checkpoint to resume from, which then becomes plain data."""
         if 'optimizer' in checkpoint and any(self.process_buffers):
             checkpoint['process_buffers'] = self.process_buffers
         make_plain(checkpoint)
@@ -117,13 +107,9 @@ class ExactCheckpointHook(CheckpointHook):
         return self.runner.val_loop is not None and done >= loop.val_begin and due
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """From here to the end of the iteration there is something to lose."""
-        self.saved = None
+        self.saved = None  # from here to the end of the iteration there is something to lose
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
-        """Saves if it is time, or if a signal came."""
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         for history in runner.message_hub.log_scalars.values():
             history.max_length = LOGGED
         last = self.save_last and self.is_last_train_iter(runner)
@@ -138,7 +124,6 @@ class ExactCheckpointHook(CheckpointHook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Saves the best, then a checkpoint that knows of it, then removes the best so far."""
-        # The base class would remove first, and save again in its own order.
         backend, last = self.file_backend, self.last_ckpt
         keeper = _Keeper(backend)
         self.file_backend, self.last_ckpt = keeper, None

@@ -19,18 +19,14 @@ LISTED = 5  # names in a message
 
 @HOOKS.register_module()
 class NonFiniteHook(Hook):
-    """Ends a run at a loss or gradient that is NaN or infinite, and names the terms, or parameters, and the images.
+    """Raises FloatingPointError at a loss or gradient that is not finite; names terms, or parameters, and images.
 
     It does so before teacher, log or checkpoint take anything from the step, and waits for the device no more than the
     engine. Gradients are judged by the norm of each parameter's; an overflow in float16 that the loss scaler sees is
     the scaler's own matter. All processes decide alike.
-
-    Raises:
-        FloatingPointError: In training, if a loss or a gradient is not finite.
     """
 
-    # Behind the engine's own look at the losses, before whatever uses what the step left.
-    priority = 'HIGH'
+    priority = 'HIGH'  # behind the engine's own look at the losses, before whatever uses what the step left
 
     def __init__(self) -> None:
         self.losses: dict[str, Tensor] = {}
@@ -69,9 +65,7 @@ class NonFiniteHook(Hook):
             norms = torch._foreach_norm([p.grad for p in self.parameters])
             self.norms = torch.stack([norm.to(norms[0].device, torch.float32) for norm in norms])
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         if self.bad is not None and self.bad.item():
             what, described = 'losses', self.describe_losses(data_batch)
         elif self.norms is not None and not self.norms.isfinite().all().item():

@@ -28,14 +28,8 @@ class PseudoLabelHook(Hook):
     Args:
         interval (int): Iterations between two entries of the statistics in the log, at least 1.
         leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
-
-    Raises:
-        ValueError: If an option is unknown or out of range, or, before the first iteration, if the data do not fit
-            the model or validation images are among them.
-        TypeError: If the model is no :class:`SemiSegmentor`.
     """
 
-    priority = 'NORMAL'
     moved_options = {
         'alpha': 'model.pseudo_labels.alpha',
         'teacher_interval': 'model.teacher.interval',
@@ -78,8 +72,7 @@ class PseudoLabelHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Begins an optimiser step, unless this batch goes on with one."""
         self.model.begin_iteration(runner.iter)
-        # Between two iterations this tells whether the last one ended a step.
-        if not runner.optim_wrapper.should_update():
+        if not runner.optim_wrapper.should_update():  # between two iterations: whether the last one ended a step
             return
         self.model.pseudo_labeler.threshold.begin_step()
         epoch = self.sampler.epoch(runner.iter)
@@ -93,12 +86,8 @@ class PseudoLabelHook(Hook):
         self.model.pseudo_labeler.begin_epoch(epoch, self.epochs)
         runner.message_hub.update_info('pseudo_label_epoch', epoch)
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
-        """Moves the teacher where it follows steps, and logs."""
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         if runner.optim_wrapper.should_update():
-            # Kept in the message hub, which checkpoints carry.
             steps = runner.message_hub.runtime_info.get('teacher_steps', 0)
             self.model.follow_student('step', steps)
             runner.message_hub.update_info('teacher_steps', steps + 1)
@@ -110,11 +99,7 @@ class PseudoLabelHook(Hook):
 
 
 def semi_segmentor(runner: Runner) -> SemiSegmentor:
-    """The runner's model without its wrappers.
-
-    Raises:
-        TypeError: If it is no SemiSegmentor.
-    """
+    """The runner's model without its wrappers; raises TypeError if it is no SemiSegmentor."""
     model = unwrap(runner.model)
     if not isinstance(model, SemiSegmentor):
         raise TypeError(

@@ -34,9 +34,6 @@ class StrictLoadHook(Hook):
         needed (Sequence[str], optional): Beginnings of names that must be there, ``''`` for all. By default all where
             a run resumes, and none where it begins with the weights. Auxiliary heads, which nothing but training asks,
             may always be missing.
-
-    Raises:
-        ValueError: If ``needed`` is anything else.
     """
 
     @check_options
@@ -63,20 +60,7 @@ def unwrap(model: Any) -> Any:
 
 
 def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] = ()) -> list[str]:
-    """Loads a state dict if it fits.
-
-    Args:
-        model (nn.Module): A segmentor.
-        state (dict[str, Tensor]): Names may begin with ``module.``.
-        needed (Sequence[str]): As in :class:`StrictLoadHook`.
-
-    Returns:
-        list[str]: Parts of the model that the state dict does not have.
-
-    Raises:
-        CheckpointMismatch: If entries have other shapes, a part is incomplete or has entries that the model does not
-            know, a needed part is missing, or nothing fits.
-    """
+    """Loads a state dict if it fits as :class:`StrictLoadHook` says, and returns the model's parts that it lacks."""
     state = {name.removeprefix('module.'): value for name, value in state.items()}
     try:
         missing, unknown = model.load_state_dict(state, strict=False)  # modules may convert entries of old versions

@@ -16,18 +16,11 @@ from .pseudo_label_hook import semi_segmentor
 
 @HOOKS.register_module()
 class PseudoLabelVisualizationHook(Hook):
-    """Shows, every so often, what the unlabelled images of a batch are taught.
+    """Shows, every ``interval`` iterations, what the first ``max_images`` unlabelled images of a batch are taught.
 
     Each row of the picture is an image: the weak view, the cut-mixed strong view with its box, the cut-mixed labels,
     their confidence, the accepted labels after region propagation, the regions, and the true labels where they are
     known. It goes to the runner's visualizer, so to files and, where configured, to TensorBoard.
-
-    Args:
-        interval (int): Iterations between two pictures.
-        max_images (int): Images of the batch that are drawn.
-
-    Raises:
-        ValueError: If one is below 1.
     """
 
     priority = 'LOW'
@@ -46,9 +39,7 @@ class PseudoLabelVisualizationHook(Hook):
     def _keep(self, step: Step) -> None:
         self.step = step
 
-    def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs: dict | None = None
-    ) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         if self.step is None or not self.step.strong or data_batch is None:
             return
         palette = runner.train_dataloader.dataset.metainfo['palette']

@@ -10,6 +10,7 @@ from ...utils.options import Bounds, check_options
 from ..step import Step
 
 NEEDS = ('embedding', 'partner', 'perturbed', 'strong', 'weak')
+Weight = Annotated[float, Bounds(0)]
 
 
 class SemiLoss(nn.Module):
@@ -27,23 +28,16 @@ class SemiLoss(nn.Module):
             perturbed features; ``'strong'``, the strong views; ``'partner'``, that an image of the batch fills the
             CutMix boxes; ``'embedding'``, q and k of the views that the term reads.
         trains (bool): Whether it has a gradient.
-
-    Raises:
-        ValueError: If ``loss_weight`` is no number or below 0.
     """
 
     needs: frozenset[str] = frozenset()
     trains = True
 
     @check_options
-    def __init__(self, loss_weight: Annotated[float, Bounds(0)] = 1.0) -> None:
+    def __init__(self, loss_weight: Weight = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight
 
     def forward(self, step: Step) -> Tensor:
-        """The term without its weight, a scalar.
-
-        Args:
-            step (Step): What the iteration has.
-        """
+        """The term without its weight, a scalar."""
         raise TypeError(f'{type(self).__name__} must define forward(step).')

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...ops import cross_entropy_map, masked_mean
-from ...utils.options import Bounds, check_options
+from ...utils.options import check_options
+from ..pseudo_labels import PseudoLabels
 from ..step import Step, StrongView
-from .base import SemiLoss
-
-Weight = Annotated[float, Bounds(0)]
+from .base import SemiLoss, Weight
 
 
 class StrongLoss(SemiLoss):
@@ -34,9 +33,7 @@ class HardConsistencyLoss(StrongLoss):
     """Cross entropy of the strong view with the pseudo-labels, on accepted pixels (FixMatch, arXiv 2001.07685)."""
 
     def on_view(self, strong: StrongView, step: Step) -> Tensor:
-        target = strong.target
-        losses = cross_entropy_map(strong.view.logits, target.labels)
-        return masked_mean(losses, target.accepted, target.mixed.ignored)
+        return strong_loss(strong.view.logits, strong.target)
 
 
 @MODELS.register_module()
@@ -91,15 +88,12 @@ class PropagatedConsistencyLoss(SemiLoss):
     def forward(self, step: Step) -> Tensor:
         if self.on == 'weak':
             return weak_loss(step.weak.propagated, step)
-        losses = []
-        for strong in step.strong:
-            target = strong.target
-            losses.append(
-                masked_mean(
-                    cross_entropy_map(strong.view.propagated, target.labels), target.accepted, target.mixed.ignored
-                )
-            )
-        return torch.stack(losses).mean()
+        return torch.stack([strong_loss(strong.view.propagated, strong.target) for strong in step.strong]).mean()
+
+
+def strong_loss(logits: Tensor, target: PseudoLabels) -> Tensor:
+    """Cross entropy of logits (N, K, H, W) with the pseudo-labels, on accepted pixels."""
+    return masked_mean(cross_entropy_map(logits, target.labels), target.accepted, target.mixed.ignored)
 
 
 def weak_loss(logits: Tensor, step: Step) -> Tensor:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ...ops import affinity_consistency_loss, label_affinity_loss, smoothness_loss
-from ...utils.options import Bounds, check_options
+from ...utils.options import check_options
 from ..step import Step, StrongView
-from .base import SemiLoss
+from .base import SemiLoss, Weight
 from .consistency import StrongLoss
-
-Weight = Annotated[float, Bounds(0)]
 
 
 @MODELS.register_module()

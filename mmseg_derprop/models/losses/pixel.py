@@ -17,11 +17,7 @@ class PixelCrossEntropyLoss(nn.Module):
     """Cross entropy, its mean over the pixels that are not ignored; 0 if there is none.
 
     It is MMSegmentation's ``CrossEntropyLoss`` with ``avg_non_ignore=True``, in float32, without its wait for the
-    number of these pixels.
-
-    Args:
-        loss_weight (float): Factor of the loss.
-        loss_name (str): Its key; contains "loss" to take part in the sum.
+    number of these pixels. ``loss_name`` contains "loss" to take part in the sum.
     """
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +11,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ...utils.options import Bounds, check_options
+from ...utils.options import check_options
 from ..segmentors import decode_heads
 from ..step import Step
-from .base import SemiLoss
+from .base import SemiLoss, Weight
 
 
 @MODELS.register_module()
@@ -29,9 +29,7 @@ class SupervisedLoss(SemiLoss):
     """
 
     @check_options
-    def __init__(
-        self, loss_weight: Annotated[float, Bounds(0)] = 1.0, on: Literal['prediction', 'propagated'] = 'prediction'
-    ) -> None:
+    def __init__(self, loss_weight: Weight = 1.0, on: Literal['prediction', 'propagated'] = 'prediction') -> None:
         super().__init__(loss_weight)
         self.on = on
         self.needs = frozenset({'embedding'} if on == 'propagated' else ())

@@ -25,9 +25,6 @@ class DistributionAlignment(nn.Module):
     Args:
         num_classes (int): K; the labeller gives it.
         rate (float): Within 0 .. 1.
-
-    Raises:
-        ValueError: If it is out of range.
     """
 
     bias: Tensor
@@ -50,13 +47,7 @@ class DistributionAlignment(nn.Module):
 
     @torch.no_grad()
     def update(self, prediction: Prediction, labels: Tensor, known: Tensor) -> None:
-        """Moves the bias by what all processes predict and have labelled.
-
-        Args:
-            prediction (Prediction): Of N unlabelled images, with the bias.
-            labels (Tensor): (M, H, W) int64, of labelled images.
-            known (Tensor): (M, H, W) bool, where they are labelled.
-        """
+        """Moves the bias by what all processes predict with it, and the labels (M, H, W) that are known."""
         predicted = class_counts(prediction.labels, ~prediction.ignored, self.num_classes)
         counts = torch.stack([predicted, class_counts(labels, known, self.num_classes)])
         all_reduce(counts)

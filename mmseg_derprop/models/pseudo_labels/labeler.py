@@ -29,9 +29,6 @@ class PseudoLabeler(nn.Module):
         threshold (dict): Config of a :class:`Threshold`.
         alignment (dict, optional): Config of a distribution alignment.
         regions (dict, optional): Config of region propagation.
-
-    Raises:
-        ValueError: If an option is unknown or out of range.
     """
 
     moved_options = {
@@ -76,10 +73,7 @@ class PseudoLabeler(nn.Module):
     def predict(self, logits: Tensor, ignored: Tensor, view: View | None = None) -> Prediction:
         """The prediction that is labelled: aligned, and mixed with the propagated one.
 
-        Args:
-            logits (Tensor): (N, K, H, W) of weak views.
-            ignored (Tensor): (N, H, W) bool, padding.
-            view (View, optional): What the student predicts of them; without it nothing is propagated.
+        ``logits`` (N, K, H, W) are of weak views, ``ignored`` (N, H, W) is padding; without a view none is propagated.
         """
         # Not under no_grad: the view keeps its propagated logits, and a loss will want their gradient.
         logits = logits.detach()
@@ -89,21 +83,11 @@ class PseudoLabeler(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self,
-        own: Prediction,
-        partner: Prediction,
-        box: Tensor,
-        regions: Tensor | None = None,
-        update: bool = True,
+        self, own: Prediction, partner: Prediction, box: Tensor, regions: Tensor | None = None, update: bool = True
     ) -> PseudoLabels:
-        """Labels a batch of N images.
+        """Labels N images whose boxes (N, H, W) show partners; ``regions`` (N, R, H, W) are of the weak views.
 
-        Args:
-            own (Prediction): Of the weak views.
-            partner (Prediction): Of the images that fill the boxes.
-            box (Tensor): (N, H, W) bool, the boxes.
-            regions (Tensor, optional): (N, R, H, W) bool, of the weak views.
-            update (bool): Whether the threshold moves first; a second strong view of the same images leaves it.
+        ``update`` moves the threshold first; a second strong view of the same images leaves it.
         """
         mixed = own.mix(partner, box)
         if update:

@@ -20,9 +20,6 @@ class RegionPropagation(nn.Module):
     Args:
         num_classes (int): K; the labeller gives it.
         num (int): Regions per image, at least 1.
-
-    Raises:
-        ValueError: If ``num`` is below 1.
     """
 
     @check_options
@@ -39,17 +36,7 @@ class RegionPropagation(nn.Module):
     def propose(
         self, embedding: Embedding, size: tuple[int, int], max_order: int, rows: Tensor | None = None
     ) -> Tensor:
-        """Regions of N images.
-
-        Args:
-            embedding (Embedding): Of the images.
-            size (tuple[int, int]): (H, W).
-            max_order (int): Highest order of derivative in the similarity.
-            rows (Tensor, optional): (R,) int64, the positions; drawn if left out.
-
-        Returns:
-            Tensor: (N, R, H, W) bool.
-        """
+        """(N, R, H, W) bool, regions of N images of size (H, W), by the rows (R,) int64; drawn if left out."""
         if rows is None:
             rows = self.draw_rows(embedding.q.shape[-1], embedding.q.device)
         maps = similarity_rows(embedding.q, embedding.k, rows, max_order)

@@ -43,12 +43,7 @@ class Threshold(nn.Module):
         """An optimiser step begins."""
 
     def update(self, prediction: Prediction, valid: Tensor) -> None:
-        """Moves by a prediction of N images.
-
-        Args:
-            prediction (Prediction): Of the weak views.
-            valid (Tensor): (N, H, W) bool, the pixels that count.
-        """
+        """Moves by the prediction of N weak views; ``valid`` (N, H, W) bool are the pixels that count."""
 
     def forward(self, prediction: Prediction) -> Tensor:
         """(N, H, W) bool, where a prediction is confident."""

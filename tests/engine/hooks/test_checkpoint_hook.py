@@ -11,7 +11,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer
 
-from mmseg_derprop.engine import CheckpointNotWritten, ExactCheckpointHook
+from mmseg_derprop.engine import CheckpointNotWritten
 from mmseg_derprop.engine.hooks import checkpoint_hook
 from mmseg_derprop.engine.whole_files import WholeFileBackend
 from mmseg_derprop.utils.checkpoints import check_whole, newest_checkpoint
@@ -143,14 +143,6 @@ def test_a_full_disk_leaves_what_was_there(tmp_path, monkeypatch):
         backend.put(b'new' * 2**20, path)
     assert caught.value.errno == errno.ENOSPC
     assert path.read_bytes() == b'old' and os.listdir(tmp_path) == ['iter_1.pth']
-
-
-def test_only_iterations_are_counted(make_runner):
-    with pytest.raises(ValueError, match='by_epoch must be False'):
-        ExactCheckpointHook(by_epoch=True)
-    epochs = {'_delete_': True, 'type': 'EpochBasedTrainLoop', 'max_epochs': 1}
-    with pytest.raises(TypeError, match='EpochBasedTrainLoop'):
-        make_runner({'train_cfg': epochs, 'default_hooks.checkpoint': SAVING, 'custom_hooks': []}).train()
 
 
 def test_a_resumed_run_removes_its_own_files_only(run, tmp_path):

@@ -7,7 +7,6 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmseg.registry import HOOKS, OPTIM_WRAPPERS
-from mmseg.structures import SegDataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_derprop.engine import NonFiniteHook
@@ -148,9 +147,3 @@ def test_judging_gradients_waits_for_nothing(value):
         hook.before_step(optimizer)
     assert reads.count == 0
     assert hook.norms.isfinite().tolist() == [value == 1.0, True]
-
-
-def test_images_of_a_labelled_batch():
-    samples = [SegDataSample(metainfo=dict(img_path=name)) for name in ('a.jpg', 'b.jpg', 'a.jpg')] + [SegDataSample()]
-    assert image_paths(dict(data_samples=samples)) == ['a.jpg', 'b.jpg', '(no img_path)']
-    assert image_paths(None) == []

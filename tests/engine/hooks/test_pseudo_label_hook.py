@@ -216,14 +216,6 @@ def test_checking_leaves_generators_and_model_as_they_were(semi_config):
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
 
 
-def test_refuses_another_model(make_runner, small_segmentor):
-    runner = make_runner()
-    runner.model = MODELS.build(small_segmentor)
-    runner.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
-    with pytest.raises(TypeError, match='EncoderDecoder.*SemiSegmentor'):
-        runner.train()
-
-
 @pytest.mark.parametrize('leaks', ['error', 'ignore'])
 def test_validation_images_among_training_images(train, leaks):
     options = {'val_dataloader.dataset.ann_file': 'ImageSets/Segmentation/labeled.txt', 'train_cfg.max_iters': 1}

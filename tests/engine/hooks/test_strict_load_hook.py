@@ -85,15 +85,6 @@ def test_other_classes_are_named_with_a_remedy(model):
         assert text in str(error.value)
 
 
-def test_hints(model, plain, state):
-    with pytest.raises(CheckpointMismatch, match='init_cfg'):
-        check_fit(model, part(plain.state_dict(), 'backbone.'))
-    with pytest.raises(CheckpointMismatch, match='export_segmentor'):
-        check_fit(plain, state)
-    with pytest.raises(CheckpointMismatch, match='published2mmseg'):
-        check_fit(model, {'head.b0.0.weight': torch.ones(1), 'classifier.weight': torch.ones(1)})
-
-
 def test_hook(model, state):
     from mmseg.models import SegTTAModel
 

@@ -86,8 +86,3 @@ def test_without_labels_and_regions(draw):
     pictures, _ = draw(options, hook=dict(interval=1, max_images=9))
     assert list(pictures) == [f'pseudo_labels_{i}.png' for i in (1, 2, 3)]
     assert all(p.shape == (4 * HEIGHT, 6 * WIDTH, 3) for p in pictures.values())
-
-
-def test_a_second_view(draw):
-    pictures, _ = draw(hook=dict(interval=3, max_images=1), second_view=True)
-    assert list(pictures) == ['pseudo_labels_3.png']

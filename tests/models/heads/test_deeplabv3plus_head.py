@@ -91,19 +91,3 @@ def test_reads_the_features_of_its_indices():
     other = build(in_index=[0, 1]).eval()
     other.load_state_dict(head.state_dict())
     assert torch.equal(head([None, shallow, None, deep]), other([shallow, deep]))
-
-
-@pytest.mark.parametrize(
-    'bad',
-    [
-        dict(in_channels=[6], in_index=[0]),
-        dict(in_channels=[6, 8, 10], in_index=[0, 1, 2]),
-        dict(in_channels=[6, 10], in_index=[1]),
-        dict(in_channels=[6, 10, 12]),
-    ],
-    ids=str,
-)
-def test_not_two_features(bad):
-    with pytest.raises(ValueError, match='give two each') as caught:
-        build(**bad)
-    assert str(bad['in_channels']) in str(caught.value) and 'in_index' in str(caught.value)

@@ -1,6 +1,5 @@
 """The bias of each class's logit, by hand, over batches and over processes."""
 
-import pytest
 import torch
 from predictions import K, flat, parts_of, prediction
 
@@ -53,8 +52,3 @@ def test_a_batch_without_known_labels_moves_nothing_to_nan():
     alignment, truth = DistributionAlignment(K, rate=1.0), torch.full((2, 6, 8), 255)
     alignment.update(prediction(share_ignored=1.1), truth, truth != 255)
     assert alignment.bias.tolist() == [0] * K
-
-
-def test_rate_out_of_range():
-    with pytest.raises(ValueError, match='DistributionAlignment: rate must be a number from 0 to 1, but is 1.5'):
-        DistributionAlignment(K, rate=1.5)

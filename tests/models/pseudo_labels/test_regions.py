@@ -42,9 +42,3 @@ def test_rows_drawn(kind, highest):
     assert set(rows.tolist()) == set(range(highest + 1))  # with replacement, all of them
     assert not torch.equal(rows, build(kind=kind).draw_rows(12, torch.device('cpu')))  # anew each time
     assert not build(5, kind).propose(blank(1), SIZE, 1).any()  # a single position
-
-
-@pytest.mark.parametrize('num', [0, -1, 1.5])
-def test_number_out_of_range(num):
-    with pytest.raises(ValueError, match='num must be an integer of at least 1'):
-        build(num=num)
