@@ -106,7 +106,7 @@ def without(state, prefix):
     ],
 )
 def test_a_checkpoint_of_another_network_is_not_evaluated(run, tool, damaged, tmp_path, change, message):
-    with pytest.raises(SystemExit, match=rf'x.pth does not fit the model of .*run.py. (?s:.*{message})'):
+    with pytest.raises(SystemExit, match=rf'x.pth does not fit the model of .*\.py. (?s:.*{message})'):
         tool('test.py', run[1], damaged(change), '--work-dir', tmp_path / 'work')
 
 
