@@ -30,7 +30,7 @@ from mmseg_derprop.visualization.drawing import paint, panel
 CONFIGS = osp.join(osp.dirname(osp.abspath(__file__)), '..', 'configs')
 START = osp.join(CONFIGS, 'supervised', 'tiny_shapes.py')
 BASELINE = osp.join(CONFIGS, 'supervised', 'tiny_shapes_further.py')
-DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes.py')
+DERPROP = osp.join(CONFIGS, 'derprop', 'tiny_shapes_paper.py')
 NUM_LABELED, NUM_UNLABELED, NUM_VAL = 24, 400, 100
 NUM_PICTURES = 6
 

@@ -1,5 +1,5 @@
 # DerProp on the embedded data set, 24 labelled and 400 unlabelled images of textured shapes: two CPU cores, minutes.
-# It starts from configs/supervised/tiny_shapes.py (--cfg-options load_from=CHECKPOINT); make demo does both.
+# It starts from configs/supervised/tiny_shapes.py (--cfg-options load_from=CHECKPOINT).
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',

@@ -1,4 +1,4 @@
-# As tiny_shapes.py, with the method as its paper intends it.
+# As tiny_shapes.py, with the method as its paper intends it; make demo runs it.
 _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',

@@ -22,7 +22,9 @@ def commands():
         fenced_or_indented = r'```(?:bash)?\n(.*?)```|(?<=\n\n)((?: {4}\S.*\n)+)'
         for block in re.findall(fenced_or_indented, page.read_text(), re.S):
             for line in re.sub(r'\\\n', ' ', ''.join(block)).splitlines():
-                found = re.search(r'(?<!MMSEG/)(?:python )?(?<!MMSEG/)(tools/\S+\.(?:py|sh))\b[^;`&|]*', line)
+                found = re.search(
+                    r"(?<!MMSEG/)(?:python )?(?<!MMSEG/)(tools/\S+\.(?:py|sh))\b(?:'[^']*'|[^;`&|'])*", line
+                )
                 if (
                     found
                     and '`' not in line
