@@ -46,7 +46,7 @@ $(STAMP): setup.cfg pyproject.toml
 
 # Two processes with one thread each are twice as fast as one with two.
 test: setup  ## run the tests
-	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
 
 # The original MMSegmentation (docs/stacks.md). Its mmcv exists as source only; once compiled, .whl keeps it.
 OPENMMLAB := .venv-openmmlab
