@@ -22,6 +22,7 @@ from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_options, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
 from .segmentors import decode, evaluating, frozen_statistics
+from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
 from .teacher_student import TeacherStudentSegmentor
@@ -101,6 +102,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if channels_last:
             self.to(memory_format=torch.channels_last)
         self.statistics: dict[str, Tensor] = {}
+        self.loss_scale: Tensor | None = None  # in float16; the hook tells
         self.step_observer: Callable[[Step], None] | None = None
 
     def loss(self, inputs: Inputs, data_samples: Samples) -> dict[str, Tensor]:
@@ -110,16 +112,20 @@ class SemiSegmentor(TeacherStudentSegmentor):
         have ``gt_sem_seg``, of ``weak`` ``ignore_map``, of strong branches ``cutmix_box``. Returned are the weighted
         terms of the loss, by the keys of ``losses``.
         """
-        partner = self.predict_partner(inputs)
+        partner, terms = self.predict_partner(inputs), Terms(self)
         step = self.predict_clean(inputs, data_samples['sup'])
+        step = terms.compare('labeled', step)
         if self.needs_labels:
+            step = self.predict_weak(inputs, step)
             own = self.label(inputs, data_samples, step)
             mixed = self.mix(inputs, data_samples, step, own, partner)
+            step = terms.compare('weak', replace(step, maybe_target=mixed[0]['target']))
             step = self.predict_strong(step, mixed)
+            step = terms.compare('strong', step)
             self.statistics = step_statistics(self, step, data_samples)
         if self.step_observer is not None:
             self.step_observer(step)
-        return self.compare(step)
+        return terms.all()
 
     def predict_partner(self, inputs: Inputs) -> Tensor | None:
         """(N, K, H, W) logits of what fills the CutMix boxes, before running statistics move; None if not needed."""
@@ -129,20 +135,24 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return self.logits_of(self.teacher if self.cutmix.predictor == 'teacher' else self.student, inputs[branch])
 
     def predict_clean(self, inputs: Inputs, samples: list[SegDataSample]) -> Step:
-        """The student's predictions of labelled images and, where something reads them, weak views."""
+        """The student's predictions of labelled images and, with a joint forward, weak views."""
         count, perturb = len(inputs['sup']), 'perturbed' in self.needs
-        weak: View | None
-        embed = self.propagation_head is not None and ('embedding' in self.needs or self.pseudo_labeler.reads_head)
-        if self.needs_weak_forward and self.views.joint_forward:
-            both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), embed, perturb)
+        weak: View | None = None
+        if self.has_joint_forward:
+            both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), self.embeds_clean, perturb)
             features, stages = (tuple(part[:count] for part in parts) for parts in both[1:])
             clean, weak = Forward(both.view[:count], features, stages), both.view[count:]
         else:
-            clean, weak = self.forward_view(inputs['sup'], embed), None
-            if self.needs_weak_forward:
-                weak = self.forward_view(inputs['weak'], embed, perturb).view
+            clean = self.forward_view(inputs['sup'], self.embeds_clean)
         labels = stack_labels(samples, self.ignore_index)
         return Step(self.student, samples, labels, self.ignore_index, *clean, weak)
+
+    def predict_weak(self, inputs: Inputs, step: Step) -> Step:
+        """The step with the student's prediction of the weak views, if something reads it and it is not there yet."""
+        if step.maybe_weak is not None or not self.needs_weak_forward:
+            return step
+        forward = self.forward_view(inputs['weak'], self.embeds_clean, 'perturbed' in self.needs)
+        return replace(step, maybe_weak=forward.view)
 
     def label(self, inputs: Inputs, data_samples: Samples, step: Step) -> Prediction:
         """The prediction of the weak views that becomes their labels."""
@@ -177,7 +187,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def predict_strong(self, step: Step, mixed: list[dict[str, Any]]) -> Step:
         """The step with the student's predictions of the strong views, where a loss reads them."""
-        step = replace(step, maybe_target=mixed[0]['target'])
         if 'strong' not in self.needs:
             return step
         embed = any({'strong', 'embedding'} <= loss.needs for loss in self.active_losses.values())
@@ -187,10 +196,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
         count = len(step.target.labels)
         views = [view[number * count : (number + 1) * count] for number in range(len(mixed))]
         return replace(step, strong=tuple(StrongView(view, **part) for view, part in zip(views, mixed)))
-
-    def compare(self, step: Step) -> dict[str, Tensor]:
-        """The weighted terms."""
-        return {name: loss.loss_weight * loss(step) for name, loss in self.active_losses.items()}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and what is logged; every entry is a term, whatever its name."""
@@ -224,8 +229,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
         """Logits (N, K, H, W) of student or teacher in evaluation mode."""
-        with evaluating(segmentor):
+        with evaluating(segmentor), torch.inference_mode():
             logits = decode(segmentor, segmentor.extract_feat(images))[-1]
+        logits = logits.clone()  # an ordinary tensor, which losses may keep for their backward pass
         return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
 
     def begin_iteration(self, iteration: int) -> None:
@@ -253,6 +259,16 @@ class SemiSegmentor(TeacherStudentSegmentor):
         """Whether the student predicts weak views: it labels them, or something reads what it predicts."""
         labels = self.pseudo_labeler.source == 'student' or self.pseudo_labeler.reads_head
         return 'weak' in self.needs or (self.needs_labels and labels)
+
+    @property
+    def has_joint_forward(self) -> bool:
+        """Whether the student predicts labelled images and weak views together."""
+        return self.needs_weak_forward and self.views.joint_forward
+
+    @property
+    def embeds_clean(self) -> bool:
+        """Whether the propagation head sees labelled images and weak views."""
+        return self.propagation_head is not None and ('embedding' in self.needs or self.pseudo_labeler.reads_head)
 
     @property
     def trusts_head(self) -> bool:

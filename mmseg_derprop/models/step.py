@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeVar
 
@@ -47,6 +47,15 @@ class View:
         perturbed = None if self._perturbed_logits is None else self._perturbed_logits[images]
         embedding = None if self._embedding is None else self._embedding[images]
         return View(self.logits[images], perturbed, embedding, self._head, self.align_corners)
+
+    def detach(self) -> View:
+        """The same predictions, without their graphs."""
+        perturbed = None if self._perturbed_logits is None else self._perturbed_logits.detach()
+        embedding = None if self._embedding is None else self._embedding.detach()
+        view = View(self.logits.detach(), perturbed, embedding, self._head, self.align_corners)
+        if 'propagated' in vars(self):
+            view.propagated = self.propagated.detach()
+        return view
 
     @property
     def size(self) -> tuple[int, int]:
@@ -136,6 +145,16 @@ class Step:
     maybe_weak: View | None = None
     maybe_target: PseudoLabels | None = None
     strong: tuple[StrongView, ...] = ()
+
+    def detach(self) -> Step:
+        """The same, without the graphs of labelled images and weak views."""
+        return replace(
+            self,
+            labeled=self.labeled.detach(),
+            features=tuple(feature.detach() for feature in self.features),
+            stages=tuple(stage.detach() for stage in self.stages),
+            maybe_weak=None if self.maybe_weak is None else self.maybe_weak.detach(),
+        )
 
     @property
     def weak(self) -> View:

@@ -33,6 +33,7 @@ class SupervisedLoss(SemiLoss):
         super().__init__(loss_weight)
         self.on = on
         self.needs = frozenset({'embedding'} if on == 'propagated' else ())
+        self.teaches = frozenset({'labeled'})
 
     def forward(self, step: Step) -> Tensor:
         *earlier, final = decode_heads(step.student)
