@@ -54,6 +54,22 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             part.momentum = momentum
 
 
+def checkpoint_activations(backbone: nn.Module) -> None:
+    """Lets a backbone compute activations again in place of keeping them; ValueError if it cannot."""
+    parts: list[Any] = [*backbone.modules()]
+    switches = [part for part in parts if hasattr(part, 'set_grad_checkpointing')]  # timm's
+    blocks = [part for part in parts if hasattr(part, 'with_cp')]
+    if not switches and not blocks:
+        raise ValueError(
+            f'model.views.activation_checkpointing must be False for {type(backbone).__name__}, which has no with_cp '
+            'and no set_grad_checkpointing.'
+        )
+    for part in switches:
+        part.set_grad_checkpointing()
+    for part in blocks:
+        part.with_cp = True
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """While it lasts, a module is in evaluation mode; afterwards each of its parts is in that which it was in."""

@@ -21,7 +21,7 @@ from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_options, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import decode, evaluating, frozen_statistics
+from .segmentors import checkpoint_activations, decode, evaluating, frozen_statistics
 from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
@@ -99,6 +99,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.propagation_head = self._build_head(propagation_head)
         self.losses = build_losses(losses)
         check_model(self)
+        if self.views.activation_checkpointing:
+            checkpoint_activations(self.student.backbone)
         if channels_last:
             self.to(memory_format=torch.channels_last)
         self.statistics: dict[str, Tensor] = {}
