@@ -28,6 +28,7 @@ from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
+from mmseg_derprop.models.segmentors import deepest, feature_maps
 from mmseg_derprop.utils.config import load_config
 
 BASES = 'mmseg_derprop::_base_'
@@ -180,7 +181,7 @@ def build_model(
                 model = MODELS.build(settings)
                 check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
                 features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
-                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
+                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in feature_maps(features)]
         except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             reason = error
     raise SystemExit(f'{name}: {reason}')
@@ -192,11 +193,6 @@ def without_weights(part: Any) -> Any:
         pretrained = {'pretrained': None} if 'pretrained' in part else {}
         return {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
     return [without_weights(value) for value in part] if isinstance(part, list) else part
-
-
-def deepest(shapes: Sequence[Shape]) -> int:
-    """The feature of most channels; of several the coarsest, and of several such the last."""
-    return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
 
 
 def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:

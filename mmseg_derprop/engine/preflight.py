@@ -90,7 +90,8 @@ def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) 
     device = next(twin.parameters()).device
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            decode(twin, tuple(twin.extract_feat(torch.zeros(1, 3, *image.shape[-2:], device=device))))
+            size = (image.shape[-2], image.shape[-1])
+            decode(twin, twin.extract_feat(torch.zeros(1, 3, *size, device=device)), model.readings, size)
     except ValueError as error:
         raise ValueError(
             f'{option} = 1: one image in a forward pass is too few for the normalisation in this network ({error}): '

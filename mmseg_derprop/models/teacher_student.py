@@ -14,7 +14,7 @@ from torch import Tensor
 from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
 from .parts import TeacherOptions, build_options
-from .segmentors import decode_heads, probe
+from .segmentors import build_segmentor, decode_heads, probe
 
 
 def _of_evaluated(name: str) -> Any:
@@ -42,8 +42,8 @@ class TeacherStudentSegmentor(BaseSegmentor):
         super().__init__(init_cfg=init_cfg)
         self.predict_on: str = predict_on
         self.teacher_options: TeacherOptions = build_options('model.teacher', TeacherOptions, teacher)
-        self.student: BaseSegmentor = MODELS.build(plain_config(segmentor, num_classes, data_preprocessor))
-        self.feature_channels = probe(self.student)
+        self.student: BaseSegmentor = build_segmentor(plain_config(segmentor, num_classes, data_preprocessor))
+        self.feature_shapes, self.readings = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
 

@@ -40,6 +40,7 @@ import reference  # noqa: E402
 from mmseg_derprop import ops  # noqa: E402
 from mmseg_derprop.models import Embedding, SemiSegmentor, View  # noqa: E402
 from mmseg_derprop.models.semi_segmentor import Forward  # noqa: E402
+from mmseg_derprop.models.segmentors import map_tensors  # noqa: E402
 from mmseg_derprop.ops.blockwise import row_blocks  # noqa: E402
 from mmseg_derprop.utils.config import load_config  # noqa: E402
 
@@ -290,12 +291,12 @@ class GraphCut:
 
     def timed_view(self, *given, **named) -> Forward:
         start = clock(self.device)
-        view, features, stages = self.forward_view(*given, **named)
+        view, features, outputs = self.forward_view(*given, **named)
         e = view._embedding
         embedding = e and Embedding(self.leaf(e.q), self.leaf(e.k), e.grid)
         logits, perturbed = self.leaf(view.logits), self.leaf(view._perturbed_logits)
         view = View(logits, perturbed, embedding, view._head, view.align_corners)
-        result = Forward(view, tuple(map(self.leaf, features)), tuple(map(self.leaf, stages)))
+        result = Forward(view, map_tensors(self.leaf, features), map_tensors(self.leaf, outputs))
         self.seconds += clock(self.device) - start
         return result
 

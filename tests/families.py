@@ -1,0 +1,107 @@
+"""Small networks of MMSegmentation's families whose heads do more than give one map of logits."""
+
+import builders
+
+BN = dict(type='BN')
+CE = builders.CROSS_ENTROPY
+OHEM = dict(type='OhemCrossEntropy', thres=0.9, min_kept=1000)
+OHEM_WEIGHTED = dict(OHEM, class_weight=[1.0, 2.0, 1.0, 0.5, 1.0])
+WEIGHTED = dict(CE, class_weight=[0.1, 1.0, 2.0, 1.0, 1.0])
+
+
+def head(kind, **options):
+    """A head on the deepest feature of the narrow ResNet of ``builders``."""
+    common = dict(in_channels=64, in_index=3, channels=8, num_classes=builders.NUM_CLASSES, norm_cfg=BN)
+    return dict(common, type=kind, align_corners=False, loss_decode=CE, **options)
+
+
+def of(backbone, decode_head, **rest):
+    """A segmentor."""
+    base = builders.segmentor()
+    return dict(base, backbone=backbone or base['backbone'], decode_head=decode_head, train_cfg={}, **rest)
+
+
+def knet():
+    updator = dict(type='KernelUpdator', in_channels=8, feat_channels=8, out_channels=8, norm_cfg=dict(type='LN'))
+    stage = dict(type='KernelUpdateHead', num_classes=builders.NUM_CLASSES, num_heads=2, feedforward_channels=8)
+    stage |= dict(in_channels=8, out_channels=8, kernel_updator_cfg=updator, with_ffn=True)
+    stage['feat_transform_cfg'] = dict(conv_cfg=dict(type='Conv2d'), act_cfg=None)
+    generate = head('FCNHead', num_convs=1, concat_input=False)
+    decode = dict(type='IterativeDecodeHead', num_stages=2, kernel_generate_head=generate)
+    return of(None, dict(decode, kernel_update_head=[stage, stage]))
+
+
+def pidnet():
+    decode = dict(head('PIDHead'), in_channels=16, loss_decode=[WEIGHTED | dict(avg_non_ignore=False), OHEM])
+    decode['loss_decode'] += [dict(type='BoundaryLoss', loss_weight=20.0), OHEM]
+    decode.pop('in_index')
+    backbone = dict(type='PIDNet', channels=4, ppm_channels=4, num_stem_blocks=1, num_branch_blocks=1, norm_cfg=BN)
+    return of(dict(backbone, in_channels=3, act_cfg=dict(type='ReLU', inplace=True)), decode)
+
+
+def ddrnet():
+    decode = dict(head('DDRHead'), in_channels=16, loss_decode=[OHEM_WEIGHTED, OHEM])
+    decode.pop('in_index')
+    return of(dict(type='DDRNet', in_channels=3, channels=4, ppm_channels=4, norm_cfg=BN), decode)
+
+
+def stdc():
+    """As MMSegmentation configures it: one of its auxiliary heads learns boundaries, two classes of its own."""
+    backbone = dict(type='STDCNet', stdc_type='STDCNet1', in_channels=3, channels=(4, 8, 16, 32, 64))
+    backbone |= dict(bottleneck_type='cat', num_convs=4, norm_cfg=BN, act_cfg=dict(type='ReLU'), with_final_conv=False)
+    path = dict(type='STDCContextPathNet', backbone_cfg=backbone, last_in_channels=(64, 32), out_channels=8)
+    path['ffm_cfg'] = dict(in_channels=24, out_channels=16, scale_factor=4)
+    sampler = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100)
+    boundary = builders.fcn(0, 16, num_classes=2, type='STDCHead', boundary_threshold=0.1)
+    boundary['loss_decode'] = [dict(type='CrossEntropyLoss', use_sigmoid=True), dict(type='DiceLoss')]
+    auxiliary = [builders.fcn(2, 8, sampler=sampler), boundary]
+    return of(path, builders.fcn(3, 16, sampler=sampler), auxiliary_head=auxiliary)
+
+
+def dpt():
+    """Features with class tokens beside them."""
+    backbone = dict(type='VisionTransformer', img_size=32, patch_size=8, embed_dims=16, num_layers=4, num_heads=2)
+    backbone |= dict(out_indices=(0, 1, 2, 3), final_norm=False, with_cls_token=True, output_cls_token=True)
+    decode = dict(head('DPTHead'), in_channels=(16,) * 4, in_index=(0, 1, 2, 3), input_transform='multiple_select')
+    decode |= dict(embed_dims=16, post_process_channels=[4, 8, 8, 16], readout_type='project', patch_size=8)
+    return of(backbone, decode)
+
+
+def pointrend():
+    """Its second head predicts at points; the operator that samples them is compiled (mmcv.ops.point_sample)."""
+    neck = dict(type='FPN', in_channels=[8, 16, 32, 64], out_channels=8, num_outs=4)
+    coarse = dict(head('FPNHead'), in_channels=[8] * 4, in_index=[0, 1, 2, 3], feature_strides=[4, 8, 8, 8])
+    points = dict(head('PointHead', num_fcs=1), in_channels=[8], in_index=[0])
+    points.pop('norm_cfg')
+    network = of(None, [coarse, points], neck=neck, num_stages=2)
+    settings = dict(num_points=64, oversample_ratio=3, importance_sample_ratio=0.75)
+    test = dict(mode='whole', subdivision_steps=2, subdivision_num_points=64, scale_factor=2)
+    return dict(network, type='CascadeEncoderDecoder', train_cfg=settings, test_cfg=test)
+
+
+def encnet():
+    decode = head('EncHead', num_codes=4, use_se_loss=True, add_lateral=False)
+    decode |= dict(in_channels=[32, 64], in_index=(2, 3), loss_se_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    return of(None, decode, auxiliary_head=builders.fcn(2, 32))
+
+
+def timm():
+    backbone = dict(type='mmpretrain.TIMMBackbone', model_name='mobilenetv3_small_050', features_only=True)
+    return of(dict(backbone, pretrained=False), dict(head('FCNHead', num_convs=1), in_channels=288, in_index=-1))
+
+
+SIGMOID = dict(CE, use_sigmoid=True)
+SMALL = {
+    'K-Net': knet,
+    'PIDNet': pidnet,
+    'DDRNet': ddrnet,
+    'STDC': stdc,
+    'DPT': dpt,
+    'EncNet': encnet,
+    'PointRend': pointrend,
+    'timm': timm,
+    'DANet': lambda: of(None, head('DAHead', pam_channels=4)),
+    'OCRNet': builders.cascade,
+    'class weights': lambda: builders.segmentor(loss_decode=WEIGHTED),
+    'one channel': lambda: builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=SIGMOID),
+}
