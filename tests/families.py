@@ -1,6 +1,10 @@
 """Small networks of MMSegmentation's families whose heads do more than give one map of logits."""
 
 import builders
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
 
 BN = dict(type='BN')
 CE = builders.CROSS_ENTROPY
@@ -90,6 +94,34 @@ def timm():
     return of(dict(backbone, pretrained=False), dict(head('FCNHead', num_convs=1), in_channels=288, in_index=-1))
 
 
+@MODELS.register_module()
+class QueryHead(BaseModule):
+    """A mask classifier as MaskFormer is: queries with a class and a mask each; the last class is nothing."""
+
+    align_corners, ignore_index = False, 255
+
+    def __init__(self, num_classes, channels=64, queries=7):
+        super().__init__()
+        self.num_classes = self.out_channels = num_classes
+        self.classes = torch.nn.Parameter(torch.randn(queries, num_classes + 1))
+        self.masks = torch.nn.Conv2d(channels, queries, 1)
+
+    def forward(self, features, data_samples):
+        assert len(data_samples) == len(features[-1])
+        return [self.classes], [self.masks(features[-1])]
+
+    def predict(self, features, metas, test_cfg):
+        (classes,), (masks,) = self(features, metas)
+        masks = F.interpolate(masks, metas[0]['img_shape'], mode='bilinear').sigmoid()
+        return torch.einsum('qc,nqhw->nchw', classes.softmax(-1)[:, :-1], masks)
+
+    def loss(self, features, data_samples, train_cfg):
+        size = data_samples[0].gt_sem_seg.shape
+        scores = self.predict(features, [dict(img_shape=size)] * len(data_samples), None)
+        labels = torch.cat([sample.gt_sem_seg.data for sample in data_samples])
+        return dict(loss_mask=[F.nll_loss(scores.log().contiguous(), labels, ignore_index=255)], acc_seg=scores.mean())
+
+
 SIGMOID = dict(CE, use_sigmoid=True)
 SMALL = {
     'K-Net': knet,
@@ -101,6 +133,7 @@ SMALL = {
     'PointRend': pointrend,
     'timm': timm,
     'DANet': lambda: of(None, head('DAHead', pam_channels=4)),
+    'mask classifier': lambda: of(None, dict(type='QueryHead', num_classes=builders.NUM_CLASSES)),
     'OCRNet': builders.cascade,
     'class weights': lambda: builders.segmentor(loss_decode=WEIGHTED),
     'one channel': lambda: builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=SIGMOID),

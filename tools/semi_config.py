@@ -29,6 +29,7 @@ from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
 from mmseg_derprop.models.segmentors import deepest, feature_maps
+from mmseg_derprop.models.teacher_student import classes_of
 from mmseg_derprop.utils.config import load_config
 
 BASES = 'mmseg_derprop::_base_'
@@ -147,9 +148,8 @@ def relative(path: str, root: str | None) -> str:
 def classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
     """How many classes the heads must be given, None if they have as many as the data."""
     classes = dataset.metainfo.get('classes')
-    head = config.model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
+    found = classes_of(config.model.get('decode_head'))
+    return len(classes) if classes and found not in (None, len(classes)) else None
 
 
 def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[int, int]) -> str:
@@ -190,8 +190,9 @@ def build_model(
 def without_weights(part: Any) -> Any:
     """A model's config without what would load weights."""
     if isinstance(part, dict):
-        pretrained = {'pretrained': None} if 'pretrained' in part else {}
-        return {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
+        kept = {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'}
+        switch = part.get('pretrained')  # a path, or as timm has it whether to load
+        return kept | ({'pretrained': False if isinstance(switch, bool) else None} if 'pretrained' in part else {})
     return [without_weights(value) for value in part] if isinstance(part, list) else part
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
+from importlib import import_module
+from inspect import getsource
 from typing import Any, NamedTuple
 
 import torch
@@ -65,14 +67,21 @@ def build_segmentor(config: dict) -> BaseSegmentor:
     try:
         segmentor = MODELS.build(config)
     except (ImportError, *FAILURES) as error:
-        scoped = {name for name in _types(config) if '.' in name}
-        missing = sorted(name for name in scoped if find_spec(name.partition('.')[0]) is None)
-        hint = f' Install the packages of {", ".join(missing)}.' if missing else ''
-        raise ValueError(f'model.segmentor cannot be built: {error}.{hint}') from error
+        packages = sorted({name.partition('.')[0] for name in _types(config) if '.' in name})
+        raise ValueError(f'model.segmentor cannot be built: {error}.{"".join(map(_missing, packages))}') from error
     for part in segmentor.modules():
         if isinstance(part, CrossEntropyLoss) and part.class_weight is not None and part.cls_criterion is cross_entropy:
             part.avg_non_ignore = False  # it fails with both; its mean with weights is over labelled pixels in any case
     return segmentor
+
+
+def _missing(package: str) -> str:
+    """A sentence if a package cannot be imported."""
+    try:
+        import_module(package)
+    except ImportError as error:
+        return f' It has parts of {package}, which cannot be imported: {error}.'
+    return ''
 
 
 def _types(part: Any) -> Iterator[str]:
@@ -281,16 +290,15 @@ def _readings(twin: BaseSegmentor, images: Tensor, features: Any) -> list[Readin
     if isinstance(output, Tensor) and output.ndim == 4:
         return [*earlier, Reading()]
     if isinstance(output, (list, tuple, Mapping)):
-        key = _used_output(twin, images, earlier)
-        if key is not None:
-            return [*earlier, Reading(key)]
+        with suppress(*FAILURES):
+            return [*earlier, Reading(_used_output(twin, images, earlier))]
     try:
         scores = head.predict(*given, image_metas(len(images), size), twin.test_cfg)
     except FAILURES as error:
         scores = error
     if isinstance(scores, Tensor) and scores.ndim == 4:
         return [*earlier, Reading(asked=True, shares=bool((scores >= 0).all()))]
-    operators = '' if find_spec('mmcv.ops') else ' This mmcv has no compiled operators (mmcv.ops), which some heads need.'
+    operators = _missing('mmcv.ops') if 'mmcv.ops' in getsource(sys.modules[type(head).__module__]) else ''
     raise TypeError(
         f'{type(head).__name__} must give a map of logits (N, K, H, W), or predict one, but gives '
         f'{type(output).__name__} and predicts {scores!r:.200}.{operators} Choose a head that classifies pixels, such as '
@@ -299,7 +307,7 @@ def _readings(twin: BaseSegmentor, images: Tensor, features: Any) -> list[Readin
 
 
 def _used_output(twin: BaseSegmentor, images: Tensor, earlier: list[Reading]) -> Any:
-    """The key of the final head's output in training that equals its own prediction; None if there is none.
+    """The key of the final head's output in training that equals its own prediction; LookupError if there is none.
 
     Layers are in evaluation mode for both, so that they differ in nothing else.
     """
@@ -313,4 +321,4 @@ def _used_output(twin: BaseSegmentor, images: Tensor, earlier: list[Reading]) ->
             value = F.interpolate(value, size, mode='bilinear', align_corners=twin.align_corners)
             if (value - wanted).abs().max() <= 1e-3 * wanted.abs().max():
                 return key
-    return None
+    raise LookupError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import torch
@@ -114,13 +115,31 @@ def plain_config(segmentor: dict, num_classes: int | None = None, data_preproces
         )
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
+        old = classes_of(segmentor.get('decode_head'))
         for name in ('decode_head', 'auxiliary_head'):
-            segmentor[name] = _with_classes(segmentor.get(name), num_classes)
+            segmentor[name] = _with_classes(segmentor.get(name), old, num_classes)
     return segmentor
 
 
-def _with_classes(heads: Any, num_classes: int) -> Any:
-    """The config of a head, or of several, for so many classes."""
-    if isinstance(heads, (list, tuple)):
-        return [_with_classes(head, num_classes) for head in heads]
-    return heads if heads is None else {**heads, 'num_classes': num_classes}
+def classes_of(head: Any) -> int | None:
+    """The number of classes in the config of a head, or of the last of several; None if it does not tell."""
+    if isinstance(head, (list, tuple)):
+        return classes_of(head[-1]) if head else None
+    if not isinstance(head, Mapping):
+        return None
+    inner = (classes_of(part) for part in head.values())
+    return head.get('num_classes') or next((number for number in inner if number is not None), None)
+
+
+def _with_classes(part: Any, old: int | None, new: int) -> Any:
+    """A config in which all that has the old number of classes has the new one; a boundary head keeps its own."""
+    if isinstance(part, (list, tuple)):
+        return [_with_classes(item, old, new) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    if old is None:
+        return {**part, 'num_classes': new}
+    return {
+        key: new if key == 'num_classes' and value == old else _with_classes(value, old, new)
+        for key, value in part.items()
+    }

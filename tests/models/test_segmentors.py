@@ -1,5 +1,7 @@
 """What does not fit is found out before training, and finding out moves nothing."""
 
+import sys
+
 import builders
 import pytest
 import torch
@@ -7,7 +9,7 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models.segmentors import decode, decode_heads, evaluating, frozen_statistics, probe
+from mmseg_derprop.models.segmentors import Reading, build_segmentor, decode, decode_heads, evaluating, frozen_statistics, probe
 
 
 class TupleHead(BaseDecodeHead):
@@ -91,7 +93,7 @@ def test_network_of_fixed_image_size():
     with pytest.raises(ValueError, match='64x64'):
         probe(network)
     network.data_preprocessor.size = (48, 80)
-    assert probe(network) == [64]
+    assert probe(network).shapes == [(64, 6, 10)]
 
 
 def test_decode_gives_all_stages():
@@ -99,9 +101,8 @@ def test_decode_gives_all_stages():
     images = builders.batch()[0]['sup']
     features = network.extract_feat(images)
     first, second = network.decode_head
-    stages = decode(network, features)
+    stages = [stage.logits for stage in decode(network, features, [Reading()] * 2, builders.SIZE)]
     assert torch.equal(stages[0], first(features)) and torch.equal(stages[1], second(features, stages[0]))
-    assert torch.equal(stages[1], network(images, mode='tensor')) if network.num_stages == 1 else len(stages) == 2
     assert decode_heads(network) == [first, second]
 
 
@@ -130,8 +131,29 @@ def test_heads_must_agree():
             probe(MODELS.build(network))
 
 
-def test_a_single_output_channel():
+def test_a_single_class():
     sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
-    network = builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=sigmoid)
-    with pytest.raises(ValueError, match='DeepLabV3PlusHead has out_channels = 1.*Set out_channels=2'):
+    network = builders.segmentor(num_classes=1, out_channels=1, threshold=0.3, loss_decode=sigmoid)
+    with pytest.raises(ValueError, match='num_classes of DeepLabV3PlusHead must be at least 2, but is 1.*num_classes=2'):
         probe(MODELS.build(network))
+
+
+def test_class_weights_of_another_number():
+    network = builders.segmentor(loss_decode=dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0]))
+    with pytest.raises(ValueError, match='class_weight of CrossEntropyLoss in DeepLabV3PlusHead must have 5 .* has 2'):
+        probe(MODELS.build(network))
+
+
+@pytest.mark.parametrize('kind, missing', [('PSAHead', 'PSAMask'), ('MaskFormerHead', 'nowhere'), ('PointHead', 'point_sample')])
+def test_a_part_that_is_not_installed_is_named(kind, missing, monkeypatch):
+    for name, operator in dict(psa_head='PSAMask', point_head='point_sample').items():
+        monkeypatch.setattr(sys.modules[f'mmseg.models.decode_heads.{name}'], operator, None)
+    network = builders.segmentor()
+    network['decode_head'] = dict(type=kind, in_channels=[64], channels=4, num_classes=5, pixel_decoder=dict(type='nowhere.Decoder'))
+    if kind == 'PSAHead':
+        network['decode_head'] = dict(builders.fcn(3, 64), type=kind, mask_size=(9, 9))
+        network['decode_head'].pop('num_convs'), network['decode_head'].pop('concat_input')
+    elif kind == 'PointHead':
+        network['decode_head'] = dict(type=kind, in_channels=[64], in_index=[3], channels=4, num_classes=5)
+    with pytest.raises(ValueError, match=f'model.segmentor cannot be built: .*{missing}'):
+        build_segmentor(network)
