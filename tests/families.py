@@ -1,6 +1,9 @@
 """Small networks of MMSegmentation's families whose heads do more than give one map of logits."""
 
+from pathlib import Path
+
 import builders
+import mmseg
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -10,6 +13,7 @@ BN = dict(type='BN')
 CE = builders.CROSS_ENTROPY
 OHEM = dict(type='OhemCrossEntropy', thres=0.9, min_kept=1000)
 OHEM_WEIGHTED = dict(OHEM, class_weight=[1.0, 2.0, 1.0, 0.5, 1.0])
+SIGMOID = dict(CE, use_sigmoid=True)
 WEIGHTED = dict(CE, class_weight=[0.1, 1.0, 2.0, 1.0, 1.0])
 
 
@@ -57,7 +61,7 @@ def stdc():
     path['ffm_cfg'] = dict(in_channels=24, out_channels=16, scale_factor=4)
     sampler = dict(type='OHEMPixelSampler', thresh=0.7, min_kept=100)
     boundary = builders.fcn(0, 16, num_classes=2, type='STDCHead', boundary_threshold=0.1)
-    boundary['loss_decode'] = [dict(type='CrossEntropyLoss', use_sigmoid=True), dict(type='DiceLoss')]
+    boundary['loss_decode'] = [SIGMOID, dict(type='DiceLoss')]
     auxiliary = [builders.fcn(2, 8, sampler=sampler), boundary]
     return of(path, builders.fcn(3, 16, sampler=sampler), auxiliary_head=auxiliary)
 
@@ -85,7 +89,7 @@ def pointrend():
 
 def encnet():
     decode = head('EncHead', num_codes=4, use_se_loss=True, add_lateral=False)
-    decode |= dict(in_channels=[32, 64], in_index=(2, 3), loss_se_decode=dict(type='CrossEntropyLoss', use_sigmoid=True))
+    decode |= dict(in_channels=[32, 64], in_index=(2, 3), loss_se_decode=SIGMOID)
     return of(None, decode, auxiliary_head=builders.fcn(2, 32))
 
 
@@ -122,7 +126,6 @@ class QueryHead(BaseModule):
         return dict(loss_mask=[F.nll_loss(scores.log().contiguous(), labels, ignore_index=255)], acc_seg=scores.mean())
 
 
-SIGMOID = dict(CE, use_sigmoid=True)
 SMALL = {
     'K-Net': knet,
     'PIDNet': pidnet,
@@ -138,3 +141,17 @@ SMALL = {
     'class weights': lambda: builders.segmentor(loss_decode=WEIGHTED),
     'one channel': lambda: builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=SIGMOID),
 }
+
+# MMSegmentation's own networks: all parts that its configs share, and the families whose configs bring their own.
+BASES = sorted(path.stem for path in (Path(mmseg.__file__).parent / '.mim/configs/_base_/models').glob('*.py'))
+STOCK = [
+    *(f'_base_/models/{name}' for name in BASES),
+    'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024',
+    'knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512',
+    'mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024',
+    'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes',
+    'resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes-512x1024',
+    'segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512',
+]
+# Of these mmcv's compiled operators, or a package, are asked for by name.
+REFUSED = {'ccnet': 'CrissCrossAttention', 'psanet': 'PSAMask', 'san': 'point_sample', 'vpd': 'ldm'}

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import copy
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
@@ -15,6 +21,7 @@ from ..models.data_preprocessor import check_crops
 from ..models.segmentors import decode
 from ..models.statistics import PADDED
 from ..utils.randomness import preserve_rng_state
+from .hooks.strict_load_hook import unwrap
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
@@ -98,3 +105,53 @@ def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) 
             f'set {option} to 2 or more, or replace batch normalisation behind its image pooling (norm_cfg=dict('
             "type='GN', num_groups=32) or, on several GPUs, SyncBN)."
         ) from error
+
+
+def check_score_names(runner: Runner) -> None:
+    """Raises ValueError if a hook or a schedule watches a score that validation will not give."""
+    schedulers: Any = runner.param_schedulers or []
+    schedulers = sum(schedulers.values(), []) if isinstance(schedulers, dict) else schedulers
+    watched: dict[str, str] = {}
+    for part in (*runner.hooks, *(each for each in schedulers if getattr(each, 'need_val_args', False))):
+        for option in ('monitor', 'save_best'):
+            names = getattr(part, option, None) or []
+            names = [names] if isinstance(names, str) else names
+            watched |= dict.fromkeys(names, f'{type(part).__name__}.{option}')
+    watched.pop('auto', None)
+    if not watched or runner.val_loop is None:
+        return
+    try:
+        names = _score_names(runner.val_loop)
+    except Exception as error:  # a metric of the user's, of any kind
+        runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out: {error!r}')
+        return
+    networks = list(getattr(runner.val_loop, 'evaluators', ()))
+    for name, place in watched.items():
+        network, _, score = name.rpartition('/')
+        if score not in names or network not in ('', *networks):
+            behind = f', alone or behind {"/ or ".join(networks)}/' if networks else ''
+            scores = f'a score of the validation ({", ".join(names)}){behind}'
+            raise ValueError(f'{place} must be {scores}, but is {name!r}. Name one of these.')
+
+
+def _score_names(loop: Any) -> list[str]:
+    """Names of the scores of the evaluator of a loop, from random logits of the first image."""
+    model, dataset = unwrap(loop.runner.model), loop.dataloader.dataset
+    evaluator = copy.deepcopy(loop.evaluator)
+    for metric in evaluator.metrics:
+        vars(metric).update(output_dir=None)  # where it would write predictions
+    with preserve_rng_state(), _quiet_log():
+        batch = pseudo_collate([dataset[0]])
+        data = model.data_preprocessor(batch, False)
+        logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
+        evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
+        return list(evaluator.evaluate(1))
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -219,13 +219,13 @@ def check_heads(segmentor: BaseSegmentor) -> None:
 
 def _check_class_weights(segmentor: BaseSegmentor) -> None:
     for head in segmentor.modules():
-        losses = head.loss_decode if isinstance(head, BaseDecodeHead) and hasattr(head, 'loss_decode') else []
+        losses: Any = getattr(head, 'loss_decode', None) if isinstance(head, BaseDecodeHead) else None
         for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
             weights = getattr(loss, 'class_weight', None)
             if weights is not None and len(weights) != head.num_classes:
                 raise ValueError(
-                    f'class_weight of {type(loss).__name__} in {type(head).__name__} must have {head.num_classes} numbers, '
-                    f'one a class, but has {len(weights)}. Give one for each class, or leave it out.'
+                    f'class_weight of {type(loss).__name__} in {type(head).__name__} must have {head.num_classes} '
+                    f'numbers, one a class, but has {len(weights)}. Give one for each class, or leave it out.'
                 )
 
 
@@ -235,8 +235,8 @@ def auxiliary_heads(segmentor: BaseSegmentor) -> list[Any]:
     return list(heads) if isinstance(heads, (list, nn.ModuleList)) else [heads]
 
 
-def has_own_loss(head: nn.Module, by_feat: bool = True) -> bool:
-    """Whether a head's ``loss``, or with ``by_feat`` its ``loss_by_feat``, is not that of MMSegmentation's base class."""
+def has_own_loss(head: Any, by_feat: bool = True) -> bool:
+    """Whether a head's ``loss``, or with ``by_feat`` its ``loss_by_feat``, is not MMSegmentation's base class's."""
     if getattr(type(head), 'loss', None) not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss):
         return True
     return by_feat and type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat
@@ -301,8 +301,8 @@ def _readings(twin: BaseSegmentor, images: Tensor, features: Any) -> list[Readin
     operators = _missing('mmcv.ops') if 'mmcv.ops' in getsource(sys.modules[type(head).__module__]) else ''
     raise TypeError(
         f'{type(head).__name__} must give a map of logits (N, K, H, W), or predict one, but gives '
-        f'{type(output).__name__} and predicts {scores!r:.200}.{operators} Choose a head that classifies pixels, such as '
-        'FCNHead, ASPPHead, UPerHead or SegformerHead.'
+        f'{type(output).__name__} and predicts {scores!r:.200}.{operators} Choose a head that classifies pixels, such '
+        'as FCNHead, ASPPHead, UPerHead or SegformerHead.'
     )
 
 

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from mmseg.models import BaseSegmentor
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
@@ -116,8 +115,8 @@ def plain_config(segmentor: dict, num_classes: int | None = None, data_preproces
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
         old = classes_of(segmentor.get('decode_head'))
-        for name in ('decode_head', 'auxiliary_head'):
-            segmentor[name] = _with_classes(segmentor.get(name), old, num_classes)
+        for name in {'decode_head', 'auxiliary_head'} & segmentor.keys():
+            segmentor[name] = _with_classes(segmentor[name], old, num_classes)
     return segmentor
 
 

@@ -9,7 +9,15 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models.segmentors import Reading, build_segmentor, decode, decode_heads, evaluating, frozen_statistics, probe
+from mmseg_derprop.models.segmentors import (
+    Reading,
+    build_segmentor,
+    decode,
+    decode_heads,
+    evaluating,
+    frozen_statistics,
+    probe,
+)
 
 
 class TupleHead(BaseDecodeHead):
@@ -134,7 +142,7 @@ def test_heads_must_agree():
 def test_a_single_class():
     sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
     network = builders.segmentor(num_classes=1, out_channels=1, threshold=0.3, loss_decode=sigmoid)
-    with pytest.raises(ValueError, match='num_classes of DeepLabV3PlusHead must be at least 2, but is 1.*num_classes=2'):
+    with pytest.raises(ValueError, match='num_classes of DeepLabV3PlusHead must be at least 2, but is 1'):
         probe(MODELS.build(network))
 
 
@@ -144,16 +152,19 @@ def test_class_weights_of_another_number():
         probe(MODELS.build(network))
 
 
-@pytest.mark.parametrize('kind, missing', [('PSAHead', 'PSAMask'), ('MaskFormerHead', 'nowhere'), ('PointHead', 'point_sample')])
-def test_a_part_that_is_not_installed_is_named(kind, missing, monkeypatch):
+HEAD = dict(channels=4, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    'head, missing',
+    [
+        (dict(type='PSAHead', in_channels=64, in_index=3, mask_size=(9, 9)), 'PSAMask'),
+        (dict(type='PointHead', in_channels=[64], in_index=[3]), 'point_sample'),
+        (dict(type='MaskFormerHead', in_channels=[64], pixel_decoder=dict(type='nowhere.Decoder')), 'parts of nowhere'),
+    ],
+)
+def test_a_part_that_is_not_installed_is_named(head, missing, monkeypatch):
     for name, operator in dict(psa_head='PSAMask', point_head='point_sample').items():
         monkeypatch.setattr(sys.modules[f'mmseg.models.decode_heads.{name}'], operator, None)
-    network = builders.segmentor()
-    network['decode_head'] = dict(type=kind, in_channels=[64], channels=4, num_classes=5, pixel_decoder=dict(type='nowhere.Decoder'))
-    if kind == 'PSAHead':
-        network['decode_head'] = dict(builders.fcn(3, 64), type=kind, mask_size=(9, 9))
-        network['decode_head'].pop('num_convs'), network['decode_head'].pop('concat_input')
-    elif kind == 'PointHead':
-        network['decode_head'] = dict(type=kind, in_channels=[64], in_index=[3], channels=4, num_classes=5)
     with pytest.raises(ValueError, match=f'model.segmentor cannot be built: .*{missing}'):
-        build_segmentor(network)
+        build_segmentor(dict(builders.segmentor(), decode_head=dict(HEAD, **head)))

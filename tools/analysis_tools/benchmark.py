@@ -39,8 +39,8 @@ import reference  # noqa: E402
 
 from mmseg_derprop import ops  # noqa: E402
 from mmseg_derprop.models import Embedding, SemiSegmentor, View  # noqa: E402
-from mmseg_derprop.models.semi_segmentor import Forward  # noqa: E402
 from mmseg_derprop.models.segmentors import map_tensors  # noqa: E402
+from mmseg_derprop.models.semi_segmentor import Forward  # noqa: E402
 from mmseg_derprop.ops.blockwise import row_blocks  # noqa: E402
 from mmseg_derprop.utils.config import load_config  # noqa: E402
 

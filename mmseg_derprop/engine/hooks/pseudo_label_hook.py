@@ -13,7 +13,7 @@ from ...datasets import check_leaks
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import Bounds, check_options
-from ..preflight import check_batch
+from ..preflight import check_batch, check_score_names
 from .strict_load_hook import unwrap
 
 
@@ -53,6 +53,7 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        check_score_names(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
             load_labeled(val, 'validation')
