@@ -5,4 +5,5 @@ semi_hooks = [
     dict(type='NonFiniteHook'),
     dict(type='BrokenFilesHook', limit=100),
     dict(type='StrictLoadHook'),
+    dict(type='ScheduleHook'),
 ]
