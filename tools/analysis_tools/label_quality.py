@@ -60,6 +60,10 @@ def labeled_images(config: Config, kind: str) -> BaseDataset:
     settings = copy.deepcopy(config.val_dataloader.dataset)
     if kind == 'unlabeled':
         sources = config.train_dataloader.dataset.get('unlabeled')
+        if not isinstance(sources, dict):  # of a SplitDataset, in the folders of the labelled images
+            built = DATASETS.build(dict(config.train_dataloader.dataset, lazy_init=True)).unlabeled_sources
+            folders = dict(data_root='', ann_file=built[0].ann_file, data_prefix=dict(built[0].data_prefix))
+            sources = folders if len(built) == 1 else None
         if not isinstance(sources, dict) or not (sources.get('data_prefix') or {}).get('seg_map_path'):
             raise ValueError("the unlabelled images' data_prefix must have one seg_map_path. Or try --data val.")
         settings.pop('indices', None)

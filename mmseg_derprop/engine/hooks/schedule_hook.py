@@ -35,9 +35,8 @@ class ScheduleHook(Hook):
                 if _plain(value) != _plain(theirs.get(name))
             ]
         if differences:
-            runner.logger.warning(
-                f'The schedule of the config differs from that of the checkpoint, and is followed: {"; ".join(differences)}.'
-            )
+            told = '; '.join(differences)
+            runner.logger.warning(f'The schedule of the config is not that of the checkpoint, and is followed: {told}.')
             del checkpoint['param_schedulers']
             names = {prefix + schedule.param_name for schedule in own for prefix in ('', 'initial_')}
             groups = runner.optim_wrapper.param_groups
