@@ -27,7 +27,7 @@ from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
-from mmseg_derprop.models.segmentors import deepest, feature_maps
+from mmseg_derprop.models.segmentors import MANY_POSITIONS, deepest, feature_maps
 from mmseg_derprop.models.teacher_student import classes_of
 from mmseg_derprop.utils.config import load_config
 
@@ -35,8 +35,6 @@ BASES = 'mmseg_derprop::_base_'
 METHODS = sorted(
     path.stem for path in (Path(mmseg_derprop.__file__).parent / '.mim/configs/_base_/methods').glob('*.py')
 )
-# Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
-MANY_POSITIONS = 128 * 128
 
 Shape = tuple[int, int, int]
 

@@ -25,6 +25,9 @@ from ..ops import complementary_dropout2d
 # What parts of any kind raise at a network that cannot work.
 FAILURES = (RuntimeError, AssertionError, ValueError, LookupError, TypeError, AttributeError)
 
+# Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
+MANY_POSITIONS = 128 * 128
+
 
 class Reading(NamedTuple):
     """How logits are read from what a decode head makes of features.
@@ -56,10 +59,19 @@ class Decoded(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What :func:`probe` finds out: (channels, height, width) of each feature, and the reading of each decode head."""
+    """What :func:`probe` finds out: (channels, height, width) of each feature, and the reading of each decode head.
+
+    The features are those of images of ``size`` (h, w).
+    """
 
     shapes: list[tuple[int, int, int]]
     readings: list[Reading]
+    size: tuple[int, int]
+
+    def grid(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of a feature of images of another size."""
+        height, width = self.shapes[index][1:]
+        return round(height * size[0] / self.size[0]), round(width * size[1] / self.size[1])
 
 
 def build_segmentor(config: dict) -> BaseSegmentor:
@@ -267,7 +279,8 @@ def probe(segmentor: BaseSegmentor) -> Probe:
                         f"{kinds}. Vision transformers of mmpretrain give them with out_type='featmap'."
                     )
                 channels = [feature.shape[1] for feature in maps]
-                return Probe([(f.shape[1], f.shape[2], f.shape[3]) for f in maps], _readings(twin, images, features))
+                shapes = [(f.shape[1], f.shape[2], f.shape[3]) for f in maps]
+                return Probe(shapes, _readings(twin, images, features), (size[0], size[1]))
             except (RuntimeError, AssertionError, ValueError, IndexError) as error:
                 failure = error
     given = f'; the features have {channels} channels' if channels else ''

@@ -220,7 +220,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         decoded = extract_complementary(student, images) if complementary else features
         if perturb:
             decoded = with_dropped_channels(decoded, self.views.perturb_ratio)
-        heads = decode(student, decoded, self.readings, size)
+        heads = decode(student, decoded, self.probed.readings, size)
         logits, *perturbed = heads[-1].logits.split(len(images))
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
         outputs = [head.output for head in heads]
@@ -236,7 +236,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         """Logits (N, K, H, W) of student or teacher in evaluation mode, as it predicts by itself."""
         size = (images.shape[2], images.shape[3])
         with evaluating(segmentor):
-            logits = self.readings[-1].logits(segmentor.encode_decode(images, image_metas(len(images), size)))
+            logits = self.probed.readings[-1].logits(segmentor.encode_decode(images, image_metas(len(images), size)))
         return F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
 
     def begin_iteration(self, iteration: int) -> None:
@@ -284,9 +284,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def _build_head(self, config: dict | None) -> DerPropHead | None:
         if config is None:
             return None
-        channels = [shape[0] for shape in self.feature_shapes]
+        channels = [shape[0] for shape in self.probed.shapes]
         index = config.get('in_index')
-        index = deepest(self.feature_shapes) if index is None else index
+        index = deepest(self.probed.shapes) if index is None else index
         if not is_number(index, -len(channels), len(channels) - 1, whole=True):
             raise ValueError(
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '

@@ -43,7 +43,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
         self.predict_on: str = predict_on
         self.teacher_options: TeacherOptions = build_options('model.teacher', TeacherOptions, teacher)
         self.student: BaseSegmentor = build_segmentor(plain_config(segmentor, num_classes, data_preprocessor))
-        self.feature_shapes, self.readings = probe(self.student)
+        self.probed = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
 

@@ -152,6 +152,19 @@ def test_class_weights_of_another_number():
         probe(MODELS.build(network))
 
 
+@pytest.mark.parametrize('index', [None, 1])
+def test_labels_propagate_along_the_deepest_feature(index):
+    """Of a UNet that is the first; the last is as fine as the image."""
+    norm = dict(type='BN')
+    unet = dict(type='UNet', base_channels=4, num_stages=2, strides=(1, 1), norm_cfg=norm, act_cfg=dict(type='ReLU'))
+    unet |= dict(enc_num_convs=(1, 1), dec_num_convs=(1,), downsamples=(True,))
+    unet |= dict(enc_dilations=(1, 1), dec_dilations=(1,))
+    network = dict(builders.segmentor(), backbone=unet, decode_head=builders.fcn(1, 4))
+    options = {} if index is None else {'propagation_head.in_index': index}
+    head = builders.build(network=network, options=options).propagation_head
+    assert (head.in_index, head.in_channels) == ((0, 8) if index is None else (1, 4))
+
+
 HEAD = dict(channels=4, num_classes=5)
 
 

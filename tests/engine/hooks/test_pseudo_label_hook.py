@@ -212,6 +212,17 @@ def test_refuses_one_image_for_normalised_image_pooling(refuse):
     refuse(ValueError, 'too few for the normalisation.*GN', ONE, segmentor=None, second_view=True)
 
 
+def test_a_fine_grid_is_told_with_its_time(train, monkeypatch):
+    told = []
+    monkeypatch.setattr('mmseg_derprop.engine.preflight.print_log', lambda text, *args: told.append(text))
+    train({'model.propagation_head.in_index': 0, 'train_cfg.max_iters': 1})
+    assert not told
+    monkeypatch.setattr('mmseg_derprop.engine.preflight.MANY_POSITIONS', 63)
+    train({'model.propagation_head.in_index': 0, 'train_cfg.max_iters': 1})
+    # 33x33 images at stride 4; 4 labelled and 4 unlabelled ones in two views
+    assert len(told) == 1 and '8x8 = 64 positions' in told[0] and 'seconds an iteration' in told[0], told
+
+
 def test_checking_leaves_generators_and_model_as_they_were(semi_config):
     config = semi_config(ONE, second_view=True)
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
