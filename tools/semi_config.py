@@ -29,7 +29,7 @@ from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
 from mmseg_derprop.models.segmentors import MANY_POSITIONS, deepest, feature_maps
 from mmseg_derprop.models.teacher_student import classes_of
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import load_config, type_name
 
 BASES = 'mmseg_derprop::_base_'
 METHODS = sorted(
@@ -99,10 +99,11 @@ def read_base(path: str) -> Config:
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
+    if 'method' in config or type_name(config.model) == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
-    loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
-    if not str(loop).endswith('IterBasedTrainLoop'):
+    loop = config.train_cfg
+    by_iteration = type_name(loop).endswith('IterBasedTrainLoop') if 'type' in loop else not loop.get('by_epoch', True)
+    if not by_iteration:
         raise SystemExit(
             f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
             "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "

@@ -30,7 +30,7 @@ from rich.table import Table
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.models import SemiSegmentor
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import load_config, type_name
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     args = parse_args()
     try:
         config = load_config(args.config, args.cfg_options)
-        if config.model.type != 'SemiSegmentor':
+        if type_name(config.model) != 'SemiSegmentor':
             raise ValueError(f'the model is a {config.model.type}: only a SemiSegmentor makes pseudo-labels')
         with checkpoints_as_data():
             model, _ = load_segmentor(config, args.checkpoint, args.device)
