@@ -1,9 +1,6 @@
 """Small networks of MMSegmentation's families whose heads do more than give one map of logits."""
 
-from pathlib import Path
-
 import builders
-import mmseg
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -142,16 +139,27 @@ SMALL = {
     'one channel': lambda: builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=SIGMOID),
 }
 
-# MMSegmentation's own networks: all parts that its configs share, and the families whose configs bring their own.
-BASES = sorted(path.stem for path in (Path(mmseg.__file__).parent / '.mim/configs/_base_/models').glob('*.py'))
-STOCK = [
-    *(f'_base_/models/{name}' for name in BASES),
-    'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024',
-    'knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512',
-    'mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024',
-    'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes',
-    'resnest/resnest_s101-d8_pspnet_4xb2-80k_cityscapes-512x1024',
-    'segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512',
-]
-# Of these mmcv's compiled operators, or a package, are asked for by name.
-REFUSED = {'ccnet': 'CrissCrossAttention', 'psanet': 'PSAMask', 'san': 'point_sample', 'vpd': 'ldm'}
+# MMSegmentation's own networks: what its configs share, and where that is not whole, a config.
+BASES = """
+ann_r50-d8 apcnet_r50-d8 bisenetv1_r18-d32 bisenetv2 ccnet_r50-d8 cgnet danet_r50-d8 deeplabv3_r50-d8
+deeplabv3_unet_s5-d16 deeplabv3plus_r50-d8 dmnet_r50-d8 dnl_r50-d8 dpt_vit-b16 emanet_r50-d8 encnet_r50-d8 erfnet_fcn
+fast_scnn fastfcn_r50-d32_jpu_psp fcn_hr18 fpn_r50 gcnet_r50-d8 icnet_r50-d8 isanet_r50-d8 lraspp_m-v3-d8
+nonlocal_r50-d8 ocrnet_hr18 pointrend_r50 psanet_r50-d8 pspnet_r50-d8 segformer_mit-b0 segmenter_vit-b16_mask setr_mla
+setr_naive setr_pup stdc twins_pcpvt-s_fpn upernet_r50 upernet_swin
+"""
+CONFIGS = """
+beit/beit-base_upernet_8xb2-160k_ade20k-640x640
+convnext/convnext-tiny_upernet_8xb2-amp-160k_ade20k-512x512
+ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024
+knet/knet-s3_r50-d8_upernet_8xb2-adamw-80k_ade20k-512x512
+mae/mae-base_upernet_8xb2-amp-160k_ade20k-512x512
+mobilenet_v2/mobilenet-v2-d8_deeplabv3plus_4xb2-80k_cityscapes-512x1024
+pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes
+poolformer/fpn_poolformer_s12_8xb4-40k_ade20k-512x512
+san/san-vit-b16_coco-stuff164k-640x640
+segnext/segnext_mscan-t_1xb16-adamw-160k_ade20k-512x512
+vit/vit_deit-s16_upernet_8xb2-160k_ade20k-512x512
+"""
+STOCK = [*(f'_base_/models/{name}' for name in BASES.split()), *CONFIGS.split()]
+# Of these a compiled operator of mmcv is asked for by name.
+COMPILED = {'ccnet': 'CrissCrossAttention', 'psanet': 'PSAMask', 'san': 'point_sample'}

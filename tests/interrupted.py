@@ -28,8 +28,9 @@ _names = itertools.count()
 class Touch(Hook):
     """Tells the other process how far this one is, and may kill this one."""
 
-    def __init__(self, kill_in_validation=None):
+    def __init__(self, kill_in_validation=None, wait_in_validation=None):
         self.kill_in_validation = kill_in_validation
+        self.wait_in_validation = wait_in_validation
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         Path(runner.work_dir, 'reached').write_text(str(batch_idx))
@@ -37,6 +38,9 @@ class Touch(Hook):
     def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if self.kill_in_validation == runner.iter:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.wait_in_validation == runner.iter:
+            Path(runner.work_dir, 'validates').touch()
+            time.sleep(60)
 
     def after_train(self, runner):
         torch.save(runner.model.state_dict(), f'{runner.work_dir}/end.{get_rank()}')
@@ -80,6 +84,12 @@ class Run:
         path, end = self.folder / 'reached', time.monotonic() + 60
         while not (path.exists() and int(path.read_text() or -1) >= iteration):
             assert self.process.is_alive() and time.monotonic() < end, self.log.read_text()[-3000:]
+            time.sleep(0.005)
+        return self
+
+    def wait_for_validation(self):
+        while not (self.folder / 'validates').exists():
+            assert self.process.is_alive(), self.log.read_text()[-3000:]
             time.sleep(0.005)
         return self
 

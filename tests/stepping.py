@@ -144,6 +144,7 @@ def written_out(model, tap, inputs, samples):
             return reference.masked_cross_entropy(logits, labels_w, confident_w, valid_w)
         return reference.masked_cross_entropy(logits, new_labels, accepted, valid)
 
+    vectors = dict(labeled=(q_x, k_x), weak=(q_w, k_w), strong=(q_s, k_s))
     terms = {
         'SupervisedLoss': lambda t: reference.cross_entropy(
             z_x if t.on == 'prediction' else propagated(q_x, k_x, z_x), truth
@@ -161,10 +162,8 @@ def written_out(model, tap, inputs, samples):
         'AffinityConsistencyLoss': lambda t: affinity_u(
             reference.kept_pairs(inside, keep_inside=t.inside_box), t.inside_box
         ),
-        'SmoothnessLoss': lambda t: reference.smoothness_loss(*((q, k) if t.on == 'clean' else (q_s, k_s))),
-        'ConstantSmoothness': lambda t: reference.published_smoothness_loss(
-            *((q, k) if t.on == 'clean' else (q_s, k_s))
-        ),
+        'SmoothnessLoss': lambda t: reference.smoothness_loss(*vectors[t.on]),
+        'ConstantSmoothness': lambda t: reference.published_smoothness_loss(*vectors[t.on]),
     }
     return {
         name: loss.loss_weight * terms[type(loss).__name__](loss)

@@ -7,6 +7,7 @@ python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import os.path as osp
 import sys
@@ -23,7 +24,10 @@ from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
+
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,11 +60,19 @@ def parse_args() -> argparse.Namespace:
 
 
 def find_checkpoint(work_dir: str) -> str | None:
-    """The newest whole checkpoint of a run; says which newer ones are not, and what is chosen."""
+    """The newest whole checkpoint of a run; others are set aside, so that the run does not write over them."""
     path, refused = newest_checkpoint(work_dir)
+    reasons = ''.join(f'\n  {name}: {reason}' for name, reason in refused.items())
+    if refused and path is None:
+        raise CheckpointNotRead(
+            f'No checkpoint in {work_dir} can be resumed from:{reasons}\nMove them to begin anew, or name another '
+            '--work-dir.'
+        )
     if os.environ.get('RANK', '0') == '0':
-        for name, reason in refused.items():
-            print(f'WARNING: {name} is left out: {reason}', file=sys.stderr)
+        for name in refused:
+            os.replace(name, f'{name}.refused')
+        if refused:
+            print(f'WARNING: set aside as *.refused:{reasons}', file=sys.stderr)
         print(f'Resuming from {path}' if path else f'No checkpoint in {work_dir}: training begins.', file=sys.stderr)
     return path
 
@@ -98,10 +110,6 @@ def train(args: argparse.Namespace) -> None:
         raise SystemExit(f'{args.config}: {error}') from error
     try:
         runner.train()
-    except CheckpointNotWritten as error:
-        raise SystemExit(error.strerror) from None
-    except BrokenData as error:
-        raise SystemExit(str(error)) from None
     except CheckpointMismatch as error:
         raise SystemExit(f'{config.load_from} does not fit the model of {args.config}. {error}') from None
 
@@ -111,8 +119,18 @@ def main() -> None:
     try:
         with checkpoints_as_data():
             train(args)
-    except CheckpointNotRead as error:
+    except (BrokenData, CheckpointNotRead, FloatingPointError, FolderInUse) as error:
         raise SystemExit(str(error)) from None
+    except CheckpointNotWritten as error:
+        raise SystemExit(error.strerror) from None
+    except OSError as error:  # of a config or a log
+        if error.errno not in NOT_WRITTEN:
+            raise
+        place = error.filename or 'A file of the work dir'
+        raise SystemExit(
+            f'{place} could not be written: {error.strerror}. Make room, or name another --work-dir. Checkpoints '
+            'are as they were: --resume goes on from them'
+        ) from None
 
 
 if __name__ == '__main__':

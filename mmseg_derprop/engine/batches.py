@@ -28,8 +28,8 @@ class Batches:
         self._source: Iterator | None = None
         # The original engine skips batches by taking them.
         self._to_skip = 0 if hasattr(self._engines, 'skip_iter') else loop.iter
-        if self._knows_place:
-            self._engines = None
+        # A new one: by now the original engine's has workers, which have not learned to leave signals.
+        self._engines = None if self._knows_place else type(self._engines)(loop.dataloader)
 
     def __iter__(self) -> Batches:
         return self

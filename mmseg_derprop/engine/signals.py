@@ -17,7 +17,7 @@ INSIST = 2  # seconds after which a second Ctrl-C is one of its own; launchers p
 class StopSignals:
     """Notes the first SIGINT or SIGTERM, so that training can stop where its state is whole.
 
-    A second Ctrl-C stops at once. Loader workers, which inherit the handlers, leave the decision to the main process.
+    A second Ctrl-C stops at once. Loader workers leave the decision to the main process (:func:`leave_signals`).
     ``receive`` is called at each signal, in the main thread, between any two of its instructions. While ``code``, that
     of the function that trains, does not run, signals do what they did before.
     """
@@ -39,9 +39,7 @@ class StopSignals:
         self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:
-            if number == signal.SIGTERM:
-                os._exit(0)
+        if os.getpid() != self._pid:  # a loader worker that has only begun
             return
         insists = number == signal.SIGINT == self.number and time.monotonic() - self._since > INSIST
         if insists or not _runs(self.code, frame):
@@ -53,6 +51,26 @@ class StopSignals:
             name = signal.Signals(number).name
             os.write(2, f'\n{name}: saving a checkpoint, then stopping; Ctrl-C again to stop at once.\n'.encode())
         self.receive()
+
+
+def leave_signals(init: Callable[[int], None] | None, worker: int) -> None:
+    """The ``worker_init_fn`` of a loader whose workers leave signals to the main process; calls the loader's own first.
+
+    Ctrl-C, and the SIGTERM of timeout, Slurm or systemd, reach all processes of a group. PyTorch's workers would end,
+    and with them the main process, before it has saved. From the main process SIGTERM ends a worker as ever.
+    """
+    if init is not None:
+        init(worker)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, 'sigwaitinfo'):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _runs(code: CodeType, frame: FrameType | None) -> bool:

@@ -26,6 +26,10 @@ class Embedding:
     def __getitem__(self, images: slice) -> Embedding:
         return Embedding(self.q[images], self.k[images], self.grid)
 
+    def detach(self) -> Embedding:
+        """The same vectors without their graphs."""
+        return Embedding(self.q.detach(), self.k.detach(), self.grid)
+
 
 @MODELS.register_module()
 class DerPropHead(BaseModule):

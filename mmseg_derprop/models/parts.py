@@ -104,6 +104,8 @@ class ViewOptions:
         update_bn_on_strong (bool): Whether strong views move the running statistics of batch normalisation. They are
             normalised by their own in any case; but evaluation sees images without strong augmentation.
         perturb_ratio (float): Channel dropout of the perturbed features, at least 0 and below 1.
+        staged_backward (bool): Whether gradients of labelled images, weak and strong views are taken one after the
+            other, each as soon as it can be, which saves memory and changes nothing else.
     """
 
     num_strong: Literal[1, 2] = 1
@@ -111,6 +113,7 @@ class ViewOptions:
     joint_forward: bool = True
     update_bn_on_strong: bool = True
     perturb_ratio: Annotated[float, Bounds(0, 0.999)] = 0.5
+    staged_backward: bool = True
 
     def __post_init__(self) -> None:
         if self.complementary_dropout and self.num_strong != 2:

@@ -46,6 +46,7 @@ class InterpolatedLabelAffinityLoss(SemiLoss):
     """
 
     needs = frozenset({'embedding'})
+    teaches = frozenset()
     trains = False
 
     def forward(self, step: Step) -> Tensor:
@@ -58,6 +59,7 @@ class AllPairsAffinityLoss(StrongLoss):
     """As AffinityConsistencyLoss, but over all pairs of positions, those across a box too (row 3)."""
 
     needs = frozenset({'strong', 'weak', 'embedding'})
+    teaches = frozenset({'strong', 'weak'})
 
     def on_view(self, strong: StrongView, step: Step) -> Tensor:
         e, weak = strong.view.embedding, step.weak.embedding

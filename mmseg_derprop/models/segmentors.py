@@ -125,6 +125,14 @@ def decode(segmentor: BaseSegmentor, features: Any, readings: list[Reading], siz
     return decoded
 
 
+def predict_logits(segmentor: BaseSegmentor, images: Tensor, reading: Reading) -> Tensor:
+    """Logits (N, K, H, W) that a segmentor itself predicts in evaluation mode."""
+    with evaluating(segmentor), torch.inference_mode():
+        metas = image_metas(len(images), (images.shape[2], images.shape[3]))
+        logits = reading.logits(segmentor.encode_decode(images, metas))
+    return logits.clone()  # an ordinary tensor, which losses may keep for their backward pass
+
+
 def image_metas(count: int, size: tuple[int, int]) -> list[dict]:
     """Meta data of images as they are: of one size (h, w), without padding."""
     size = (size[0], size[1])

@@ -16,22 +16,14 @@ from torch import Tensor
 
 from ..ops import box_masks, mix
 from ..utils.options import check_options, is_number
+from . import segmentors
 from .checks import MOVED_OPTIONS, build_losses, check_model
 from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_options, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import (
-    decode,
-    deepest,
-    evaluating,
-    extract_complementary,
-    feature_maps,
-    frozen_statistics,
-    image_metas,
-    map_tensors,
-    with_dropped_channels,
-)
+from .segmentors import decode, frozen_statistics, map_tensors
+from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
 from .teacher_student import TeacherStudentSegmentor
@@ -111,6 +103,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if channels_last:
             self.to(memory_format=torch.channels_last)
         self.statistics: dict[str, Tensor] = {}
+        self.loss_scale: Tensor | None = None  # in float16; the hook tells
         self.step_observer: Callable[[Step], None] | None = None
 
     def loss(self, inputs: Inputs, data_samples: Samples) -> dict[str, Tensor]:
@@ -120,16 +113,20 @@ class SemiSegmentor(TeacherStudentSegmentor):
         have ``gt_sem_seg``, of ``weak`` ``ignore_map``, of strong branches ``cutmix_box``. Returned are the weighted
         terms of the loss, by the keys of ``losses``.
         """
-        partner = self.predict_partner(inputs)
+        partner, terms = self.predict_partner(inputs), Terms(self)
         step = self.predict_clean(inputs, data_samples['sup'])
+        step = terms.compare('labeled', step)
         if self.needs_labels:
+            step = self.predict_weak(inputs, step)
             own = self.label(inputs, data_samples, step)
             mixed = self.mix(inputs, data_samples, step, own, partner)
+            step = terms.compare('weak', replace(step, maybe_target=mixed[0]['target']))
             step = self.predict_strong(step, mixed)
+            step = terms.compare('strong', step)
             self.statistics = step_statistics(self, step, data_samples)
         if self.step_observer is not None:
             self.step_observer(step)
-        return self.compare(step)
+        return terms.all()
 
     def predict_partner(self, inputs: Inputs) -> Tensor | None:
         """(N, K, H, W) logits of what fills the CutMix boxes, before running statistics move; None if not needed."""
@@ -139,20 +136,24 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return self.logits_of(self.teacher if self.cutmix.predictor == 'teacher' else self.student, inputs[branch])
 
     def predict_clean(self, inputs: Inputs, samples: list[SegDataSample]) -> Step:
-        """The student's predictions of labelled images and, where something reads them, weak views."""
+        """The student's predictions of labelled images and, with a joint forward, weak views."""
         count, perturb = len(inputs['sup']), 'perturbed' in self.needs
-        weak: View | None
-        embed = self.propagation_head is not None and ('embedding' in self.needs or self.pseudo_labeler.reads_head)
-        if self.needs_weak_forward and self.views.joint_forward:
-            both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), embed, perturb)
+        weak: View | None = None
+        if self.has_joint_forward:
+            both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), self.embeds_clean, perturb)
             clean = Forward(both.view[:count], *map_tensors(lambda tensor: tensor[:count], both[1:]))
             weak = both.view[count:]
         else:
-            clean, weak = self.forward_view(inputs['sup'], embed), None
-            if self.needs_weak_forward:
-                weak = self.forward_view(inputs['weak'], embed, perturb).view
+            clean = self.forward_view(inputs['sup'], self.embeds_clean)
         labels = stack_labels(samples, self.ignore_index)
         return Step(self.student, samples, labels, self.ignore_index, *clean, weak)
+
+    def predict_weak(self, inputs: Inputs, step: Step) -> Step:
+        """The step with the student's prediction of the weak views, if something reads it and it is not there yet."""
+        if step.maybe_weak is not None or not self.needs_weak_forward:
+            return step
+        forward = self.forward_view(inputs['weak'], self.embeds_clean, 'perturbed' in self.needs)
+        return replace(step, maybe_weak=forward.view)
 
     def label(self, inputs: Inputs, data_samples: Samples, step: Step) -> Prediction:
         """The prediction of the weak views that becomes their labels."""
@@ -187,7 +188,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def predict_strong(self, step: Step, mixed: list[dict[str, Any]]) -> Step:
         """The step with the student's predictions of the strong views, where a loss reads them."""
-        step = replace(step, maybe_target=mixed[0]['target'])
         if 'strong' not in self.needs:
             return step
         embed = any({'strong', 'embedding'} <= loss.needs for loss in self.active_losses.values())
@@ -197,10 +197,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
         count = len(step.target.labels)
         views = [view[number * count : (number + 1) * count] for number in range(len(mixed))]
         return replace(step, strong=tuple(StrongView(view, **part) for view, part in zip(views, mixed)))
-
-    def compare(self, step: Step) -> dict[str, Tensor]:
-        """The weighted terms."""
-        return {name: loss.loss_weight * loss(step) for name, loss in self.active_losses.items()}
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The total and what is logged; every entry is a term, whatever its name."""
@@ -217,9 +213,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
         """
         student, size = self.student, (images.shape[2], images.shape[3])
         features = student.extract_feat(images) if embed or not complementary else None
-        decoded = extract_complementary(student, images) if complementary else features
+        decoded = segmentors.extract_complementary(student, images) if complementary else features
         if perturb:
-            decoded = with_dropped_channels(decoded, self.views.perturb_ratio)
+            decoded = segmentors.with_dropped_channels(decoded, self.views.perturb_ratio)
         heads = decode(student, decoded, self.probed.readings, size)
         logits, *perturbed = heads[-1].logits.split(len(images))
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
@@ -227,17 +223,15 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if heads[-1].output is heads[-1].logits:
             outputs[-1] = logits  # resized already
         head = self.propagation_head
-        embedding = head(feature_maps(features)) if embed and head is not None else None
+        embedding = head(segmentors.feature_maps(features)) if embed and head is not None else None
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
         return Forward(view, features, outputs)
 
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
         """Logits (N, K, H, W) of student or teacher in evaluation mode, as it predicts by itself."""
-        size = (images.shape[2], images.shape[3])
-        with evaluating(segmentor):
-            logits = self.probed.readings[-1].logits(segmentor.encode_decode(images, image_metas(len(images), size)))
-        return F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
+        logits = segmentors.predict_logits(segmentor, images, self.probed.readings[-1])
+        return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
 
     def begin_iteration(self, iteration: int) -> None:
         """Ends the head's warm-up when it is time; iterations count from 0."""
@@ -266,6 +260,16 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return 'weak' in self.needs or (self.needs_labels and labels)
 
     @property
+    def has_joint_forward(self) -> bool:
+        """Whether the student predicts labelled images and weak views together."""
+        return self.needs_weak_forward and self.views.joint_forward
+
+    @property
+    def embeds_clean(self) -> bool:
+        """Whether the propagation head sees labelled images and weak views."""
+        return self.propagation_head is not None and ('embedding' in self.needs or self.pseudo_labeler.reads_head)
+
+    @property
     def trusts_head(self) -> bool:
         """Whether pseudo-labels may depend on the propagation head."""
         return self.propagation_head is not None and not self.propagation_head.warming_up
@@ -286,7 +290,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             return None
         channels = [shape[0] for shape in self.probed.shapes]
         index = config.get('in_index')
-        index = deepest(self.probed.shapes) if index is None else index
+        index = segmentors.deepest(self.probed.shapes) if index is None else index
         if not is_number(index, -len(channels), len(channels) - 1, whole=True):
             raise ValueError(
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..ops import entropy_map, labels_on_grid, soft_cross_entropy_map
 from .derprop_head import DerPropHead, Embedding
 from .pseudo_labels import PseudoLabels
+from .segmentors import map_tensors
 
 Part = TypeVar('Part')
 
@@ -48,6 +49,15 @@ class View:
         perturbed = None if self._perturbed_logits is None else self._perturbed_logits[images]
         embedding = None if self._embedding is None else self._embedding[images]
         return View(self.logits[images], perturbed, embedding, self._head, self.align_corners)
+
+    def detach(self) -> View:
+        """The same predictions, without their graphs."""
+        perturbed = None if self._perturbed_logits is None else self._perturbed_logits.detach()
+        embedding = None if self._embedding is None else self._embedding.detach()
+        view = View(self.logits.detach(), perturbed, embedding, self._head, self.align_corners)
+        if 'propagated' in vars(self):
+            view.propagated = self.propagated.detach()
+        return view
 
     @property
     def size(self) -> tuple[int, int]:
@@ -138,6 +148,16 @@ class Step:
     maybe_weak: View | None = None
     maybe_target: PseudoLabels | None = None
     strong: tuple[StrongView, ...] = ()
+
+    def detach(self) -> Step:
+        """The same, without the graphs of labelled images and weak views."""
+        return replace(
+            self,
+            labeled=self.labeled.detach(),
+            features=map_tensors(Tensor.detach, self.features),
+            outputs=map_tensors(Tensor.detach, self.outputs),
+            maybe_weak=None if self.maybe_weak is None else self.maybe_weak.detach(),
+        )
 
     @property
     def weak(self) -> View:

@@ -56,11 +56,13 @@ class TeacherStudentSegmentor(BaseSegmentor):
     def update_teacher(self, momentum: float) -> None:
         """Moves the teacher's state, batch statistics included, towards the student's; momentum 0 copies it."""
         student = self.student.state_dict()
+        moving, counts = [], []
         for name, entry in self.teacher.state_dict().items():
-            if entry.is_floating_point():
-                entry.lerp_(student[name], 1 - momentum)
-            else:
-                entry.copy_(student[name])
+            (moving if entry.is_floating_point() else counts).append((entry, student[name]))
+        # One fused operation: hundreds of small ones would take longer to launch than to run.
+        torch._foreach_lerp_(*map(list, zip(*moving)), 1 - momentum)
+        if counts:
+            torch._foreach_copy_(*map(list, zip(*counts)))
 
     def follow_student(self, event: str, steps: int = 0) -> None:
         """Moves the teacher if it follows at this event, ``'step'`` or ``'epoch'``, after so many optimiser steps."""

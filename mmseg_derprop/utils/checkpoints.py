@@ -92,10 +92,10 @@ def _plain(value: Any) -> Any:
 
 
 def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
-    """Finds the newest checkpoint in a folder that a run can resume from; the folder need not exist.
+    """Finds the checkpoint of most iterations in a folder that a run can resume from; the folder need not exist.
 
-    Checkpoints themselves tell when they were written; their files may have been copied. Those without an optimiser,
-    such as the best ones, are passed over.
+    Their own count decides: files may have been copied, and clocks set. Those without an optimiser, such as the best
+    ones, are passed over.
 
     Returns:
         tuple[str | None, dict[str, str]]: Its path, and of each file that is no whole checkpoint the reason.
@@ -106,7 +106,7 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
             checkpoint = read_checkpoint(path, mmap=True)
             meta = checkpoint.get('meta')
             if 'optimizer' in checkpoint and isinstance(meta, dict) and isinstance(meta.get('iter'), int):
-                found.append((str(meta.get('time', '')), meta['iter'], path))
+                found.append((meta['iter'], str(meta.get('time', '')), path))
         except (ValueError, OSError) as error:
             refused[path] = str(error)
     for *_, path in sorted(found, reverse=True):
@@ -119,17 +119,27 @@ def newest_checkpoint(folder: str) -> tuple[str | None, dict[str, str]]:
 
 
 def check_run(path: str) -> None:
-    """Raises CheckpointNotRead, naming the file, unless it is a whole checkpoint of a run, which it can resume from."""
+    """Raises CheckpointNotRead, naming the file, unless it is whole and holds all that a run resumes from."""
     try:
         check_whole(path)
-        checkpoint = read_checkpoint(path, mmap=True)
+        check_state(read_checkpoint(path, mmap=True))
     except ValueError as error:
         raise CheckpointNotRead(f'{path}: {error}') from error
+
+
+def check_state(checkpoint: dict) -> None:
+    """Raises CheckpointNotRead unless a checkpoint holds all that a run resumes from.
+
+    The best ones do not: without an optimiser its state and the learning rate would silently begin anew.
+    """
     meta = checkpoint.get('meta')
-    if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int) or 'message_hub' not in checkpoint:
+    lacking = [key for key in ('optimizer', 'message_hub') if key not in checkpoint]
+    if not isinstance(meta, dict) or not isinstance(meta.get('iter'), int):
+        lacking.append('iteration')
+    if lacking:
         raise CheckpointNotRead(
-            f'{path} holds weights, but not what a run resumes from (iteration and message_hub): to begin a run with '
-            'them, give --cfg-options load_from=... instead of --resume'
+            f'it holds weights, but not all that a run resumes from ({", ".join(lacking)}). To begin a run with its '
+            'weights, give --cfg-options load_from=... instead of --resume'
         )
 
 

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape, iglob
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 UNFINISHED = '.unfinished'
+PATIENCE = 6  # seconds; workers of a process that was killed, which hold its lock, notice within 5
+
+
+class FolderInUse(OSError):
+    """Another process writes there."""
+
+
+def lock_folder(folder: str | os.PathLike) -> FileLock:
+    """Takes a folder, which is made, for this process, until it ends or releases the lock.
+
+    Raises:
+        FolderInUse: If another process has it, naming that.
+    """
+    os.makedirs(folder, exist_ok=True)
+    lock, owner = FileLock(Path(folder, '.lock'), is_singleton=True), Path(folder, '.lock_owner')
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        holder = owner.read_text() if owner.exists() else 'another process'
+        raise FolderInUse(f'{folder} is in use by {holder}. Wait for it, stop it, or choose another folder.') from None
+    owner.write_text(f'process {os.getpid()} on {socket.gethostname()}')
+    return lock
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 def config(semi_config):
     """Makes configs of short runs that save after each iteration."""
 
-    def make(options=None, workers=0, val=False, kill_in_validation=None, **kwargs):
+    def make(options=None, workers=0, val=False, touch=None, **kwargs):
         checkpoint = ConfigDict(type='ExactCheckpointHook', interval=1, max_keep_ckpts=1)
         made = semi_config(
             {
@@ -22,7 +22,7 @@ def config(semi_config):
             **kwargs,
         )
         made.default_hooks.checkpoint = checkpoint
-        made.custom_hooks.append(ConfigDict(type='Touch', kill_in_validation=kill_in_validation))
+        made.custom_hooks.append(ConfigDict(touch or {}, type='Touch'))
         made.merge_from_dict(options or {})
         if not val:
             made.val_dataloader = made.val_cfg = made.val_evaluator = None

@@ -98,19 +98,44 @@ def test_killed_while_writing(config, uninterrupted, tmp_path):
     assert run.saved() == [f'iter_{ITERATIONS}.pth'] and not list(run.folder.glob('.*'))
 
 
-def test_stopped_by_a_signal(config, uninterrupted, tmp_path):
-    """Ctrl-C reaches the loader's workers too. Two batches make a step, and none is lost."""
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group(number, config, uninterrupted, tmp_path):
+    """Ctrl-C, timeout, Slurm and systemd reach the loader's workers too. Two batches make a step, and none is lost."""
     options = {'optim_wrapper.accumulative_counts': 2, 'default_hooks.checkpoint.interval': -1}
     whole, _ = uninterrupted('accumulated', config(options))
     run = Run(config(options, workers=2), tmp_path / 'run').wait_for(3)
-    os.killpg(run.process.pid, signal.SIGINT)
-    assert run.end() == 128 + signal.SIGINT, run.log.read_text()[-3000:]
+    os.killpg(run.process.pid, number)
+    assert run.end() == 128 + number, run.log.read_text()[-3000:]
     assert not run.left()
     path, refused = newest_checkpoint(str(run.folder))
     reached = read_checkpoint(path)['meta']['iter']
     assert not refused and 4 <= reached < ITERATIONS and reached % 2 == 0
     Run(config(options), run.folder).succeeds()
     assert_same_end(run.folder, whole)
+
+
+def test_a_signal_to_the_whole_group_in_validation(config, tmp_path):
+    options = {'train_cfg.val_interval': 3, 'val_dataloader.num_workers': 2, 'default_hooks.checkpoint.interval': -1}
+    run = Run(config(options, val=True, touch={'wait_in_validation': 3}), tmp_path / 'run').wait_for_validation()
+    os.killpg(run.process.pid, signal.SIGTERM)
+    assert run.end() == 128 + signal.SIGTERM, run.log.read_text()[-3000:]
+    assert run.saved() == ['iter_3.pth'] and not run.left()
+
+
+def test_a_validation_that_fails_loses_nothing(config, shapes, tmp_path):
+    """Checkpoints that only precede a validation replace one another; here all others are kept."""
+    keep_all = {'train_cfg.val_interval': 2, 'default_hooks.checkpoint': dict(interval=5, max_keep_ckpts=-1)}
+    run = Run(config(keep_all, val=True), tmp_path / 'run').succeeds()
+    assert run.saved() == ['iter_10.pth', 'iter_5.pth']
+
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    name = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[-1]
+    (root / f'JPEGImages/{name}.jpg').write_bytes(b'')
+    broken = {**keep_all, 'val_dataloader.dataset.data_root': str(root), 'val_dataloader.num_workers': 0}
+    run = Run(config(broken, val=True), tmp_path / 'other')
+    assert run.end() == 1 and name in run.log.read_text(), run.log.read_text()[-3000:]
+    assert run.saved() == ['iter_2.pth']
 
 
 def test_stopped_while_waiting_for_data(config, uninterrupted, tmp_path):
@@ -177,7 +202,7 @@ def test_a_validation_that_was_cut_off_is_made_up_for(config, uninterrupted, tmp
     }
     whole, _ = uninterrupted('validated', config(options, val=True))
     for iteration in (5, 10):
-        run = Run(config(options, val=True, kill_in_validation=iteration), tmp_path / 'run')
+        run = Run(config(options, val=True, touch={'kill_in_validation': iteration}), tmp_path / 'run')
         assert run.end() == -signal.SIGKILL, run.log.read_text()[-3000:]
         assert f'iter_{iteration}.pth' in run.saved()
     run = Run(config(options, val=True), run.folder).succeeds()
@@ -203,12 +228,13 @@ def test_other_numbers_of_images_are_told(config, tmp_path):
 
 
 def test_several_processes_stop_together(config, tmp_path):
-    """When one of them gets the signal."""
+    """When one of them, and its workers, get the signal."""
     half = {f'train_dataloader.{key}': n for key, n in (('batch_size', 4), ('sampler.num_labeled', 2))}
     half |= {'train_dataloader.sampler.num_unlabeled': 2, 'train_cfg.max_iters': 1000}
-    runs = Group(config({**half, 'default_hooks.checkpoint.interval': -1}), tmp_path / 'run').runs
+    made = config({**half, 'default_hooks.checkpoint.interval': -1}, workers=1)
+    runs = Group(made, tmp_path / 'run').runs
     runs[0].wait_for(3)
-    os.kill(runs[1].process.pid, signal.SIGTERM)
+    os.killpg(runs[1].process.pid, signal.SIGTERM)
     assert [run.end() for run in runs] == [128 + signal.SIGTERM] * 2, runs[0].log.read_text()[-3000:]
     assert newest_checkpoint(str(runs[0].folder))[0]
 

@@ -27,7 +27,7 @@ def off(*names):
     return {f'losses.{name}.loss_weight': 0.0 for name in names}
 
 
-OF_THE_HEAD = ('seg_prop', 'affinity_x', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_s')
+OF_THE_HEAD = ('seg_prop', 'affinity_x', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_w', 'smooth_s')
 ALONE = off(*OF_THE_HEAD)
 NO_LABELS_OF_IT = {'pseudo_labels.alpha': 0.0, 'pseudo_labels.regions': None}
 PAPER, FIXMATCH = 'derprop_paper', 'fixmatch'
@@ -113,7 +113,7 @@ def test_refused(preset, options, words):
 
 def test_a_head_that_no_loss_trains_is_frozen():
     """So distributed training does not wait for its gradient; a loss may read it all the same."""
-    options = off(*OF_THE_HEAD[:-2]) | NO_LABELS_OF_IT
+    options = off(*OF_THE_HEAD[:-3]) | NO_LABELS_OF_IT
     model = builders.build('derprop_published', options=options)
     assert not any(p.requires_grad for p in model.propagation_head.parameters())
     losses = model.loss(*builders.batch())
@@ -132,7 +132,7 @@ def test_weights_change_by_name_and_a_type_by_its_place():
     wanted = usual.loss(*batch)
     assert list(found) == [name for name in wanted if name != 'soft']
     torch.testing.assert_close(found['kl'], wanted['kl'] * 0.3 / 0.125)
-    torch.testing.assert_close(found['smooth'], torch.tensor(1 / 30 / 8))
+    torch.testing.assert_close(found['smooth'], torch.tensor(1 / 30 / 16))
     assert all(torch.equal(found[name], wanted[name]) for name in found if name not in ('kl', 'smooth'))
 
 

@@ -19,10 +19,11 @@ ROUTES = {
     'prop_s': {'q_s', 'k_s'},
     'prop_w': {'q_w', 'k_w'},
     'affinity_u': {'q_s', 'k_s'},
-    'smooth': {'q_x', 'k_x', 'q_w', 'k_w'},
+    'smooth': {'q_x', 'k_x'},
+    'smooth_w': {'q_w', 'k_w'},
     'smooth_s': {'q_s', 'k_s'},
 }
-PUBLISHED = dict.fromkeys(['affinity_x', 'smooth', 'smooth_s'], set())
+PUBLISHED = dict.fromkeys(['affinity_x', 'smooth', 'smooth_w', 'smooth_s'], set())
 HARD = {'losses.hard': dict(type='HardConsistencyLoss')}
 
 
@@ -106,7 +107,7 @@ def forbid(*args, **kwargs):
         (('kl',), 'step', 'entropy_map'),
         (('affinity_x',), 'losses.derivative', 'label_affinity_loss'),
         (('affinity_u',), 'losses.derivative', 'affinity_consistency_loss'),
-        (('smooth', 'smooth_s'), 'losses.derivative', 'smoothness_loss'),
+        (('smooth', 'smooth_w', 'smooth_s'), 'losses.derivative', 'smoothness_loss'),
         (('fp', 'prop_s', 'prop_w'), 'losses.consistency', 'cross_entropy_map'),
     ],
     ids=str,
@@ -155,7 +156,7 @@ def test_perturbed_features_are_decoded_for_fp_only(weight):
     assert [len(z) for z in tap.z] == [10 if weight else 5, 3]
 
 
-ON_WEAK = ('kl', 'soft', 'fp', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_s')
+ON_WEAK = ('kl', 'soft', 'fp', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_w', 'smooth_s')
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def test_supervised_terms_alone_read_labelled_images_alone():
 
 def test_strong_views_are_predicted_only_for_terms_on_them():
     """Perturbed features are trained by the labels of weak views alone; labels, and the threshold, move as ever."""
-    off = ('seg_prop', 'affinity_x', 'kl', 'soft', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_s')
+    off = ('seg_prop', 'affinity_x', 'kl', 'soft', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_w', 'smooth_s')
     options = {'propagation_head': None, 'pseudo_labels.regions': None, 'pseudo_labels.alpha': 0.0}
     model, seen = build(options=options | {f'losses.{name}.loss_weight': 0.0 for name in off}), []
     model.student.backbone.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))

@@ -49,7 +49,7 @@ def test_one_image_of_each(preset):
 def test_two_classes(preset):
     losses = finite_step(build(preset, network=builders.segmentor(num_classes=2)), *builders.batch(num_classes=2))
     if preset == 'derprop_paper':
-        assert losses['smooth'] == losses['smooth_s'] == 0  # there is no second derivative
+        assert losses['smooth'] == losses['smooth_w'] == losses['smooth_s'] == 0  # there is no second derivative
 
 
 @pytest.mark.parametrize('ignore_index', [0, 11])

@@ -9,7 +9,20 @@ import torch
 from builders import SIZE
 from stepping import boxes, build, close, maps, order_of_partners, tapped, written_out
 
-KEYS = ['seg', 'seg_prop', 'affinity_x', 'kl', 'soft', 'fp', 'prop_s', 'prop_w', 'affinity_u', 'smooth', 'smooth_s']
+KEYS = [
+    'seg',
+    'seg_prop',
+    'affinity_x',
+    'kl',
+    'soft',
+    'fp',
+    'prop_s',
+    'prop_w',
+    'affinity_u',
+    'smooth',
+    'smooth_w',
+    'smooth_s',
+]
 SECOND_VIEW = {'cutmix.partner': 'second_view', 'cutmix.predictor': 'teacher', 'losses.affinity_u.inside_box': False}
 
 
@@ -64,7 +77,8 @@ def test_published_preset_is_the_published_step():
         'prop_s': found['loss_u_corr_s1'] / 16,
         'prop_w': found['loss_u_corr_w'] / 16,
         'affinity_u': found['loss_consistency_u_s1'] / 4,
-        'smooth': found['loss_norm'] / 8,
+        'smooth': found['loss_norm'] / 16,
+        'smooth_w': found['loss_norm'] / 16,
         'smooth_s': found['loss_norm_u_s1'] / 8,
     }
     assert list(losses) == list(wanted) == KEYS
@@ -87,7 +101,7 @@ ALONE = {
     },
     'affinity_u inside it too': BATCH | {'losses.affinity_u.type': 'AffinityConsistencyLoss'},
     'affinity_x': {'losses.affinity_x.type': 'LabelAffinityLoss'},
-    'smooth': {'losses.smooth.type': 'SmoothnessLoss', 'losses.smooth_s.type': 'SmoothnessLoss'},
+    'smooth': {f'losses.{name}.type': 'SmoothnessLoss' for name in ('smooth', 'smooth_w', 'smooth_s')},
     'hard': {'losses.hard': dict(type='HardConsistencyLoss', loss_weight=0.7)},
     'source_mean': {'propagation_head.normalize': 'source_mean'},
     'target': {'propagation_head.normalize': 'target'},
@@ -116,7 +130,7 @@ CHANGED = {
     'kl and soft cut-mixed': ['kl', 'soft'],
     'affinity_u outside the box': ['affinity_u'],
     'affinity_x': ['affinity_x'],
-    'smooth': ['smooth', 'smooth_s'],
+    'smooth': ['smooth', 'smooth_w', 'smooth_s'],
     'source_mean': ['seg_prop', 'prop_s', 'prop_w'],
 }
 

@@ -85,6 +85,7 @@ def test_a_run_logs_validates_and_saves(trained, last):
         'prop_w',
         'affinity_u',
         'smooth',
+        'smooth_w',
         'smooth_s',
     )
     assert all(f'{name}=dict(' in config for name in names)

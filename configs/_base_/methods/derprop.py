@@ -17,7 +17,8 @@ method = dict(
         prop_s=dict(loss_weight=0.05),
         prop_w=dict(loss_weight=0.05),
         affinity_u=dict(loss_weight=0.1),
-        smooth=dict(loss_weight=0.05),
+        smooth=dict(loss_weight=0.025),
+        smooth_w=dict(loss_weight=0.025),
         smooth_s=dict(loss_weight=0.05),
     ),
 )

@@ -12,7 +12,8 @@ method = dict(
     ),
     cutmix=dict(partner='batch', predictor='own'),
     views=dict(perturb_ratio=0.5),
-    # The paper's weights; it halves their sum, and prop is the mean of its strong and its weak part.
+    # The paper's weights; it halves their sum; prop is the mean of its strong and its weak part, and smooth of the
+    # labelled and the weak one.
     losses=dict(
         seg=dict(type='SupervisedLoss', loss_weight=0.5 / 2),
         seg_prop=dict(type='SupervisedLoss', on='propagated', loss_weight=0.5 / 2),
@@ -23,7 +24,8 @@ method = dict(
         prop_s=dict(type='PropagatedConsistencyLoss', on='strong', loss_weight=0.25 / 2 / 2),
         prop_w=dict(type='PropagatedConsistencyLoss', on='weak', loss_weight=0.25 / 2 / 2),
         affinity_u=dict(type='AffinityConsistencyLoss', loss_weight=0.5 / 2),
-        smooth=dict(type='SmoothnessLoss', on='clean', loss_weight=0.25 / 2),
+        smooth=dict(type='SmoothnessLoss', on='labeled', loss_weight=0.25 / 2 / 2),
+        smooth_w=dict(type='SmoothnessLoss', on='weak', loss_weight=0.25 / 2 / 2),
         smooth_s=dict(type='SmoothnessLoss', on='strong', loss_weight=0.25 / 2),
     ),
     predict_on='teacher',

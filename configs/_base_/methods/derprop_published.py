@@ -11,6 +11,7 @@ method = dict(
         soft=dict(type='UnmixedConsistencyLoss'),
         affinity_u=dict(type='AllPairsAffinityLoss'),
         smooth=dict(type='ConstantSmoothness'),
+        smooth_w=dict(type='ConstantSmoothness'),
         smooth_s=dict(type='ConstantSmoothness'),
     ),
 )

@@ -12,6 +12,6 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='ExactCheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=1, save_best='mIoU'),
+    checkpoint=dict(type='ExactCheckpointHook', by_epoch=False, interval=250, max_keep_ckpts=2, save_best='mIoU'),
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os.path as osp
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 import torch
-from mmengine.dist import all_reduce, barrier, gather_object, get_rank, get_world_size, is_main_process
+from filelock import FileLock
+from mmengine.dist import (
+    all_reduce,
+    barrier,
+    broadcast_object_list,
+    gather_object,
+    get_rank,
+    get_world_size,
+    is_main_process,
+)
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.registry import HOOKS
@@ -15,11 +25,11 @@ from torch import Tensor
 
 from ...datasets import SemiSampler
 from ...utils.checkpoints import make_plain
-from ...utils.files import remove_unfinished
+from ...utils.files import FolderInUse, lock_folder, remove_unfinished
 from ...utils.options import check_options
 from .. import whole_files  # noqa: F401  (registers the file backend)
 from ..batches import Batches
-from ..signals import StopSignals
+from ..signals import StopSignals, leave_signals
 from .strict_load_hook import unwrap
 
 LOGGED = 1000  # values of each scalar in memory; the engine would copy a million at each step
@@ -52,6 +62,8 @@ class ExactCheckpointHook(CheckpointHook):
         # The base class removes before it writes, so it keeps all.
         super().__init__(interval, by_epoch=False, max_keep_ckpts=-1, **kwargs)
         self.keep = max_keep_ckpts
+        self.runner: Any = None
+        self.provisional: str | None = None  # a checkpoint that the next one replaces
         self.saved: int | None = None  # iterations made, if the newest checkpoint has them all
         self.due = False
         self.between_steps = True
@@ -76,6 +88,7 @@ class ExactCheckpointHook(CheckpointHook):
         super().before_train(runner)
         self.runner = runner
         self.group = cpu_group(runner) if get_world_size() > 1 else None
+        self.lock = self.take_work_dir(runner.work_dir)
         self.remove_outdated()
         if is_main_process() and osp.isdir(self.out_dir):
             remove_unfinished(self.out_dir)
@@ -93,6 +106,9 @@ class ExactCheckpointHook(CheckpointHook):
             else:
                 sampler.skip(runner.iter * sampler.batch_size)
             hub.update_info('sampler', sampler.state_dict())
+        for loader in (loop.dataloader, *([runner.val_dataloader] if runner.val_loop is not None else ())):
+            loader.worker_init_fn = partial(leave_signals, loader.worker_init_fn)
+            loader._iterator = None  # the original engine has started persistent workers by now
         self.batches = loop.dataloader_iterator = Batches(loop, runner.seed)
         self.signals = StopSignals(self.on_signal, type(loop).run.__code__)
         self.signals.start()
@@ -122,6 +138,12 @@ class ExactCheckpointHook(CheckpointHook):
             if stop:
                 self.leave(stop)
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Saves what there is to lose if validation fails, for instance at a broken image."""
+        if self.runner is not None and self.between_steps and self.saved != runner.iter:
+            self.save(runner.iter)
+            self.provisional = self.last_ckpt if self.keep <= 0 else None
+
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float]) -> None:
         """Saves the best, then a checkpoint that knows of it, then removes the best so far."""
         backend, last = self.file_backend, self.last_ckpt
@@ -138,6 +160,22 @@ class ExactCheckpointHook(CheckpointHook):
     def after_train(self, runner: Runner) -> None:
         self.signals.stop()
         super().after_train(runner)
+        if self.lock is not None:
+            self.lock.release()
+
+    def take_work_dir(self, folder: str) -> FileLock | None:
+        """Locks the work dir for this run: two would remove each other's checkpoints. All processes decide alike."""
+        lock: FileLock | None = None
+        errors: list[FolderInUse | None] = [None]
+        if is_main_process():
+            try:
+                lock = lock_folder(folder)
+            except FolderInUse as error:
+                errors = [error]
+        broadcast_object_list(errors, group=self.group)
+        if errors[0] is not None:
+            raise errors[0]
+        return lock
 
     def save(self, iteration: int) -> None:
         """Writes the checkpoint of a run that has made so many iterations, then removes what is outdated."""
@@ -162,6 +200,9 @@ class ExactCheckpointHook(CheckpointHook):
         )
         self.process_buffers = []
         self.saved, self.due = iteration, False
+        if self.provisional not in (None, self.last_ckpt):
+            self.remove([self.provisional])
+            self.provisional = None
         if is_main_process():
             self.file_backend.put_text(self.last_ckpt, osp.join(runner.work_dir, 'last_checkpoint'))
         self.remove_outdated()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
+from mmengine.device import get_device
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.datasets import BaseSegDataset
@@ -77,6 +78,8 @@ class PseudoLabelHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Begins an optimiser step, unless this batch goes on with one."""
         self.model.begin_iteration(runner.iter)
+        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)  # of AmpOptimWrapper
+        self.model.loss_scale = None if scaler is None else scaler.scale(torch.ones((), device=get_device()))
         if not runner.optim_wrapper.should_update():  # between two iterations: whether the last one ended a step
             return
         self.model.pseudo_labeler.threshold.begin_step()

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor, nn
 
-from ...utils.checkpoints import state_dict_of
+from ...utils.checkpoints import check_state, state_dict_of
 from ...utils.options import check_options
 
 LISTED = 12  # names in an error
@@ -41,8 +41,11 @@ class StrictLoadHook(Hook):
         self.needed = needed
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Raises CheckpointMismatch unless the checkpoint fits, before the engine loads it."""
-        needed = ([''] if runner.cfg.get('resume') else []) if self.needed is None else self.needed
+        """Raises CheckpointMismatch or CheckpointNotRead unless the checkpoint fits, before the engine loads it."""
+        resumes = runner.cfg.get('resume')
+        if resumes:
+            check_state(checkpoint)
+        needed = ([''] if resumes else []) if self.needed is None else self.needed
         model = unwrap(runner.model)
         try:
             state = state_dict_of(checkpoint)

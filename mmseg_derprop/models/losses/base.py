@@ -29,10 +29,14 @@ class SemiLoss(nn.Module):
             CutMix boxes; ``'embedding'``, q and k of the views that the term reads; ``'auxiliary'``, the auxiliary
             heads, which are frozen if no term does.
         trains (bool): Whether it has a gradient.
+        teaches (frozenset[str] | None): The views, of ``'labeled'``, ``'weak'`` and ``'strong'``, that its gradient
+            reaches; others are targets, or not read. None stands for all that it may read. The graphs of views that no
+            later term teaches are freed early (:mod:`mmseg_derprop.models.stages`).
     """
 
     needs: frozenset[str] = frozenset()
     trains = True
+    teaches: frozenset[str] | None = None
 
     @check_options
     def __init__(self, loss_weight: Weight = 1.0) -> None:

@@ -18,7 +18,7 @@ from .base import SemiLoss, Weight
 class StrongLoss(SemiLoss):
     """A term on the strong views, the mean over them; subclasses compute it on one."""
 
-    needs = frozenset({'strong'})
+    needs = teaches = frozenset({'strong'})
 
     def forward(self, step: Step) -> Tensor:
         return torch.stack([self.on_view(strong, step) for strong in step.strong]).mean()
@@ -65,6 +65,7 @@ class PerturbedConsistencyLoss(SemiLoss):
     """
 
     needs = frozenset({'weak', 'perturbed'})
+    teaches = frozenset({'weak'})
 
     def forward(self, step: Step) -> Tensor:
         return weak_loss(step.weak.perturbed, step)
@@ -84,6 +85,7 @@ class PropagatedConsistencyLoss(SemiLoss):
         super().__init__(loss_weight)
         self.on = on
         self.needs = frozenset({on, 'embedding'})
+        self.teaches = frozenset({on})
 
     def forward(self, step: Step) -> Tensor:
         if self.on == 'weak':

@@ -23,6 +23,7 @@ class LabelAffinityLoss(SemiLoss):
     """
 
     needs = frozenset({'embedding'})
+    teaches = frozenset({'labeled'})
 
     def forward(self, step: Step) -> Tensor:
         e, order = step.labeled.embedding, step.labeled.head.max_order
@@ -61,19 +62,16 @@ class SmoothnessLoss(SemiLoss):
     """Mean absolute second derivative of q and k.
 
     Args:
-        on (str): ``'clean'``: of the labelled images and weak views; ``'strong'``: of the strong views, the mean over
-            them.
+        on (str): Of ``'labeled'`` images, ``'weak'`` or ``'strong'`` views, then the mean over them.
     """
 
     @check_options
-    def __init__(self, loss_weight: Weight = 1.0, on: Literal['clean', 'strong'] = 'clean') -> None:
+    def __init__(self, loss_weight: Weight = 1.0, on: Literal['labeled', 'weak', 'strong'] = 'labeled') -> None:
         super().__init__(loss_weight)
         self.on = on
-        self.needs = frozenset({'embedding', 'weak' if on == 'clean' else 'strong'})
+        self.needs = frozenset({'embedding', on} - {'labeled'})
+        self.teaches = frozenset({on})
 
     def forward(self, step: Step) -> Tensor:
-        if self.on == 'clean':
-            x, w = step.labeled.embedding, step.weak.embedding
-            return smoothness_loss(torch.cat([x.q, w.q]), torch.cat([x.k, w.k]))
-        views = [strong.view.embedding for strong in step.strong]
-        return torch.stack([smoothness_loss(view.q, view.k) for view in views]).mean()
+        views = [strong.view for strong in step.strong] if self.on == 'strong' else [getattr(step, self.on)]
+        return torch.stack([smoothness_loss(view.embedding.q, view.embedding.k) for view in views]).mean()

@@ -35,6 +35,7 @@ class SupervisedLoss(SemiLoss):
         super().__init__(loss_weight)
         self.on = on
         self.needs = frozenset({'embedding'} if on == 'propagated' else {'auxiliary'})
+        self.teaches = frozenset({'labeled'})
 
     def forward(self, step: Step) -> Tensor:
         heads = decode_heads(step.student)

@@ -1,0 +1,106 @@
+"""Terms of the loss, learned from as soon as they can be, so that graphs of different views need not be in memory together.
+
+Published programs run one backward pass over the graphs of labelled images, weak views and strong views. But what the
+strong views teach does not depend on the graphs of the others, which have a third to a half of a step's memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from .losses import SemiLoss
+from .step import Step
+
+if TYPE_CHECKING:
+    from .semi_segmentor import SemiSegmentor
+
+VIEWS = ('labeled', 'weak', 'strong')  # in the order of their forward passes
+
+
+class Terms:
+    """The weighted terms of one step, computed view by view.
+
+    A term waits for the last view that it reads. Where no later term has a gradient in the views so far, their graphs
+    are freed: see :func:`learn`.
+    """
+
+    def __init__(self, model: SemiSegmentor) -> None:
+        self.model = model
+        self.losses = model.active_losses
+        self.found: dict[str, Tensor] = {}
+        self.pending: set[str] = set()  # those whose graphs are there
+
+    def compare(self, view: str, step: Step) -> Step:
+        """Computes what can be after the forward pass of a view; returns the step, without graphs if they are freed."""
+        done = VIEWS[: VIEWS.index(view) + 1]
+        waiting = {name: loss for name, loss in self.losses.items() if name not in self.found}
+        for name, loss in list(waiting.items()):
+            if not loss.needs & set(VIEWS) - set(done):
+                self.found[name] = loss.loss_weight * waiting.pop(name)(step)
+                self.pending.add(name)
+        shared = view == 'labeled' and self.model.has_joint_forward
+        later = any(reached(loss) & set(done) for loss in waiting.values())
+        if not waiting or shared or later or not self.model.views.staged_backward:
+            return step
+        self.found |= learn({name: self.found[name] for name in self.pending}, self.model, self.model.loss_scale)
+        self.pending = set()
+        return step.detach()
+
+    def all(self) -> dict[str, Tensor]:
+        """The terms by their names, in the order of the config."""
+        return {name: self.found[name] for name in self.losses}
+
+
+def reached(loss: SemiLoss) -> frozenset[str]:
+    """The views that the gradient of a term may reach."""
+    return frozenset({'labeled'}) | loss.needs if loss.teaches is None else loss.teaches
+
+
+@torch.compiler.disable
+def learn(terms: dict[str, Tensor], module: nn.Module, scale: Tensor | None = None) -> dict[str, Tensor]:
+    """Takes the gradients of terms, which frees their graphs, and returns the terms with the gradients in place of graphs.
+
+    To whatever follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
+
+    Args:
+        terms (dict[str, Tensor]): Scalars.
+        module (nn.Module): Whose parameters learn.
+        scale (Tensor, optional): Of the losses in float16, without which small gradients would be 0 on their way.
+    """
+    learning = {name: term for name, term in terms.items() if term.requires_grad}
+    terms = {name: term.detach() for name, term in terms.items()}
+    if not learning:
+        return terms
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    before = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        with torch.autocast(terms[next(iter(learning))].device.type, enabled=False):
+            total = torch.stack([term.float() for term in learning.values()]).sum()
+            (total if scale is None else total * scale).backward()
+        taught = [parameter for parameter in parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in taught]
+    finally:
+        for parameter, gradient in zip(parameters, before):
+            parameter.grad = gradient
+    if scale is not None:
+        torch._foreach_div_(gradients, scale)
+    carrier = next(iter(learning))
+    return terms | {carrier: _Learned.apply(terms[carrier], gradients, *taught)}
+
+
+class _Learned(torch.autograd.Function):
+    """A scalar whose gradients are known; in the backward pass they are given out, times the one that arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, term: Tensor, gradients: list[Tensor], *parameters: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return term.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        return None, None, *(known * gradient for known in ctx.gradients)

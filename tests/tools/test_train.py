@@ -1,0 +1,116 @@
+"""How training begins, resumes and ends, by its tool: nothing is lost, and what a user can mend is one message."""
+
+import errno
+import multiprocessing
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands import call
+
+from mmseg_derprop.engine.hooks import checkpoint_hook
+from mmseg_derprop.utils import files
+
+pytestmark = pytest.mark.usefixtures('quick_runs')
+
+
+@pytest.fixture
+def train(semi_config, tmp_path, monkeypatch):
+    """Trains two iterations in work/, by other options."""
+    monkeypatch.chdir(tmp_path)
+    made = semi_config({'train_cfg.max_iters': 2, 'train_cfg.val_interval': 2})
+    made.default_hooks.checkpoint = dict(type='ExactCheckpointHook', interval=1, save_best='teacher/mIoU')
+    made.dump('run.py')
+
+    def start(*words, options=()):
+        options = ('--cfg-options', *options) if options else ()
+        call('train.py', 'run.py', '--work-dir', 'work', *words, *options)
+
+    return start
+
+
+def damage(path):
+    path.write_bytes(path.read_bytes()[:-100])
+    return path.read_bytes()
+
+
+def test_no_refused_checkpoint_is_written_over(train):
+    """The one before it takes its place; where there is none, training does not begin."""
+    train()
+    first, second = Path('work/iter_1.pth'), Path('work/iter_2.pth')
+    left = damage(second)
+    train('--resume')
+    assert Path('work/iter_2.pth.refused').read_bytes() == left and second.stat().st_size > len(left)
+    left = [damage(path) for path in (first, second)]
+    with pytest.raises(SystemExit, match='(?s)No checkpoint in work can.*iter_.*cut off.*Move them to begin anew'):
+        train('--resume')
+    assert [first.read_bytes(), second.read_bytes()] == left
+
+
+def test_a_checkpoint_without_optimiser_is_no_run(train):
+    train()
+    (best,) = Path('work').glob('best_*.pth')
+    match = r'it holds weights, but not all that a run resumes from \(optimizer\).*load_from='
+    with pytest.raises(SystemExit, match=match):
+        train('--resume', best)
+    with pytest.raises(SystemExit, match=match):  # however it is asked for
+        train(options=('resume=True', f'load_from={best}'))
+
+
+def hold(folder, taken, done):
+    files.lock_folder(folder)
+    taken.set()
+    done.wait(60)
+    os._exit(0)
+
+
+def test_one_run_a_work_dir(train, monkeypatch):
+    """The other process is named; when it is dead, however it ended, the folder is free."""
+    monkeypatch.setattr(files, 'PATIENCE', 0.2)
+    context = multiprocessing.get_context('fork')
+    taken, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=('work', taken, done))
+    other.start()
+    assert taken.wait(60)
+    with pytest.raises(SystemExit, match=f'work is in use by process {other.pid} on .*another folder'):
+        train()
+    assert not list(Path('work').glob('*.pth'))
+    other.kill()
+    other.join()
+    train()
+    assert Path('work/iter_2.pth').exists()
+
+
+def test_a_full_disk_at_the_start(train, monkeypatch):
+    def dump(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr('mmengine.config.Config.dump', dump)
+    with pytest.raises(SystemExit, match='could not be written: No space left on device. Make room'):
+        train()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_work_dir_that_is_read_only(train):
+    Path('work').mkdir(mode=0o500)
+    with pytest.raises(SystemExit, match='work.* could not be written: Permission denied'):
+        train()
+
+
+def test_a_loss_that_is_no_number(train):
+    with pytest.raises(SystemExit, match='Iteration 1 has losses that are not finite'):
+        train(options=('model.losses.hard.loss_weight=1e39',))
+
+
+def test_missing_lists_and_images(train, shapes, tmp_path):
+    with pytest.raises(SystemExit, match='nowhere.txt'):
+        train(options=('train_dataloader.dataset.labeled.ann_file=nowhere.txt',))
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    name = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[0]
+    (root / f'JPEGImages/{name}.jpg').unlink()
+    with pytest.raises(SystemExit, match=name):
+        train(options=(f'val_dataloader.dataset.data_root={root}',))
+    assert torch.load('work/iter_2.pth', weights_only=True)['meta']['iter'] == 2
