@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.error import URLError
 
 import torch
 from mmseg.models import BaseSegmentor
@@ -48,8 +49,20 @@ class TeacherStudentSegmentor(BaseSegmentor):
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
 
     def init_weights(self) -> None:
-        """Initialises the student; the teacher starts as its copy."""
-        super().init_weights()
+        """Initialises the student; the teacher starts as its copy.
+
+        Raises:
+            ConnectionError: If weights cannot be fetched.
+        """
+        try:
+            super().init_weights()
+        except URLError as error:
+            settings = [getattr(part, 'init_cfg', None) for part in self.student.modules()]
+            sources = {str(one['checkpoint']) for one in settings if isinstance(one, dict) and 'checkpoint' in one}
+            raise ConnectionError(
+                f'Weights could not be fetched ({error.reason}): {", ".join(sorted(sources))}. Fetch the file elsewhere, '
+                'and give its path as the checkpoint of init_cfg, or of pretrained, in the config.'
+            ) from error
         self.update_teacher(momentum=0)
 
     @torch.no_grad()
