@@ -34,7 +34,6 @@ from mmseg_derprop.apis.inference import (
 )
 from mmseg_derprop.apis.label_folder import LabelFolder
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.files import lock_folder
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
@@ -121,7 +120,6 @@ def main() -> None:
             raise ValueError('--tta needs an output channel for each class, but this network has a single one.')
         if args.threshold_from_checkpoint:
             args.threshold = checkpoint_threshold(loaded, args.checkpoint)
-        lock_folder(args.out_dir)
         settings = label_settings(args, config, model, pipeline)
         folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
     except (OSError, ValueError) as error:

@@ -30,7 +30,8 @@ from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
-from mmseg_derprop.models.segmentors import FAILURES, MANY_POSITIONS, decode, deepest, feature_maps
+from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, deepest, feature_maps
+from mmseg_derprop.models.segmentors import FAILURES
 from mmseg_derprop.models.teacher_student import classes_of
 from mmseg_derprop.utils.config import load_config, type_name
 
@@ -99,7 +100,9 @@ def read_base(path: str) -> Config:
         config = load_config(path)
     except FileNotFoundError as error:
         raise SystemExit(f'{path}: {error}') from None
-    if has_classes(dict(config.items())):  # of MMEngine's pure Python style, which no other style inherits: the same with names
+    if has_classes(
+        dict(config.items())
+    ):  # of MMEngine's pure Python style, which no other style inherits: the same with names
         config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     missing = [key for key in needed if not config.get(key)]

@@ -119,7 +119,7 @@ def main() -> None:
     try:
         with checkpoints_as_data():
             train(args)
-    except (BrokenData, CheckpointNotRead, FloatingPointError, FolderInUse) as error:
+    except (BrokenData, CheckpointNotRead, FileNotFoundError, FloatingPointError, FolderInUse) as error:
         raise SystemExit(str(error)) from None
     except CheckpointNotWritten as error:
         raise SystemExit(error.strerror) from None

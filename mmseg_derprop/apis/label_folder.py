@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from ..utils.files import write_bytes, write_text
+from ..utils.files import lock_folder, write_bytes, write_text
 from ..utils.options import Bounds, Share, check_options
 from .image_files import result_path
 
@@ -28,6 +28,7 @@ class LabelFolder:
         threshold (float): Least confidence of a label; other pixels get the id ``ignore``.
 
     Raises:
+        FolderInUse: If another process labels there.
         ValueError: If the folder was begun with other settings, or 8 bits do not hold classes and ``ignore``.
     """
 
@@ -49,6 +50,7 @@ class LabelFolder:
         colours = np.full((256, 3), 255, np.uint8)
         colours[: len(classes)] = palette
         self._palette = colours.tobytes()
+        self.lock = lock_folder(root)
         path, text = self.root / 'settings.json', json.dumps(settings, indent=2)
         if path.exists() and path.read_text() != text:
             raise ValueError(

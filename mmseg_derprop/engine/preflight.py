@@ -20,7 +20,7 @@ from ..datasets import SemiDataset, SemiSampler
 from ..datasets.collate import branches_of
 from ..models import Embedding, SemiSegmentor
 from ..models.data_preprocessor import check_crops
-from ..models.segmentors import MANY_POSITIONS, decode
+from ..models.decoding import MANY_POSITIONS, decode
 from ..models.statistics import PADDED
 from ..utils.randomness import preserve_rng_state
 from .hooks.strict_load_hook import unwrap

@@ -106,6 +106,8 @@ class ViewOptions:
         perturb_ratio (float): Channel dropout of the perturbed features, at least 0 and below 1.
         staged_backward (bool): Whether gradients of labelled images, weak and strong views are taken one after the
             other, each as soon as it can be, which saves memory and changes nothing else.
+        activation_checkpointing (bool): Whether the student's backbone computes its activations again in the backward
+            pass in place of keeping them: less memory for about a third more time.
     """
 
     num_strong: Literal[1, 2] = 1
@@ -114,6 +116,7 @@ class ViewOptions:
     update_bn_on_strong: bool = True
     perturb_ratio: Annotated[float, Bounds(0, 0.999)] = 0.5
     staged_backward: bool = True
+    activation_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if self.complementary_dropout and self.num_strong != 2:

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from ..ops import box_masks, mix
 from ..utils.options import check_options, is_number
-from . import segmentors
+from . import decoding
 from .checks import MOVED_OPTIONS, build_losses, check_model
 from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_options, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import decode, frozen_statistics, map_tensors
+from .segmentors import checkpoint_activations, frozen_statistics
 from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
@@ -100,6 +100,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         self.propagation_head = self._build_head(propagation_head)
         self.losses = build_losses(losses)
         check_model(self)
+        if self.views.activation_checkpointing:
+            checkpoint_activations(self.student.backbone)
         if channels_last:
             self.to(memory_format=torch.channels_last)
         self.statistics: dict[str, Tensor] = {}
@@ -141,7 +143,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         weak: View | None = None
         if self.has_joint_forward:
             both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), self.embeds_clean, perturb)
-            clean = Forward(both.view[:count], *map_tensors(lambda tensor: tensor[:count], both[1:]))
+            clean = Forward(both.view[:count], *decoding.map_tensors(lambda tensor: tensor[:count], both[1:]))
             weak = both.view[count:]
         else:
             clean = self.forward_view(inputs['sup'], self.embeds_clean)
@@ -213,25 +215,23 @@ class SemiSegmentor(TeacherStudentSegmentor):
         """
         student, size = self.student, (images.shape[2], images.shape[3])
         features = student.extract_feat(images) if embed or not complementary else None
-        decoded = segmentors.extract_complementary(student, images) if complementary else features
+        decoded = decoding.extract_complementary(student, images) if complementary else features
         if perturb:
-            decoded = segmentors.with_dropped_channels(decoded, self.views.perturb_ratio)
-        heads = decode(student, decoded, self.probed.readings, size)
+            decoded = decoding.with_dropped_channels(decoded, self.views.perturb_ratio)
+        heads = decoding.decode(student, decoded, self.probed.readings, size)
         logits, *perturbed = heads[-1].logits.split(len(images))
         logits = F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
-        outputs = [head.output for head in heads]
-        if heads[-1].output is heads[-1].logits:
-            outputs[-1] = logits  # resized already
+        resized = logits if heads[-1].output is heads[-1].logits else heads[-1].output
+        outputs = [*(head.output for head in heads[:-1]), resized]
         head = self.propagation_head
-        embedding = head(segmentors.feature_maps(features)) if embed and head is not None else None
+        embedding = head(decoding.feature_maps(features)) if embed and head is not None else None
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
         return Forward(view, features, outputs)
 
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
         """Logits (N, K, H, W) of student or teacher in evaluation mode, as it predicts by itself."""
-        logits = segmentors.predict_logits(segmentor, images, self.probed.readings[-1])
-        return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
+        return decoding.predict_logits(segmentor, images, self.probed.readings[-1])
 
     def begin_iteration(self, iteration: int) -> None:
         """Ends the head's warm-up when it is time; iterations count from 0."""
@@ -289,8 +289,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         if config is None:
             return None
         channels = [shape[0] for shape in self.probed.shapes]
-        index = config.get('in_index')
-        index = segmentors.deepest(self.probed.shapes) if index is None else index
+        index = config.get('in_index', decoding.deepest(self.probed.shapes))
         if not is_number(index, -len(channels), len(channels) - 1, whole=True):
             raise ValueError(
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '

@@ -1,4 +1,4 @@
-"""Terms of the loss, learned from as soon as they can be, so that graphs of different views need not be in memory together.
+"""Terms of the loss, learned from as soon as they can be, so that graphs need not be in memory together.
 
 Published programs run one backward pass over the graphs of labelled images, weak views and strong views. But what the
 strong views teach does not depend on the graphs of the others, which have a third to a half of a step's memory.
@@ -6,12 +6,14 @@ strong views teach does not depend on the graphs of the others, which have a thi
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .losses import SemiLoss
+from .segmentors import frozen_statistics
 from .step import Step
 
 if TYPE_CHECKING:
@@ -43,9 +45,13 @@ class Terms:
                 self.pending.add(name)
         shared = view == 'labeled' and self.model.has_joint_forward
         later = any(reached(loss) & set(done) for loss in waiting.values())
-        if not waiting or shared or later or not self.model.views.staged_backward:
+        views = self.model.views
+        # What is computed again in a backward pass must not move the running statistics again.
+        again = views.activation_checkpointing
+        if shared or later or not (views.staged_backward if waiting else again):
             return step
-        self.found |= learn({name: self.found[name] for name in self.pending}, self.model, self.model.loss_scale)
+        with frozen_statistics(self.model) if again else nullcontext():
+            self.found |= learn({name: self.found[name] for name in self.pending}, self.model, self.model.loss_scale)
         self.pending = set()
         return step.detach()
 
@@ -61,7 +67,7 @@ def reached(loss: SemiLoss) -> frozenset[str]:
 
 @torch.compiler.disable
 def learn(terms: dict[str, Tensor], module: nn.Module, scale: Tensor | None = None) -> dict[str, Tensor]:
-    """Takes the gradients of terms, which frees their graphs, and returns the terms with the gradients in place of graphs.
+    """Takes the gradients of terms, which frees their graphs, and returns the terms with the gradients in their place.
 
     To whatever follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
 
@@ -82,15 +88,14 @@ def learn(terms: dict[str, Tensor], module: nn.Module, scale: Tensor | None = No
         with torch.autocast(terms[next(iter(learning))].device.type, enabled=False):
             total = torch.stack([term.float() for term in learning.values()]).sum()
             (total if scale is None else total * scale).backward()
-        taught = [parameter for parameter in parameters if parameter.grad is not None]
-        gradients = [parameter.grad for parameter in taught]
+        found = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
     finally:
         for parameter, gradient in zip(parameters, before):
             parameter.grad = gradient
     if scale is not None:
-        torch._foreach_div_(gradients, scale)
+        torch._foreach_div_([*found.values()], scale)
     carrier = next(iter(learning))
-    return terms | {carrier: _Learned.apply(terms[carrier], gradients, *taught)}
+    return terms | {carrier: _Learned.apply(terms[carrier], [*found.values()], *found)}
 
 
 class _Learned(torch.autograd.Function):

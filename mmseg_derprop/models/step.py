@@ -13,9 +13,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..ops import entropy_map, labels_on_grid, soft_cross_entropy_map
+from .decoding import map_tensors
 from .derprop_head import DerPropHead, Embedding
 from .pseudo_labels import PseudoLabels
-from .segmentors import map_tensors
 
 Part = TypeVar('Part')
 

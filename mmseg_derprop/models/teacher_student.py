@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
+from .decoding import probe
 from .parts import TeacherOptions, build_options
-from .segmentors import build_segmentor, decode_heads, probe
+from .segmentors import build_segmentor, decode_heads
 
 
 def _of_evaluated(name: str) -> Any:
@@ -60,8 +61,8 @@ class TeacherStudentSegmentor(BaseSegmentor):
             settings = [getattr(part, 'init_cfg', None) for part in self.student.modules()]
             sources = {str(one['checkpoint']) for one in settings if isinstance(one, dict) and 'checkpoint' in one}
             raise ConnectionError(
-                f'Weights could not be fetched ({error.reason}): {", ".join(sorted(sources))}. Fetch the file elsewhere, '
-                'and give its path as the checkpoint of init_cfg, or of pretrained, in the config.'
+                f'Weights could not be fetched ({error.reason}): {", ".join(sorted(sources))}. Fetch the file '
+                'elsewhere, and give its path as the checkpoint of init_cfg, or of pretrained, in the config.'
             ) from error
         self.update_teacher(momentum=0)
 
@@ -69,13 +70,12 @@ class TeacherStudentSegmentor(BaseSegmentor):
     def update_teacher(self, momentum: float) -> None:
         """Moves the teacher's state, batch statistics included, towards the student's; momentum 0 copies it."""
         student = self.student.state_dict()
-        moving, counts = [], []
-        for name, entry in self.teacher.state_dict().items():
-            (moving if entry.is_floating_point() else counts).append((entry, student[name]))
+        teacher = self.teacher.state_dict()
+        moving = [name for name, entry in teacher.items() if entry.is_floating_point()]
         # One fused operation: hundreds of small ones would take longer to launch than to run.
-        torch._foreach_lerp_(*map(list, zip(*moving)), 1 - momentum)
-        if counts:
-            torch._foreach_copy_(*map(list, zip(*counts)))
+        torch._foreach_lerp_([teacher[name] for name in moving], [student[name] for name in moving], 1 - momentum)
+        for name in teacher.keys() - set(moving):  # counts of batches
+            teacher[name].copy_(student[name])
 
     def follow_student(self, event: str, steps: int = 0) -> None:
         """Moves the teacher if it follows at this event, ``'step'`` or ``'epoch'``, after so many optimiser steps."""

@@ -11,7 +11,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import PixelData
 from shrink import without_weights
 
-from mmseg_derprop.models.segmentors import evaluate_layers, image_metas
+from mmseg_derprop.models.decoding import evaluate_layers, image_metas
 from mmseg_derprop.utils.config import load_config
 
 FP = dict(type='PerturbedConsistencyLoss', loss_weight=0.1)

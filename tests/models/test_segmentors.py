@@ -9,15 +9,8 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models.segmentors import (
-    Reading,
-    build_segmentor,
-    decode,
-    decode_heads,
-    evaluating,
-    frozen_statistics,
-    probe,
-)
+from mmseg_derprop.models.decoding import Reading, decode, probe
+from mmseg_derprop.models.segmentors import build_segmentor, decode_heads, evaluating, frozen_statistics
 
 
 class TupleHead(BaseDecodeHead):

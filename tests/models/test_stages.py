@@ -9,6 +9,7 @@ from mmengine.model import BaseModule
 from mmengine.optim import OptimWrapper
 
 from mmseg_derprop.models import SemiLoss
+from mmseg_derprop.models.segmentors import checkpoint_activations
 from mmseg_derprop.models.stages import learn
 
 PRESETS = sorted(path.stem for path in builders.METHODS.glob('*.py'))
@@ -70,6 +71,25 @@ def test_graphs_are_freed(preset, freed, monkeypatch):
     if not model.needs_weak_forward:
         found.remove('weak')  # there is none
     assert found == freed
+
+
+@pytest.mark.parametrize('preset', ['derprop', 'unimatch_v2'])
+def test_activations_that_are_computed_again(preset, assert_near):
+    """Gradients, and running statistics, are as without."""
+    found, wanted = build(preset, True, {'views.activation_checkpointing': True}), build(preset, True)
+    assert any(getattr(part, 'with_cp', False) for part in found.student.modules())
+    for part, other in zip(step(found), step(wanted)):
+        for name, value in part.items():
+            if not name.endswith('num_batches_tracked'):
+                assert_near(value.float(), other[name].float(), 2e-6)
+
+
+def test_a_backbone_that_cannot_compute_again():
+    class Plain(torch.nn.Module):
+        pass
+
+    with pytest.raises(ValueError, match='activation_checkpointing must be False for Plain'):
+        checkpoint_activations(Plain())
 
 
 class WeakThroughStrong(SemiLoss):

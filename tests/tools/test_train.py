@@ -7,10 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 from commands import call
 
-from mmseg_derprop.engine.hooks import checkpoint_hook
 from mmseg_derprop.utils import files
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
@@ -60,10 +58,10 @@ def test_a_checkpoint_without_optimiser_is_no_run(train):
 
 
 def hold(folder, taken, done):
-    files.lock_folder(folder)
+    lock = files.lock_folder(folder)
     taken.set()
     done.wait(60)
-    os._exit(0)
+    lock.release()
 
 
 def test_one_run_a_work_dir(train, monkeypatch):
@@ -101,7 +99,7 @@ def test_a_work_dir_that_is_read_only(train):
 
 def test_a_loss_that_is_no_number(train):
     with pytest.raises(SystemExit, match='Iteration 1 has losses that are not finite'):
-        train(options=('model.losses.hard.loss_weight=1e39',))
+        train(options=('model.losses.seg.loss_weight=1e39',))
 
 
 def test_missing_lists_and_images(train, shapes, tmp_path):
@@ -111,6 +109,6 @@ def test_missing_lists_and_images(train, shapes, tmp_path):
     shutil.copytree(shapes, root)
     name = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[0]
     (root / f'JPEGImages/{name}.jpg').unlink()
-    with pytest.raises(SystemExit, match=name):
+    with pytest.raises(SystemExit, match=f'1 of 6 validation images .* do not exist.*{name}.jpg'):
         train(options=(f'val_dataloader.dataset.data_root={root}',))
-    assert torch.load('work/iter_2.pth', weights_only=True)['meta']['iter'] == 2
+    assert not list(Path('work').glob('*.pth'))

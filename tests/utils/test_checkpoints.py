@@ -158,7 +158,7 @@ def test_no_checkpoint(tmp_path):
 @pytest.mark.parametrize('parts', [{}, dict(meta=dict(iter='9')), dict(meta=3, message_hub={})])
 def test_weights_are_no_run(tmp_path, parts):
     torch.save(dict(state_dict={}, **parts), tmp_path / 'x.pth')
-    with pytest.raises(ValueError, match='x.pth holds weights, but not .*load_from='):
+    with pytest.raises(ValueError, match='x.pth: it holds weights, but not all .*load_from='):
         check_run(str(tmp_path / 'x.pth'))
 
 

@@ -2,13 +2,13 @@
 
     python tools/analysis_tools/benchmark.py ops --grid 101 --batch 1 --classes 19
     python tools/analysis_tools/benchmark.py regions --size 321 --batch 4
-    python tools/analysis_tools/benchmark.py step configs/derprop/r101_voc_1-4.py --batch 4 \\
-        --cfg-options model.segmentor.backbone.depth=50
+    python tools/analysis_tools/benchmark.py step configs/{derprop,fixmatch}/r101_voc_1-4.py --batch 2 \\
+        --settings 'one pass' staged --cfg-options model.segmentor.backbone.depth=50
 
 ``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
-that regions take) stand beside tests/reference.py, each in a process of its own, because a process keeps its highest
-memory; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step`` cuts the graph between the networks and the
-rest and times both sides. All print a table; ``--json`` writes it.
+that regions take) stand beside tests/reference.py; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step``
+measures whole training steps of configs in several settings, and the step of the segmentor alone. Each measurement has
+a process of its own. All print a table; ``--json`` writes it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
+from mmseg.models import BaseSegmentor, EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
@@ -38,9 +39,7 @@ sys.path.insert(0, str(ROOT / 'tests'))
 import reference  # noqa: E402
 
 from mmseg_derprop import ops  # noqa: E402
-from mmseg_derprop.models import Embedding, SemiSegmentor, View  # noqa: E402
-from mmseg_derprop.models.segmentors import map_tensors  # noqa: E402
-from mmseg_derprop.models.semi_segmentor import Forward  # noqa: E402
+from mmseg_derprop.models import SemiSegmentor  # noqa: E402
 from mmseg_derprop.ops.blockwise import row_blocks  # noqa: E402
 from mmseg_derprop.utils.config import load_config  # noqa: E402
 
@@ -89,6 +88,18 @@ def measure_side(args: argparse.Namespace, side: str) -> dict:
     return measure(make(args, side, device), device, args.repeats)
 
 
+def in_a_process(function: Callable[..., dict], *args: object) -> dict:
+    """What a function returns, in a process of its own, because a process keeps its highest memory."""
+    context = multiprocessing.get_context('fork')
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: send.send(function(*args)))
+    process.start()
+    send.close()  # so that a process which failed ends the wait
+    found = receive.recv()
+    process.join()
+    return found
+
+
 def side_by_side(args: argparse.Namespace) -> dict:
     """Ours, the reference's and the limit, each in a process of its own: medians, all repeats, peaks."""
     sides = {'': 'ours', **({} if args.no_reference else {'reference_': 'reference'})}
@@ -96,13 +107,7 @@ def side_by_side(args: argparse.Namespace) -> dict:
         sides['limit_'] = 'limit'
     result = {}
     for prefix, side in sides.items():
-        context = multiprocessing.get_context('fork')
-        receive, send = context.Pipe(duplex=False)
-        process = context.Process(target=lambda side=side, send=send: send.send(measure_side(args, side)))
-        process.start()
-        send.close()  # so that a process which failed ends the wait
-        found = receive.recv()
-        process.join()
+        found = in_a_process(measure_side, args, side)
         result[f'{prefix}seconds'] = statistics.median(found['seconds'])
         result[f'{prefix}seconds_all'] = found['seconds']
         result[f'{prefix}peak_added_bytes'] = found['peak_added_bytes']
@@ -214,40 +219,76 @@ def regions_work(args: argparse.Namespace, side: str, device: torch.device) -> C
     return lambda: function(*inputs, tau, args.classes)
 
 
-def step(args: argparse.Namespace, device: torch.device) -> dict:
-    """Seconds of the networks and of all the rest of a training step; resizing perturbed logits is of the rest."""
-    model = build_model(args, device)
+# What a step's time and memory depend on, as options of the model; bfloat16 is the precision of the run.
+SETTINGS = {
+    'one pass': {'views.staged_backward': False},
+    'staged': {},
+    'staged, bfloat16': {'channels_last': True},
+    'staged, checkpointing': {'views.activation_checkpointing': True},
+}
+
+
+def steps(args: argparse.Namespace) -> dict:
+    """Whole training steps of each config in each setting, and of its segmentor alone on as many labelled images."""
+    table = {'supervised': in_a_process(measure_step, args, args.configs[0], None)}
+    for config in args.configs:
+        for setting in args.settings:
+            name = f'{Path(config).parent.name}/{Path(config).stem}, {setting}'
+            table[name] = in_a_process(measure_step, args, config, setting)
+    base = table['supervised']['seconds']
+    print(f'{"":<48} seconds (least, most)   GiB   x supervised')
+    for name, row in table.items():
+        least, most = min(row['seconds_all']), max(row['seconds_all'])
+        print(
+            f'{name:<48} {row["seconds"]:7.3f} ({least:.3f}, {most:.3f}) {row["peak_bytes"] / 2**30:6.2f} '
+            f'{row["seconds"] / base:6.2f}'
+        )
+    return dict(steps=table)
+
+
+def measure_step(args: argparse.Namespace, path: str, setting: str | None) -> dict:
+    """Median and all seconds of steps, and the peak of memory, network and optimiser included."""
+    device = torch.device(args.device)
+    before = memory(device, 'VmRSS')
+    model = build_model(args, path, setting, device)
     inputs, samples = random_batch(model, args, device)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
-    dtype = dict(float32=None, bfloat16=torch.bfloat16, float16=torch.float16)[args.precision]
-    cut = GraphCut(model, device)
-    steps = []
-    for _ in range(args.repeats + 1):
-        cut.begin()
-        start = clock(device)
-        with torch.autocast(device.type, dtype, enabled=dtype is not None):
+    low = setting is not None and 'bfloat16' in setting
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=low):
             losses = model.loss(inputs, samples)
-        sum(losses.values()).backward()
-        middle = clock(device)
-        rest = middle - start - cut.seconds
-        cut.backward()
-        end = clock(device)
+        model.parse_losses(losses)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
-        steps.append(dict(network=cut.seconds + end - middle, rest=rest, optimizer=clock(device) - end))
-    steps = steps[1:]  # the first allocates
-    result = {f'{key}_seconds': statistics.median(one[key] for one in steps) for key in steps[0]}
-    shares = [one['rest'] / sum(one.values()) for one in steps]
-    return result | dict(rest_share=statistics.median(shares), rest_share_all=shares)
+        if isinstance(model, SemiSegmentor):
+            model.follow_student('step', 1)
+
+    step()  # the first allocates
+    seconds = []
+    for _ in range(args.repeats):
+        start = clock(device)
+        step()
+        seconds.append(clock(device) - start)
+    found = dict(seconds=statistics.median(seconds), seconds_all=seconds)
+    found['peak_bytes'] = memory(device, 'VmHWM') - before
+    if device.type == 'cuda':
+        found['reserved_bytes'] = torch.cuda.max_memory_reserved()
+    return found
 
 
-def build_model(args: argparse.Namespace, device: torch.device) -> SemiSegmentor:
-    """The config's model with random weights, after its warm-up and in the middle of training."""
+def build_model(
+    args: argparse.Namespace, path: str, setting: str | None, device: torch.device
+) -> SemiSegmentor | EncoderDecoder:
+    """The config's model with random weights, after its warm-up and in the middle of training; or its segmentor."""
     init_default_scope('mmseg')
-    config = load_config(args.config, args.cfg_options)
+    config = load_config(path, args.cfg_options)
     config.model.segmentor.pretrained = None
     config.model.segmentor.backbone.init_cfg = None
     torch.manual_seed(0)
+    if setting is None:
+        return MODELS.build(config.model.segmentor).to(device).train()
+    config.merge_from_dict({f'model.{key}': value for key, value in SETTINGS[setting].items()})
     model = MODELS.build(config.model).to(device).train()
     if model.propagation_head is not None:
         model.begin_iteration(model.propagation_head.warmup)
@@ -255,61 +296,16 @@ def build_model(args: argparse.Namespace, device: torch.device) -> SemiSegmentor
     return model
 
 
-def random_batch(model: SemiSegmentor, args: argparse.Namespace, device: torch.device) -> tuple[dict, dict]:
-    """Inputs and data samples of all branches."""
+def random_batch(model: BaseSegmentor, args: argparse.Namespace, device: torch.device) -> tuple:
+    """Inputs and data samples of all branches; of a plain segmentor labelled images alone."""
     size, batch = (args.size, args.size), args.batch
-    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in model.branches}
     truth = F.interpolate(torch.randint(model.num_classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
     ignored = PixelData(data=torch.zeros(1, *size, dtype=torch.bool, device=device))
     meta = dict(cutmix_box=(10, 20, args.size // 2, args.size // 2))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=t[None]), ignore_map=ignored, metainfo=meta) for t in truth]
-    return inputs, dict.fromkeys(inputs, samples)
-
-
-class GraphCut:
-    """Cuts a model's graph where its networks end, and counts the seconds before the cut.
-
-    Args:
-        model (SemiSegmentor): Whose ``forward_view`` and ``logits_of`` are replaced.
-        device (torch.device): Where it is.
-    """
-
-    def __init__(self, model: SemiSegmentor, device: torch.device) -> None:
-        self.device = device
-        self.forward_view, self.logits_of = model.forward_view, model.logits_of
-        model.forward_view, model.logits_of = self.timed_view, self.timed_logits
-
-    def begin(self) -> None:
-        self.seconds, self.outputs, self.seen = 0.0, [], []
-
-    def leaf(self, output: Tensor | None) -> Tensor | None:
-        if output is None:
-            return None
-        self.outputs.append(output)
-        self.seen.append(output.detach().requires_grad_())
-        return self.seen[-1]
-
-    def timed_view(self, *given, **named) -> Forward:
-        start = clock(self.device)
-        view, features, outputs = self.forward_view(*given, **named)
-        e = view._embedding
-        embedding = e and Embedding(self.leaf(e.q), self.leaf(e.k), e.grid)
-        logits, perturbed = self.leaf(view.logits), self.leaf(view._perturbed_logits)
-        view = View(logits, perturbed, embedding, view._head, view.align_corners)
-        result = Forward(view, map_tensors(self.leaf, features), map_tensors(self.leaf, outputs))
-        self.seconds += clock(self.device) - start
-        return result
-
-    def timed_logits(self, segmentor: torch.nn.Module, images: Tensor) -> Tensor:
-        start = clock(self.device)
-        logits = self.logits_of(segmentor, images)
-        self.seconds += clock(self.device) - start
-        return logits
-
-    def backward(self) -> None:
-        """Carries on the backward pass into the networks."""
-        pairs = [(output, seen.grad) for output, seen in zip(self.outputs, self.seen)]
-        torch.autograd.backward(*zip(*[(o, grad) for o, grad in pairs if o.requires_grad and grad is not None]))
+    branches = model.branches if isinstance(model, SemiSegmentor) else ['sup']
+    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in branches}
+    return (inputs, dict.fromkeys(inputs, samples)) if isinstance(model, SemiSegmentor) else (inputs['sup'], samples)
 
 
 # --- Command line ----------------------------------------------------------------------------------------------------
@@ -335,9 +331,9 @@ def parse_args() -> argparse.Namespace:
         if what == 'regions':
             sub.add_argument('--tau', type=float, default=0.85)
         if what == 'step':
-            sub.add_argument('config', nargs='?', default=str(ROOT / 'configs/derprop/r101_voc_1-4.py'))
+            sub.add_argument('configs', nargs='+', help='semi-supervised configs')
+            sub.add_argument('--settings', nargs='+', choices=SETTINGS, default=[*SETTINGS])
             sub.add_argument('--cfg-options', nargs='+', action=DictAction)
-            sub.add_argument('--precision', choices=('float32', 'bfloat16', 'float16'), default='float32')
     args = parser.parse_args()
     for name in ('batch', 'regions', 'grid', 'size', 'repeats', 'classes'):
         if (value := getattr(args, name, None)) is not None and value < (2 if name in ('classes', 'grid') else 1):
@@ -347,15 +343,14 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    device = torch.device(args.device)
-    result = step(args, device) if args.what == 'step' else side_by_side(args)
+    result = steps(args) if args.what == 'step' else side_by_side(args)
     settings = {key: value for key, value in vars(args).items() if key != 'json'}
     machine = platform.processor() or platform.machine()
-    if device.type == 'cuda':
+    if torch.device(args.device).type == 'cuda':
         machine = torch.cuda.get_device_name()
     result |= dict(settings=settings, torch=torch.__version__, threads=torch.get_num_threads(), machine=machine)
     result['cores'] = os.cpu_count()
-    for key, value in result.items():
+    for key, value in result.items() if args.what != 'step' else ():
         print(f'{key:<32} {value:.4g}' if isinstance(value, float) else f'{key:<32} {value}')
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))

@@ -12,7 +12,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from ...utils.options import check_options
-from ..segmentors import auxiliary_heads, decode_heads, has_own_loss
+from ..segmentors import auxiliary_heads, decode_heads, has_own_labels, has_own_loss
 from ..step import Step
 from .base import SemiLoss, Weight
 from .pixel import PixelCrossEntropyLoss
@@ -43,9 +43,8 @@ class SupervisedLoss(SemiLoss):
             return propagated_loss(heads[-1], step)
         losses = []
         for head, output, earlier in zip(heads, step.outputs, [[], *([stage] for stage in step.outputs)]):
-            if output is None or has_own_loss(head, by_feat=False):
-                given = (step.features, *earlier, step.samples, step.student.train_cfg)
-                losses.append(total(head.loss(*given)))
+            if output is None:
+                losses.append(total(head.loss(step.features, *earlier, step.samples, step.student.train_cfg)))
             else:
                 losses.append(head_loss(head, output, step.samples))
         for head in auxiliary_heads(step.student):
@@ -59,7 +58,7 @@ class SupervisedLoss(SemiLoss):
 def propagated_loss(head: BaseDecodeHead, step: Step) -> Tensor:
     """The final head's loss of the labelled images' propagated logits."""
     logits = step.labeled.propagated
-    if not isinstance(step.outputs[-1], Tensor) or has_own_loss(head, by_feat=False):
+    if not isinstance(step.outputs[-1], Tensor):
         return PixelCrossEntropyLoss()(logits, step.labels, ignore_index=step.ignore_index)
     return head_loss(head, logits[:, 1:] - logits[:, :1] if head.out_channels == 1 else logits, step.samples)
 
@@ -70,7 +69,7 @@ def head_loss(head: BaseDecodeHead, output: Any, samples: list[SegDataSample]) -
     MMSegmentation's accuracy selects pixels by a mask, which makes the host wait for the GPU, and ranks all classes.
     A head that has a ``loss_by_feat`` of its own, or samples pixels, is asked itself.
     """
-    if has_own_loss(head) or head.sampler is not None:
+    if has_own_labels(head) or head.sampler is not None:
         return total(head.loss_by_feat(output, samples))
     labels = torch.cat([sample.gt_sem_seg.data for sample in samples])
     if output.shape[-2:] != labels.shape[-2:]:
