@@ -100,9 +100,7 @@ def read_base(path: str) -> Config:
         config = load_config(path)
     except FileNotFoundError as error:
         raise SystemExit(f'{path}: {error}') from None
-    if has_classes(
-        dict(config.items())
-    ):  # of MMEngine's pure Python style, which no other style inherits: the same with names
+    if has_classes(dict(config.items())):  # MMEngine's pure Python style, which no other can inherit
         config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     missing = [key for key in needed if not config.get(key)]

@@ -60,7 +60,7 @@ class ScheduleHook(Hook):
 def _settings(schedule: Any) -> dict[str, Any]:
     """What the config says of a schedule, and the values that it begins with."""
     state = schedule.state_dict()
-    names = {name for kind in type(schedule).__mro__ for name in inspect.signature(kind.__init__).parameters}
+    names = {name for kind in type(schedule).__mro__ for name in inspect.signature(kind).parameters}
     return {name: state[name] for name in (names | {'base_values'}) & state.keys() - {'last_step', 'verbose'}}
 
 
