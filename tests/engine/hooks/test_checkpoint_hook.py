@@ -51,7 +51,9 @@ def test_a_resumed_run_removes_what_the_old_one_kept(run, tmp_path):
     (tmp_path / 'work/.iter_3.pth.unfinished').write_bytes(b'half')
     path, _ = newest_checkpoint(str(tmp_path / 'work'))
     assert run(dict(max_keep_ckpts=1), 3, resume=True, load_from=path) == ['iter_3.pth']
-    assert not names(tmp_path / 'work', '.*') and (tmp_path / 'work/last_checkpoint').read_text().endswith('iter_3.pth')
+    assert not names(tmp_path / 'work', '.*.unfinished') and (tmp_path / 'work/last_checkpoint').read_text().endswith(
+        'iter_3.pth'
+    )
 
 
 class Better(Hook):

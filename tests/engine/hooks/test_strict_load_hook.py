@@ -9,6 +9,7 @@ from mmengine.config import ConfigDict
 from mmseg.registry import MODELS
 
 from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, StrictLoadHook, check_fit
+from mmseg_derprop.utils.safe_loading import CheckpointNotRead
 
 
 @pytest.fixture(scope='module')
@@ -92,12 +93,15 @@ def test_hook(model, state):
         runner = SimpleNamespace(model=SegTTAModel(model), cfg=cfg)
         StrictLoadHook(needed).after_load_checkpoint(runner, state)
 
-    load(dict(state_dict=state, meta=dict(iter=1)), resume=True)
-    student = dict(state_dict={name: value for name, value in state.items() if name.startswith('student.')})
+    run = dict(meta=dict(iter=1), optimizer={}, message_hub={})
+    load(dict(run, state_dict=state), resume=True)
+    student = dict(run, state_dict={name: value for name, value in state.items() if name.startswith('student.')})
     load(student)  # a run that begins takes what there is
     for options in (dict(resume=True), dict(needed=['teacher.'])):
         with pytest.raises(CheckpointMismatch, match='lacks .* teacher'):
             load(student, **options)
+    with pytest.raises(CheckpointNotRead, match=r'resumes from \(optimizer\).*load_from'):
+        load(dict(meta=dict(iter=1), message_hub={}, state_dict=state), resume=True)
     with pytest.raises(CheckpointMismatch, match='Nothing'):
         load(dict(state_dict={}))
     with pytest.raises(CheckpointMismatch, match='no state dict'):

@@ -1,0 +1,29 @@
+# Aerial images with labelled and unlabelled images.
+_base_ = ['./aerial.py', './views.py']
+geometry = _base_.train_pipeline[2:-1]
+labeled_pipeline = [*_base_.train_pipeline[:-1], _base_.labeled_view]
+unlabeled_pipeline = [*_base_.load_unlabeled, *geometry, _base_.views]
+two_strong_pipeline = [*_base_.load_unlabeled, *geometry, _base_.two_strong_views]
+# For model.cutmix.partner='second_view': the same image, cropped and augmented anew.
+two_view_pipeline = [
+    *_base_.load_unlabeled,
+    dict(type='MultiBranch', first=[*geometry, _base_.views], second=[*geometry, _base_.second_views]),
+]
+train_dataloader = dict(
+    batch_size=8,
+    sampler=dict(_delete_=True, type='SemiSampler', num_labeled=4, num_unlabeled=4),
+    collate_fn=dict(type='semi_collate'),
+    dataset=dict(
+        _delete_=True,
+        type='SemiDataset',
+        labeled=dict(_base_.labeled, pipeline=labeled_pipeline),
+        unlabeled=dict(
+            type='UnlabeledDataset',
+            data_root=_base_.data_root,
+            ann_file='splits/1_8/unlabeled.txt',
+            # The labels of unlabelled images serve the log's pseudo-label accuracy only.
+            data_prefix=dict(img_path='images', seg_map_path='labels'),
+            pipeline=unlabeled_pipeline,
+        ),
+    ),
+)
