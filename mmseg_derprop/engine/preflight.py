@@ -64,7 +64,8 @@ def _check_branches(model: SemiSegmentor, inputs: dict[str, torch.Tensor], unlab
         raise ValueError(
             f'The pipelines must make the branches {", ".join(model.branches)}, but make {", ".join(inputs)}. Make '
             f'{", ".join(missing)} with MultiBranch; the data configs have a two_view_pipeline for '
-            "model.cutmix.partner='second_view', and a two_strong_pipeline for model.views.num_strong=2."
+            "model.cutmix.partner='second_view', a two_strong_pipeline for model.views.num_strong=2, and a "
+            'two_view_two_strong_pipeline for both.'
         )
     sizes = {branch: [(image.shape[-2], image.shape[-1])] for branch, image in inputs.items()}
     check_crops(sizes, model.data_preprocessor.base)

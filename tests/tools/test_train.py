@@ -11,6 +11,7 @@ from commands import call
 
 from mmseg_derprop.utils import files
 
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 pytestmark = pytest.mark.usefixtures('quick_runs')
 
 
@@ -100,6 +101,23 @@ def test_a_work_dir_that_is_read_only(train):
 def test_a_loss_that_is_no_number(train):
     with pytest.raises(SystemExit, match='Iteration 1 has losses that are not finite'):
         train(options=('model.losses.seg.loss_weight=1e39',))
+
+
+def test_the_published_partner_of_unimatch(shapes, tmp_path):
+    """A second crop of the same image fills the boxes of both strong views; the error names its pipeline."""
+    path = tmp_path / 'run.py'
+    text = f"_base_ = '{CONFIGS}/unimatch/tiny_shapes.py'\n"
+    text += "model = dict(cutmix=dict(partner='second_view'))\n"
+    words = ['--work-dir', tmp_path, '--cfg-options', f'data_root={shapes}', 'train_cfg.max_iters=1']
+    words += ['default_hooks.checkpoint.interval=1', 'train_cfg.val_interval=9', 'train_dataloader.num_workers=0']
+    words += ['train_dataloader.persistent_workers=False']
+    path.write_text(text)
+    with pytest.raises((SystemExit, ValueError), match='two_view_two_strong_pipeline for both'):
+        call('train.py', path, *words)
+    pipeline = 'train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=_base_.two_view_two_strong_pipeline)))'
+    path.write_text(f'{text}{pipeline}\n')
+    call('train.py', path, *words)
+    assert (tmp_path / 'iter_1.pth').exists()
 
 
 def test_missing_lists_and_images(train, shapes, tmp_path):

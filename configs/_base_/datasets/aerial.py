@@ -1,4 +1,4 @@
-# Aerial images of Dubai (Humans in the Loop, 2020), five classes, at half size; scored at full size. Labelled images only.
+# Aerial images of Dubai (Humans in the Loop, 2020), five classes, at half size; scored at full size. Labels alone.
 data_root = 'data/aerial'
 crop_size = (161, 161)
 halve = dict(type='Resize', scale_factor=0.5, keep_ratio=True)

@@ -9,6 +9,14 @@ two_view_pipeline = [
     *_base_.load_unlabeled,
     dict(type='MultiBranch', first=[*geometry, _base_.views], second=[*geometry, _base_.second_views]),
 ]
+two_view_two_strong_pipeline = [
+    *_base_.load_unlabeled,
+    dict(
+        type='MultiBranch',
+        first=[*geometry, _base_.two_strong_views],
+        second=[*geometry, _base_.second_two_strong_views],
+    ),
+]
 train_dataloader = dict(
     batch_size=8,
     sampler=dict(_delete_=True, type='SemiSampler', num_labeled=4, num_unlabeled=4),

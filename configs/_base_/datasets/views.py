@@ -5,3 +5,6 @@ strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), dict(type='P
 views = dict(type='MultiBranch', weak=[dict(type='PackSemiInputs')], strong=strong)
 two_strong_views = dict(type='MultiBranch', weak=[dict(type='PackSemiInputs')], strong=strong, strong2=strong)
 second_views = dict(type='MultiBranch', weak_mix=[dict(type='PackSemiInputs')], strong_mix=strong)
+second_two_strong_views = dict(
+    type='MultiBranch', weak_mix=[dict(type='PackSemiInputs')], strong_mix=strong, strong2_mix=strong
+)

@@ -1,5 +1,6 @@
 # CorrMatch (arXiv 2306.04300): labels propagated along the correlation of positions, to pixels and to regions. Its
-# program does not cut-mix the target of its kl, and never draws the last position.
+# program does not cut-mix the target of its kl, and never draws the last position. It fills the boxes from a second
+# crop of the same image (cutmix=dict(partner='second_view'), two_view_pipeline); here the next image of the batch does.
 method = dict(
     type='SemiSegmentor',
     propagation_head=dict(type='DerPropHead', channels=256, max_order=0, normalize='source'),
