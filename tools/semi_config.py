@@ -245,6 +245,7 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         *(["val_cfg = dict(type='TeacherStudentValLoop')"] if config.get('val_cfg') else []),
         f"default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook'{checkpoint_settings(config)}))",
         f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
+        'log_processor = _base_.semi_log',
     ]
     return '\n'.join(lines) + '\n'
 
