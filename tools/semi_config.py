@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
+import re
 import shlex
-from collections.abc import Sequence
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.device import get_device
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS
@@ -28,14 +30,15 @@ from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, deepest, feature_maps
+from mmseg_derprop.models.segmentors import FAILURES
+from mmseg_derprop.models.teacher_student import classes_of
+from mmseg_derprop.utils.config import load_config, type_name
 
 BASES = 'mmseg_derprop::_base_'
 METHODS = sorted(
     path.stem for path in (Path(mmseg_derprop.__file__).parent / '.mim/configs/_base_/methods').glob('*.py')
 )
-# Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
-MANY_POSITIONS = 128 * 128
 
 Shape = tuple[int, int, int]
 
@@ -44,8 +47,8 @@ class Found(NamedTuple):
     """What the base's data and model are.
 
     ``data`` are the arguments of SplitDataset, ``segmentor`` is an expression that names the segmentor in the config,
-    ``classes`` are how many its heads must be given, ``shapes`` (channels, height, width) of each feature, and
-    ``index`` is the feature along which labels propagate.
+    ``classes`` are how many its heads must be given, ``shapes`` (channels, height, width) of each feature, ``index``
+    is the feature along which labels propagate, and ``seconds`` about those of an iteration, None if unknown.
     """
 
     data: dict[str, Any]
@@ -55,6 +58,7 @@ class Found(NamedTuple):
     num_classes: int
     shapes: list[Shape]
     index: int | None
+    seconds: float | None
 
 
 def parse_args() -> argparse.Namespace:
@@ -96,14 +100,17 @@ def read_base(path: str) -> Config:
         config = load_config(path)
     except FileNotFoundError as error:
         raise SystemExit(f'{path}: {error}') from None
+    if has_classes(dict(config.items())):  # MMEngine's pure Python style, which no other can inherit
+        config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
+    if 'method' in config or type_name(config.model) == 'SemiSegmentor':
         raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
-    loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
-    if not str(loop).endswith('IterBasedTrainLoop'):
+    loop = config.train_cfg
+    by_iteration = type_name(loop).endswith('IterBasedTrainLoop') if 'type' in loop else not loop.get('by_epoch', True)
+    if not by_iteration:
         raise SystemExit(
             f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
             "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "
@@ -111,6 +118,13 @@ def read_base(path: str) -> Config:
             'log_metric_by_epoch=False in default_hooks.logger.'
         )
     return config
+
+
+def has_classes(part: Any) -> bool:
+    """Whether a config names classes by themselves."""
+    if isinstance(part, dict):
+        return any(map(has_classes, part.values()))
+    return any(map(has_classes, part)) if isinstance(part, (list, tuple)) else isinstance(part, type)
 
 
 def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDataset]:
@@ -146,9 +160,8 @@ def relative(path: str, root: str | None) -> str:
 def classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
     """How many classes the heads must be given, None if they have as many as the data."""
     classes = dataset.metainfo.get('classes')
-    head = config.model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
+    found = classes_of(config.model.get('decode_head'))
+    return len(classes) if classes and found not in (None, len(classes)) else None
 
 
 def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[int, int]) -> str:
@@ -180,7 +193,7 @@ def build_model(
                 model = MODELS.build(settings)
                 check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
                 features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
-                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
+                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in feature_maps(features)]
         except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             reason = error
     raise SystemExit(f'{name}: {reason}')
@@ -189,19 +202,17 @@ def build_model(
 def without_weights(part: Any) -> Any:
     """A model's config without what would load weights."""
     if isinstance(part, dict):
-        pretrained = {'pretrained': None} if 'pretrained' in part else {}
-        return {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
+        kept = {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'}
+        switch = part.get('pretrained')  # a path, or as timm has it whether to load
+        return kept | ({'pretrained': False if isinstance(switch, bool) else None} if 'pretrained' in part else {})
     return [without_weights(value) for value in part] if isinstance(part, list) else part
-
-
-def deepest(shapes: Sequence[Shape]) -> int:
-    """The feature of most channels; of several the coarsest, and of several such the last."""
-    return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
 
 
 def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
     """The lines of the semi-supervised config."""
     base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
+    if config.filename is None:
+        base = named_base(args)
     constructor = config.optim_wrapper.get('constructor')
     base_constructor = f', base_constructor={constructor!r}' if constructor else ''
     count = images_of_a_kind(config)
@@ -234,20 +245,22 @@ def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
         *(["val_cfg = dict(type='TeacherStudentValLoop')"] if config.get('val_cfg') else []),
         f"default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook'{checkpoint_settings(config)}))",
         f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
+        'log_processor = _base_.semi_log',
     ]
     return '\n'.join(lines) + '\n'
 
 
+def named_base(args: argparse.Namespace) -> str:
+    """File name of a base in pure Python style, written again with names."""
+    return f'{osp.splitext(osp.basename(args.out))[0]}_base.py'
+
+
 def checkpoint_settings(config: Config) -> str:
-    """What changes in the base's checkpoint hook: it resumes exactly, and save_best names the teacher's score."""
+    """What changes in the base's checkpoint hook, beside that it resumes exactly."""
     base = config.get('default_hooks', {}).get('checkpoint', {})
     if not isinstance(base, dict):  # MMEngine joins no dict to the None of a hook that is switched off
         return ', _delete_=True, by_epoch=False'
-    settings = {} if base.get('by_epoch') is False else dict(by_epoch=False)
-    best = base.get('save_best')
-    if best and best != 'auto' and config.get('val_cfg'):
-        settings['save_best'] = f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
-    return ''.join(f', {key}={value!r}' for key, value in settings.items())
+    return '' if base.get('by_epoch') is False else ', by_epoch=False'
 
 
 def images_of_a_kind(config: Config) -> int:
@@ -264,7 +277,27 @@ def look(config: Config, args: argparse.Namespace) -> Found:
     if model.branches[1:] != ('weak', 'strong'):
         data['branches'] = model.branches[1:]
     index = None if model.propagation_head is None else deepest(shapes)
-    return Found(data, dataset, segmentor, classes, model.num_classes, shapes, index)
+    seconds = time_of_iteration(model, data['crop_size'], images_of_a_kind(config))
+    return Found(data, dataset, segmentor, classes, model.num_classes, shapes, index, seconds)
+
+
+def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -> float | None:
+    """Seconds that the networks take on this machine, from a pass over two images; without loading and propagation."""
+    device = torch.device(get_device())
+    try:
+        student = model.student.to_empty(device=device).train()
+        for tensor in (*student.parameters(), *student.buffers()):
+            tensor.data.zero_()
+        start = time.perf_counter()
+        features = student.extract_feat(torch.zeros(2, 3, *size, device=device))
+        heads = decode(student, features, model.probed.readings, size)
+        sum(head.logits.sum() for head in heads).backward()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+    except FAILURES:  # a network that keeps more than parameters and buffers
+        return None
+    views = 1 + model.needs_weak_forward + len(model.strong_branches) + (model.pseudo_labeler.source == 'teacher') / 3
+    return (time.perf_counter() - start) / 2 * count * views
 
 
 def report(config: Config, args: argparse.Namespace, found: Found) -> None:
@@ -276,6 +309,12 @@ def report(config: Config, args: argparse.Namespace, found: Found) -> None:
     print(f'unlabelled  {found.dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
     print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    if found.seconds is not None:
+        iterations = config.train_cfg.get('max_iters', 0)
+        total = f'{found.seconds * iterations / 3600:.1f} hours for {iterations} iterations'
+        print(f'time        about {found.seconds:.2g} seconds an iteration on {get_device()}, {total}, without loading')
+    for url in sorted(set(re.findall(r'[\w-]+://[^\s\'"]+', str(config.model)))):
+        print(f'weights     {url}, fetched when training begins; without a network name a file in the base')
     print(f'classes     {found.num_classes}' + (', which the heads are given' if found.classes else ''))
     for number, (channels, rows, columns) in enumerate(found.shapes):
         chosen = '  <- labels propagate here' if number == found.index else ''
@@ -294,12 +333,29 @@ def main() -> None:
         report(config, args, found)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
         raise SystemExit(f'{args.base} is no config of a segmentor: {type(error).__name__}: {error}') from error
+    if config.filename is None:
+        path = osp.join(osp.dirname(args.out), named_base(args))
+        if osp.exists(path) and not args.force:
+            raise SystemExit(f'{path} exists: choose another --out, or overwrite it with --force')
+        config.dump(path)
+        print(f'base        {path}, which names the classes of {args.base}')
     Path(args.out).write_text(text)
+    print(f'\nwrote {args.out}:\n\n{text}\nNext, of which the third makes the weights to start from:')
+    print_commands(args.base, args.out, config.train_cfg.get('max_iters', 'N'))
+
+
+def print_commands(base: str, out: str, iterations: int | str) -> None:
+    """Prints what to run next. Pseudo-labels of an untrained network are useless, so the plain config comes first."""
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
-    print(f'\nwrote {args.out}:\n\n{text}\nNext:')
-    for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
-        print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
+    start = f'work_dirs/{osp.splitext(osp.basename(base))[0]}/iter_{iterations}.pth'
+    for tool, *arguments in (
+        ('check_data.py', out),
+        ('analysis_tools/browse_dataset.py', out),
+        ('train.py', base),
+        ('train.py', out, '--cfg-options', f'load_from={start}'),
+    ):
+        print(f'  {shlex.join(["python", osp.join(tools, tool), *arguments])}')
 
 
 if __name__ == '__main__':
