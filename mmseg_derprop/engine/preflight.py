@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -170,18 +168,13 @@ def _score_names(loop: Any) -> list[str]:
     evaluator = copy.deepcopy(loop.evaluator)
     for metric in evaluator.metrics:
         vars(metric).update(output_dir=None)  # where it would write predictions
-    with preserve_rng_state(), _quiet_log():
-        batch = pseudo_collate([dataset[0]])
-        data = model.data_preprocessor(batch, False)
-        logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
-        evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
-        return list(evaluator.evaluate(1))
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    logging.disable(logging.WARNING)
+    logging.disable(logging.WARNING)  # metrics would print these scores
     try:
-        yield
+        with preserve_rng_state():
+            batch = pseudo_collate([dataset[0]])
+            data = model.data_preprocessor(batch, False)
+            logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
+            evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
+            return list(evaluator.evaluate(1))
     finally:
         logging.disable(logging.NOTSET)
