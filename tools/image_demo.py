@@ -22,7 +22,7 @@ from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_argum
 from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_segmentor, predict
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
-from mmseg_derprop.visualization.drawing import legend, overlay, paint
+from mmseg_derprop.visualization.drawing import legend, overlay, paint, to_rgb
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
@@ -31,6 +31,7 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--out-dir', default='work_dirs/image_demo', help='folder for the pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0 to 1 (default: %(default)s)')
     parser.add_argument('--legend', action='store_true', help='names of the classes that are seen, below the picture')
+    parser.add_argument('--bands', type=int, nargs=3, default=(2, 1, 0), help='channels in red, green and blue')
     parser.add_argument('--side-by-side', action='store_true', help='the image beside the picture')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
@@ -41,6 +42,13 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
         if osp.exists(out) and osp.samefile(out, image.path):
             parser.error(f'{out} would replace the image. Name another --out-dir.')
     return args, images
+
+
+def loaded(dataset: ImageDataset, image: ImageFile) -> np.ndarray:
+    results = dict(img_path=image.path)
+    for transform in dataset.pipeline.transforms:
+        results = transform(results) if 'Load' in type(transform).__name__ else results
+    return np.atleast_3d(results['img']).transpose(2, 0, 1)
 
 
 def draw(image: np.ndarray, labels: np.ndarray, meta: dict, args: argparse.Namespace) -> np.ndarray:
@@ -72,7 +80,7 @@ def main() -> None:
             unreadable.append(f'{image.path}: {error}')
             continue
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        picture = draw(mmcv.imread(image.path, channel_order='rgb'), labels, model.dataset_meta, args)
+        picture = draw(to_rgb(loaded(dataset, image), args.bands), labels, model.dataset_meta, args)
         mmcv.imwrite(picture[..., ::-1], str(result_path(args.out_dir, image.name)))
     print(f'{len(images) - len(unreadable)} of {len(images)} pictures in {args.out_dir}')
     if unreadable:

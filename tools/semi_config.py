@@ -26,11 +26,11 @@ from mmseg.registry import DATASETS, MODELS
 
 import mmseg_derprop
 from mmseg_derprop.datasets import SplitDataset
-from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
+from mmseg_derprop.datasets.pipelines import crop_size_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.data_preprocessor import check_crops
-from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, deepest, feature_maps
+from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, deepest, feature_maps, image_channels
 from mmseg_derprop.models.segmentors import FAILURES
 from mmseg_derprop.models.teacher_student import classes_of
 from mmseg_derprop.utils.config import load_config, type_name
@@ -76,6 +76,7 @@ def parse_args() -> argparse.Namespace:
         '--method', choices=METHODS, default='aligned_teacher', help='how to learn from them (default: %(default)s)'
     )
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
+    parser.add_argument('--transforms', nargs='+', default=[], metavar='NAME=KIND', help='for your own: both, ...')
     parser.add_argument('--force', action='store_true', help='overwrite --out')
     args = parser.parse_args()
     if '::' not in args.base and not osp.isfile(args.base):
@@ -142,6 +143,8 @@ def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDat
         unlabeled=unlabeled[0] if len(unlabeled) == 1 else unlabeled,
         crop_size=tuple(size),
     )
+    if args.transforms:
+        settings['transforms'] = dict(entry.partition('=')[::2] for entry in args.transforms)
     try:
         supervised = config.train_dataloader.dataset
         return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
@@ -192,7 +195,8 @@ def build_model(
             with torch.device(device), torch.no_grad():
                 model = MODELS.build(settings)
                 check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
-                features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
+                image = torch.zeros(1, image_channels(model.student), *crop_size)
+                features = revert_sync_batchnorm(model.student).eval().extract_feat(image)
                 return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in feature_maps(features)]
         except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             reason = error
@@ -289,7 +293,7 @@ def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -
         for tensor in (*student.parameters(), *student.buffers()):
             tensor.data.zero_()
         start = time.perf_counter()
-        features = student.extract_feat(torch.zeros(2, 3, *size, device=device))
+        features = student.extract_feat(torch.zeros(2, image_channels(student), *size, device=device))
         heads = decode(student, features, model.probed.readings, size)
         sum(head.logits.sum() for head in heads).backward()
         if device.type == 'cuda':
@@ -303,12 +307,11 @@ def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -
 def report(config: Config, args: argparse.Namespace, found: Found) -> None:
     """Prints what was found."""
     (height, width), count = found.data['crop_size'], images_of_a_kind(config)
-    dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
     print(f'method      {args.method}')
     print(f'labelled    {found.dataset.num_labeled} images of {args.labeled}')
     print(f'unlabelled  {found.dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
-    print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    print(f'crop        {height}x{width}')
     if found.seconds is not None:
         iterations = config.train_cfg.get('max_iters', 0)
         total = f'{found.seconds * iterations / 3600:.1f} hours for {iterations} iterations'

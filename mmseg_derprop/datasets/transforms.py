@@ -6,44 +6,56 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
-import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import BaseTransform, Compose
+from mmcv.transforms import BaseTransform, Compose, Pad
 from mmengine import fileio
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
 from mmseg.registry import TRANSFORMS
 
 from ..utils.options import Bounds, PositiveInt, check_options
-from .checks.labels import CheckLabels
+from .checks.broken import BrokenData, Problem, file_problem
+from .checks.labels import CheckLabels, label_header_problem
 
 
 @TRANSFORMS.register_module()
 class LoadUnlabeledAnnotations(BaseTransform):
-    """Starts the ignore map of an unlabelled image and loads its labels if there are any.
+    """Starts the ignore map of an unlabelled image and loads its labels if there are any, for statistics only.
 
     Required keys: ``img``, ``seg_fields``, ``seg_map_path`` (optional, may name a file that does not exist). Added
-    keys: ``ignore_map`` (H, W) uint8, 1 where no loss may look; ``gt_seg_map`` (H, W) uint8 if the label file exists,
-    for statistics only. Raises ``ValueError`` if that is in colours or of another size than the image.
+    keys: ``ignore_map`` (H, W) uint8, 1 where no loss may look; ``gt_seg_map`` (H, W) uint8 if the label file can be
+    used, or ``label_problem``, why it cannot.
 
     Args:
-        imdecode_backend (str): Decoder of label files, as in MMSeg's ``LoadAnnotations``.
+        loader (str | type): What loads labels of labelled images.
         backend_args (dict, optional): MMEngine's file backend. Defaults to the one that the path implies.
+        **options: Further options of the loader.
     """
 
     @check_options
-    def __init__(self, imdecode_backend: str = 'pillow', backend_args: dict | None = None) -> None:
+    def __init__(self, loader: str | type = 'LoadAnnotations', backend_args: dict | None = None, **options) -> None:
         self.backend_args = backend_args
-        self.load_labels = LoadAnnotations(imdecode_backend=imdecode_backend, backend_args=backend_args)
+        backend = dict(backend_args=backend_args) if backend_args else {}
+        self.load_labels = TRANSFORMS.build(dict(type=loader, **backend, **options))
+        self.plain = type(self.load_labels) is LoadAnnotations and not backend_args
+        self.check_labels = CheckLabels()  # to which SemiDataset tells the classes
 
     def transform(self, results: dict) -> dict:
         results['ignore_map'] = np.zeros(results['img'].shape[:2], np.uint8)
         results.setdefault('seg_fields', []).append('ignore_map')
         path = results.get('seg_map_path')
-        if path and fileio.exists(path, backend_args=self.backend_args):
-            results = CheckLabels()(self.load_labels(results))
-        return results
+        if not (path and fileio.exists(path, backend_args=self.backend_args)):
+            return results
+        image = results.get('img_path', '')
+        try:
+            if self.plain and (problem := file_problem(path) or label_header_problem(path, image)):
+                raise BrokenData(problem)
+            return self.check_labels(self.load_labels({**results, 'seg_fields': [*results['seg_fields']]}))
+        except Exception as error:  # whatever decoders raise
+            unreadable = Problem(path, 'unreadable', f'cannot be read: {type(error).__name__}: {error}', image)
+            results['label_problem'] = getattr(error, 'problem', None) or unreadable
+            return results
 
 
 @TRANSFORMS.register_module()
@@ -85,11 +97,26 @@ class PadToCrop(BaseTransform):
         shape = tuple(max(side, least) for side, least in zip(sides, self.size, strict=True))
         if shape == sides:
             return results
-        results['img'] = mmcv.impad(results['img'], shape=shape, pad_val=0)
+        results['img'] = _padded(results['img'], shape, 0)
         results['img_shape'] = shape
-        for key in results.get('seg_fields', []):
-            results[key] = mmcv.impad(results[key], shape=shape, pad_val=1 if key == 'ignore_map' else 255)
+        for key in {*results.get('seg_fields', []), 'gt_edge_map'} & results.keys():
+            results[key] = _padded(results[key], shape, 1 if key == 'ignore_map' else 255)
         return results
+
+
+@TRANSFORMS.register_module()
+class PadWithIgnoreMap(Pad):
+    """MMCV's Pad, with its options, which also pads ``ignore_map``, by 1."""
+
+    def _pad_seg(self, results: dict) -> None:
+        super()._pad_seg(results)
+        results['ignore_map'] = _padded(results['ignore_map'], results['pad_shape'][:2], 1)
+
+
+def _padded(array: np.ndarray, shape: Sequence[int], value: int) -> np.ndarray:
+    """(H, W) or (H, W, C), padded at the right and bottom; OpenCV pads 4 channels at most."""
+    widths = [(0, wanted - side) for wanted, side in zip(shape, array.shape[:2])]
+    return np.pad(array, widths + [(0, 0)] * (array.ndim - 2), constant_values=value)
 
 
 @TRANSFORMS.register_module()
@@ -134,9 +161,11 @@ class PackSemiInputs(PackSegInputs):
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.meta_keys: tuple[str, ...] = (*self.meta_keys, 'cutmix_box')
+        self.meta_keys: tuple[str, ...] = (*self.meta_keys, 'cutmix_box', 'label_problem')
 
     def transform(self, results: dict) -> dict:
+        if results['img'].dtype == np.uint16:  # which most of PyTorch does not know
+            results['img'] = results['img'].astype(np.float32)
         packed = super().transform(results)
         if 'ignore_map' in results:
             ignored = torch.from_numpy(results['ignore_map'][None] != 0)
