@@ -6,12 +6,14 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Annotated
 
+import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmcv.transforms import BaseTransform, Compose, Pad
 from mmengine import fileio
 from mmengine.structures import PixelData
-from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs, Resize
+from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 from mmseg.registry import TRANSFORMS
 
 from ..utils.options import Bounds, PositiveInt, check_options
@@ -60,7 +62,10 @@ class LoadUnlabeledAnnotations(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RandomRescale(BaseTransform):
-    """Resizes so that the long side is a uniform integer; bilinearly, ``seg_fields`` by nearest neighbour.
+    """Resizes so that the long side is a uniform integer, as the field's programs do by Pillow.
+
+    Images are resized bilinearly, with antialiasing when they shrink; ``seg_fields`` by centred nearest neighbour.
+    OpenCV's ways, which are MMSegmentation's, do neither.
 
     Args:
         ratio_range (tuple[float, float]): Bounds of the new long side, as multiples of the old one.
@@ -74,8 +79,24 @@ class RandomRescale(BaseTransform):
         h, w = results['img'].shape[:2]
         low, high = (int(ratio * max(h, w)) for ratio in self.ratio_range)
         ratio = np.random.randint(low, high + 1) / max(h, w)
-        scale = tuple(max(1, int(side * ratio + 0.5)) for side in (w, h))
-        return Resize(scale=scale, keep_ratio=False)(results)
+        size = (max(1, int(h * ratio + 0.5)), max(1, int(w * ratio + 0.5)))
+        results['img'] = resize_image(results['img'], size)
+        for key in results.get('seg_fields', []):
+            results[key] = cv2.resize(results[key], size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        results.update(img_shape=size, scale=size[::-1], scale_factor=(size[1] / w, size[0] / h), keep_ratio=False)
+        return results
+
+
+def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes an image (H, W) or (H, W, C) of any depth to (h, w), bilinearly and antialiased, as Pillow does."""
+    kind = image.dtype if image.dtype == np.uint8 else np.float32
+    pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image), kind))
+    # Three times faster than Pillow, whose results differ by rounding only.
+    found = F.interpolate(pixels.permute(2, 0, 1)[None], size, mode='bilinear', antialias=True)[0].permute(1, 2, 0)
+    resized = found.numpy().reshape(*size, *image.shape[2:])
+    if np.issubdtype(image.dtype, np.integer) and image.dtype != np.uint8:
+        resized = resized.round()
+    return np.ascontiguousarray(resized.astype(image.dtype, copy=False))
 
 
 @TRANSFORMS.register_module()
