@@ -116,7 +116,6 @@ def test_a_crop_that_is_resized_is_not_padded(plain):
         ([CROP, dict(type='Resize', scale=(24, 16))], (32, 48), r'crop_size must be at most \(16, 24\).*Resize'),
         ([CROP, dict(type='RandomRotFlip')], None, "has RandomRotFlip.*RandomRotFlip='both'.*'drop'"),
         ([CROP, dict(type=Resize, scale=9)], None, 'has Resize'),
-        ([CROP, dict(type='RandomApply', transforms=[dict(type='RandomMosaic')])], None, 'has RandomApply'),
     ],
 )
 def test_what_cannot_be_kept_is_refused(steps, crop_size, words):

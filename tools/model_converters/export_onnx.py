@@ -134,7 +134,7 @@ def compare(predictor: Predictor, path: str, size: tuple[int, int], batch: int) 
     if (differ & ~tie).any():
         wrong = f'{int((differ & ~tie).sum())} of {differ.numel()}'
         raise ValueError(f'onnxruntime gives other labels at {wrong} pixels of {tuple(image.shape)}. {FIXED}')
-    return f'{batch}x3x{size[0]}x{size[1]}: {int(differ.sum())} of {differ.numel()} labels differ'
+    return f'{batch}x{predictor.channels}x{size[0]}x{size[1]}: {int(differ.sum())} of {differ.numel()} labels differ'
 
 
 def main() -> None:
