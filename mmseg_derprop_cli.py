@@ -1,0 +1,72 @@
+"""The command ``mmseg-derprop``: the programs of tools/, which an installed package carries.
+
+It stands beside the package, not in it, to answer ``--help`` at once, and to say in one sentence why an installation
+cannot be used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+TOOLS = Path(__file__).resolve().parent / 'mmseg_derprop/.mim/tools'
+COMMANDS = {
+    'train': ('train.py', 'train a config'),
+    'test': ('test.py', 'evaluate a checkpoint'),
+    'semi-config': ('semi_config.py', 'write the semi-supervised version of a config, to read and edit'),
+    'check-data': ('check_data.py', 'read every image and label of a config, and list all problems'),
+    'browse': ('analysis_tools/browse_dataset.py', 'draw the batches that a config trains on'),
+    'predict': ('image_demo.py', 'draw the predictions of a checkpoint over images'),
+    'pseudo-label': ('pseudo_label.py', 'write label maps of images, where a checkpoint is confident'),
+    'label-quality': ('analysis_tools/label_quality.py', 'compare pseudo-labels with the true labels'),
+    'export': ('model_converters/export_segmentor.py', 'write a plain MMSegmentation config and checkpoint'),
+    'export-onnx': ('model_converters/export_onnx.py', 'write an ONNX file'),
+    'study': ('study.py', 'train a matrix of methods, splits and seeds'),
+    'report': ('analysis_tools/report.py', 'make a page of the results of a study'),
+    'make-split': ('dataset_converters/make_split.py', 'draw which images of a data set are labelled'),
+    'make-shapes': ('dataset_converters/make_shapes.py', 'draw the embedded data set'),
+    'prepare-splits': ('dataset_converters/prepare_splits.py', "get the field's lists of VOC and Cityscapes"),
+    'benchmark': ('analysis_tools/benchmark.py', 'time the parts of a training step'),
+    'demo': ('demo.py', 'train and compare on the embedded data set, in minutes'),
+}
+
+
+def overview() -> str:
+    """What the command can do."""
+    lines = [f'  {name:<15} {text}' for name, (_, text) in COMMANDS.items()]
+    usage = 'usage: mmseg-derprop COMMAND ...\n\nSemi-supervised segmentation for MMSegmentation.\n\ncommands:'
+    return '\n'.join([usage, *lines, '\nmmseg-derprop COMMAND --help lists the options of a command.'])
+
+
+def run(name: str, arguments: list[str]) -> None:
+    """Runs a program of tools/ as ``python tools/... arguments`` would."""
+    script = TOOLS / COMMANDS[name][0]
+    spec = importlib.util.spec_from_file_location('__main__', script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    module.__spec__ = None  # as of a script, so that a spawned process finds it by its path
+    sys.modules['__main__'] = module
+    sys.argv = [f'mmseg-derprop {name}', *arguments]
+    spec.loader.exec_module(module)
+
+
+def main() -> None:
+    name, *arguments = sys.argv[1:] or ['--help']
+    if name in ('-h', '--help'):
+        print(overview())
+        return
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f'Did you mean {close[0]}?' if close else f'Choose one of {", ".join(COMMANDS)}.'
+        raise SystemExit(f'mmseg-derprop has no command {name}. {hint}')
+    try:
+        import mmseg_derprop  # noqa: F401
+    except ImportError as error:
+        raise SystemExit(f'mmseg_derprop cannot be imported: {error}') from None
+    run(name, arguments)
+
+
+if __name__ == '__main__':
+    main()
