@@ -1,6 +1,7 @@
 """Writes the config that makes an MMSegmentation config learn from unlabelled images too.
 
-    python tools/semi_config.py --base my_config.py --labeled labeled.txt --unlabeled FOLDER_OR_LIST --out semi.py
+    python tools/semi_config.py --base my_config.py --unlabeled FOLDER_OR_LIST --out semi.py [--labeled labeled.txt]
+        [--method NAME] [--crop-size H W] [--force]
 
 The base is any config of a segmentor, a file or ``mmseg::path``. The tool looks at its data, builds its model without
 weights, says what it found, and writes a few lines, which are meant to be read and edited.
@@ -11,75 +12,23 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import torch
-from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS
-
-import mmseg_derprop
-from mmseg_derprop.datasets import SplitDataset
-from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of
+from mmseg_derprop.apis.semi_config import SemiConfig, add_arguments, make_semi_config
+from mmseg_derprop.datasets.pipelines import left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
-from mmseg_derprop.models import SemiSegmentor
-from mmseg_derprop.models.data_preprocessor import check_crops
-from mmseg_derprop.utils.config import load_config
 
-BASES = 'mmseg_derprop::_base_'
-METHODS = sorted(
-    path.stem for path in (Path(mmseg_derprop.__file__).parent / '.mim/configs/_base_/methods').glob('*.py')
-)
 # Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
 MANY_POSITIONS = 128 * 128
-
-Shape = tuple[int, int, int]
-
-
-class Found(NamedTuple):
-    """What the base's data and model are.
-
-    ``data`` are the arguments of SplitDataset, ``segmentor`` is an expression that names the segmentor in the config,
-    ``classes`` are how many its heads must be given, ``shapes`` (channels, height, width) of each feature, and
-    ``index`` is the feature along which labels propagate.
-    """
-
-    data: dict[str, Any]
-    dataset: SplitDataset
-    segmentor: str
-    classes: int | None
-    num_classes: int
-    shapes: list[Shape]
-    index: int | None
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Make an MMSegmentation config semi-supervised')
     parser.add_argument('--base', required=True, help='config of a segmentor, a file or mmseg::path')
-    parser.add_argument('--labeled', required=True, help="list of labelled images as the base's ann_file is written")
-    parser.add_argument(
-        '--unlabeled',
-        required=True,
-        nargs='+',
-        help='list of unlabelled images in the same folders, or a folder of images; or several of them',
-    )
     parser.add_argument('--out', required=True, help='the config to write')
-    parser.add_argument(
-        '--method', choices=METHODS, default='aligned_teacher', help='how to learn from them (default: %(default)s)'
-    )
-    parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
     parser.add_argument('--force', action='store_true', help='overwrite --out')
+    add_arguments(parser, required=True)
     args = parser.parse_args()
-    if '::' not in args.base and not osp.isfile(args.base):
-        parser.error(f'there is no config {args.base}')
-    if not osp.isfile(args.labeled):
-        parser.error(f'--labeled {args.labeled} is no file: write a list of the labelled images there, an id a line')
-    if missing := [path for path in args.unlabeled if not osp.exists(path)]:
-        parser.error(f'--unlabeled {missing[0]} does not exist: give a folder of images, or a list of ids')
     if osp.exists(args.out) and not args.force:
         parser.error(f'{args.out} exists: choose another --out, or overwrite it with --force')
     if not osp.isdir(osp.dirname(osp.abspath(args.out))):
@@ -87,195 +36,16 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def read_base(path: str) -> Config:
-    """Reads a config and checks that it trains a segmentor by iterations."""
-    package = path.partition('::')[0]
-    if '::' in path and package not in MODULE2PACKAGE:
-        raise SystemExit(f'{path}: there is no package {package} with configs; use mmseg::path or a file')
-    try:
-        config = load_config(path)
-    except FileNotFoundError as error:
-        raise SystemExit(f'{path}: {error}') from None
-    needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    missing = [key for key in needed if not config.get(key)]
-    if missing:
-        raise SystemExit(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
-        raise SystemExit(f'{path} is semi-supervised already, or has a key "method": give a plain config')
-    loop = config.train_cfg.get('type') or ('Epoch' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop')
-    if not str(loop).endswith('IterBasedTrainLoop'):
-        raise SystemExit(
-            f'{path} counts epochs (train_cfg), but a batch of labelled and unlabelled images belongs to no common '
-            "epoch. Set there train_cfg=dict(type='IterBasedTrainLoop', max_iters=..., val_interval=...), "
-            'by_epoch=False in param_scheduler, log_processor and default_hooks.checkpoint, and '
-            'log_metric_by_epoch=False in default_hooks.logger.'
-        )
-    return config
-
-
-def build_data(config: Config, args: argparse.Namespace) -> tuple[dict, SplitDataset]:
-    """The training data: what the config says of them, and the data set."""
-    parts = supervised_parts(config.train_dataloader.dataset)
-    roots = {part.get('data_root') for part in parts}
-    root = roots.pop() if len(roots) == 1 else ''
-    size = args.crop_size or crop_size_of(parts[0].get('pipeline') or [])
-    size = size or (config.model.get('data_preprocessor') or {}).get('size')
-    if size is None:
-        raise SystemExit(f'{args.base} has no RandomCrop that would tell the crop size: give --crop-size H W')
-    unlabeled = [relative(path, root) for path in args.unlabeled]
-    settings = dict(
-        labeled=relative(args.labeled, root),
-        unlabeled=unlabeled[0] if len(unlabeled) == 1 else unlabeled,
-        crop_size=tuple(size),
-    )
-    try:
-        supervised = config.train_dataloader.dataset
-        return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
-    except (FileNotFoundError, ValueError, TypeError, KeyError) as error:
-        raise SystemExit(f'{args.base}: {error}') from None
-
-
-def relative(path: str, root: str | None) -> str:
-    """A path as a data set takes it that has this data_root."""
-    if root is None:
-        return path
-    path, root = osp.abspath(path), osp.abspath(root) if root else ''
-    return osp.relpath(path, root) if root and path.startswith(root + osp.sep) else path
-
-
-def classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
-    """How many classes the heads must be given, None if they have as many as the data."""
-    classes = dataset.metainfo.get('classes')
-    head = config.model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
-
-
-def resize_padding(config: Config, args: argparse.Namespace, crop_size: tuple[int, int]) -> str:
-    """Fits the size to which the base's data_preprocessor pads to a crop size that was asked for.
-
-    Changes the config, and returns what names the segmentor in the config that is written.
-    """
-    preprocessor = config.model.get('data_preprocessor') or {}
-    if not args.crop_size or preprocessor.get('size') in (None, crop_size):
-        return '_base_.model'
-    preprocessor['size'] = crop_size
-    return f'dict(_base_.model, data_preprocessor=dict(_base_.model.data_preprocessor, size={crop_size}))'
-
-
-def build_model(
-    config: Config, method: str, classes: int | None, crop_size: tuple, name: str
-) -> tuple[SemiSegmentor, list[Shape]]:
-    """The semi-supervised model, and (channels, height, width) of each feature of a crop.
-
-    It has no weights and, where its operators allow it, takes no memory.
-    """
-    method = load_config(f'{BASES}/methods/{method}.py').method
-    settings = dict(method, segmentor=without_weights(config.model.to_dict()), num_classes=classes)
-    if 'data_preprocessor' in config:
-        settings['data_preprocessor'] = config.data_preprocessor
-    for device in ('meta', 'cpu'):
-        try:
-            with torch.device(device), torch.no_grad():
-                model = MODELS.build(settings)
-                check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
-                features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
-                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
-        except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
-            reason = error
-    raise SystemExit(f'{name}: {reason}')
-
-
-def without_weights(part: Any) -> Any:
-    """A model's config without what would load weights."""
-    if isinstance(part, dict):
-        pretrained = {'pretrained': None} if 'pretrained' in part else {}
-        return {key: without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
-    return [without_weights(value) for value in part] if isinstance(part, list) else part
-
-
-def deepest(shapes: Sequence[Shape]) -> int:
-    """The feature of most channels; of several the coarsest, and of several such the last."""
-    return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
-
-
-def config_text(config: Config, args: argparse.Namespace, found: Found) -> str:
-    """The lines of the semi-supervised config."""
-    base = args.base if '::' in args.base else osp.relpath(args.base, osp.dirname(osp.abspath(args.out)))
-    constructor = config.optim_wrapper.get('constructor')
-    base_constructor = f', base_constructor={constructor!r}' if constructor else ''
-    count = images_of_a_kind(config)
-    classes = f', num_classes={found.classes}' if found.classes else ''
-    channels = ', '.join(str(shape[0]) for shape in found.shapes)
-    head = f"model['propagation_head'].update(in_index={found.index})  # of features of {channels} channels"
-    own_hooks = '*_base_.custom_hooks, ' if config.get('custom_hooks') else ''
-    lines = [
-        # The import tells mmengine where this package's configs lie, whatever tool reads the config.
-        "_base_ = __import__('mmseg_derprop') and [",
-        f'    {base!r},',
-        f"    '{BASES}/methods/{args.method}.py',",
-        f"    '{BASES}/semi_hooks.py',",
-        ']',
-        f'model = dict(_base_.method, _delete_=True, segmentor={found.segmentor}{classes})',
-        *([] if found.index is None else [head]),
-        'train_dataloader = dict(',
-        '    _base_.train_dataloader,',
-        '    _delete_=True,',
-        f'    batch_size={2 * count},',
-        f"    sampler=dict(type='SemiSampler', num_labeled={count}, num_unlabeled={count}),",
-        "    collate_fn=dict(type='semi_collate'),",
-        '    dataset=dict(',
-        "        type='SplitDataset',",
-        '        supervised=_base_.train_dataloader.dataset,',
-        *(f'        {key}={value!r},' for key, value in found.data.items()),
-        '    ),',
-        ')',
-        f"optim_wrapper = dict(constructor='SemiOptimWrapperConstructor'{base_constructor})",
-        *(["val_cfg = dict(type='TeacherStudentValLoop')"] if config.get('val_cfg') else []),
-        f"default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook'{checkpoint_settings(config)}))",
-        f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
-    ]
-    return '\n'.join(lines) + '\n'
-
-
-def checkpoint_settings(config: Config) -> str:
-    """What changes in the base's checkpoint hook: it resumes exactly, and save_best names the teacher's score."""
-    base = config.get('default_hooks', {}).get('checkpoint', {})
-    if not isinstance(base, dict):  # MMEngine joins no dict to the None of a hook that is switched off
-        return ', _delete_=True, by_epoch=False'
-    settings = {} if base.get('by_epoch') is False else dict(by_epoch=False)
-    best = base.get('save_best')
-    if best and best != 'auto' and config.get('val_cfg'):
-        settings['save_best'] = f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
-    return ''.join(f', {key}={value!r}' for key, value in settings.items())
-
-
-def images_of_a_kind(config: Config) -> int:
-    """Labelled images in a batch, and unlabelled ones: as many as the base has; CutMix needs two."""
-    return max(2, config.train_dataloader.get('batch_size', 2))
-
-
-def look(config: Config, args: argparse.Namespace) -> Found:
-    """Builds data and model."""
-    data, dataset = build_data(config, args)
-    classes = classes_to_set(config, dataset)
-    segmentor = resize_padding(config, args, data['crop_size'])
-    model, shapes = build_model(config, args.method, classes, data['crop_size'], args.base)
-    if model.branches[1:] != ('weak', 'strong'):
-        data['branches'] = model.branches[1:]
-    index = None if model.propagation_head is None else deepest(shapes)
-    return Found(data, dataset, segmentor, classes, model.num_classes, shapes, index)
-
-
-def report(config: Config, args: argparse.Namespace, found: Found) -> None:
+def report(found: SemiConfig, args: argparse.Namespace) -> None:
     """Prints what was found."""
-    (height, width), count = found.data['crop_size'], images_of_a_kind(config)
-    dropped = left_out_of(supervised_parts(config.train_dataloader.dataset)[0].get('pipeline') or [])
-    print(f'method      {args.method}')
-    print(f'labelled    {found.dataset.num_labeled} images of {args.labeled}')
+    (height, width), count = found.data['crop_size'], found.count
+    dropped = left_out_of(supervised_parts(found.config.train_dataloader.dataset)[0].get('pipeline') or [])
+    print(f'method      {found.method}')
+    print(f'labelled    {found.dataset.num_labeled} images of {args.labeled or args.base}')
     print(f'unlabelled  {found.dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
     print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    print(f'training    {found.length}')
     print(f'classes     {found.num_classes}' + (', which the heads are given' if found.classes else ''))
     for number, (channels, rows, columns) in enumerate(found.shapes):
         chosen = '  <- labels propagate here' if number == found.index else ''
@@ -286,14 +56,12 @@ def report(config: Config, args: argparse.Namespace, found: Found) -> None:
 
 def main() -> None:
     args = parse_args()
-    config = read_base(args.base)
-    init_default_scope(config.get('default_scope') or 'mmseg')
     try:
-        found = look(config, args)
-        text = config_text(config, args, found)
-        report(config, args, found)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # parts of any kind
-        raise SystemExit(f'{args.base} is no config of a segmentor: {type(error).__name__}: {error}') from error
+        found = make_semi_config(args.base, args.unlabeled, args.labeled, args.method, args.crop_size)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    report(found, args)
+    text = found.text(args.out)
     Path(args.out).write_text(text)
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)

@@ -2,6 +2,9 @@
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
     [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+python tools/train.py BASE_CONFIG --unlabeled FOLDER_OR_LIST [--labeled LIST] [--method NAME] [--crop-size H W] ...
+
+With --unlabeled it makes the config of a plain segmentor semi-supervised, as tools/semi_config.py does, and trains it.
 """
 
 from __future__ import annotations
@@ -20,11 +23,12 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.apis.semi_config import add_arguments, make_semi_config
 from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.files import FolderInUse
+from mmseg_derprop.utils.files import FolderInUse, write_text
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -50,13 +54,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
+    add_arguments(parser.add_argument_group('make a plain config semi-supervised'), required=False)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp == 'float16' and get_device() == 'cpu':
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
     if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
         parser.error(f'there is no checkpoint {args.resume}')
+    if not args.unlabeled and (args.labeled or args.method or args.crop_size):
+        parser.error('--labeled, --method and --crop-size make a config semi-supervised: give --unlabeled too')
     return args
+
+
+def make_semi_supervised(args: argparse.Namespace) -> None:
+    """Replaces the config by its semi-supervised version, which it writes into the work dir."""
+    options = {key: value for key, value in (args.cfg_options or {}).items() if key == 'data_root'}
+    try:
+        found = make_semi_config(args.config, args.unlabeled, args.labeled, args.method, args.crop_size, options)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    name = f'{osp.splitext(osp.basename(args.config))[0]}_{found.method}'
+    args.work_dir = args.work_dir or osp.join('work_dirs', name)
+    args.config = osp.join(args.work_dir, f'{name}.py')
+    write_text(args.config, found.text(args.config))
+    if os.environ.get('RANK', '0') == '0':
+        print(f'{found.summary()}\nConfig: {args.config}', file=sys.stderr)
 
 
 def find_checkpoint(work_dir: str) -> str | None:
@@ -79,6 +101,8 @@ def find_checkpoint(work_dir: str) -> str | None:
 
 def train(args: argparse.Namespace) -> None:
     """Trains as asked for."""
+    if args.unlabeled:
+        make_semi_supervised(args)
     try:
         config = load_config(args.config, args.cfg_options)
     except (FileNotFoundError, ValueError) as error:

@@ -204,6 +204,71 @@ def _zoo(folder, stock, shapes):
     return folder / 'zoo.py'
 
 
+def by_epoch(plain):
+    """The config, counting epochs of two iterations as people write them."""
+    plain['train_cfg'] = dict(by_epoch=True, max_epochs=3)
+    plain['param_scheduler'] = [
+        dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False),
+        dict(type='MultiStepLR', milestones=[1, 2], begin=1),
+        dict(type='ExponentialLR', gamma=0.25, by_epoch=True, convert_to_iter_based=True),
+    ]
+    plain['default_hooks'] = dict(checkpoint=dict(type='CheckpointHook', interval=3))
+    plain.pop('log_processor')
+    return plain
+
+
+def test_a_base_that_counts_epochs(plain, write, tmp_path):
+    path, output = write(by_epoch(plain))
+    assert 'training    6 iterations in place of 3 epochs' in output
+    config = load_config(str(path))
+    config.work_dir, config.experiment_name = str(tmp_path / 'work'), f'semi_config_{next(_runs)}'
+    config.visualizer = dict(type='Visualizer', name=config.experiment_name)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == runner.max_iters == 6 and runner.train_loop.val_interval == 2
+    assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == ['iter_6.pth']
+    warmup, steps, decay = runner.param_schedulers
+    assert (warmup.end, sorted(steps.milestones), steps.begin, decay.gamma) == (4, [2, 4], 2, 0.5)
+    assert not (warmup.by_epoch or steps.by_epoch or decay.by_epoch)
+
+
+def train_tool(base, *options):
+    number = next(_runs)
+    names = [
+        f'experiment_name=semi_config_{number}',
+        f'visualizer.name=semi_config_{number}',
+        'visualizer.type=Visualizer',
+    ]
+    call('train.py', base, *options, '--cfg-options', *names)
+
+
+def test_one_command_makes_it_and_trains_it(plain, write, tmp_path, shapes, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written = load_config(str(write(plain, '--method', 'fixmatch')[0]))
+    unlabeled = ['--unlabeled', shapes / LISTS / 'unlabeled.txt', '--method', 'fixmatch']
+    train_tool(tmp_path / 'base.py', *unlabeled, '--labeled', shapes / LISTS / 'labeled.txt')
+    said = capsys.readouterr().err
+    work = tmp_path / 'work_dirs/base_fixmatch'
+    assert 'learns from 4 labelled and 12 unlabelled images with the method fixmatch' in said
+    assert (
+        'Batches of 2 + 2 images, crops of 32x32, 2 iterations.\nConfig: work_dirs/base_fixmatch/base_fixmatch.py'
+        in said
+    )
+    trained = load_config(str(work / 'base_fixmatch.py'))
+    assert (work / 'iter_2.pth').is_file()
+    assert (trained.model, trained.train_dataloader) == (written.model, written.train_dataloader)
+
+
+def test_without_a_list_all_labelled_images_of_the_base_serve(plain, tmp_path, shapes, capsys):
+    Config(plain).dump(tmp_path / 'base.py')
+    (tmp_path / 'more').mkdir()
+    for name in (shapes / LISTS / 'unlabeled.txt').read_text().split()[:3]:
+        shutil.copy(shapes / f'JPEGImages/{name}.jpg', tmp_path / 'more')
+    train_tool(tmp_path / 'base.py', '--unlabeled', tmp_path / 'more', '--work-dir', tmp_path / 'work')
+    assert 'learns from 4 labelled and 3 unlabelled images with the method aligned_teacher' in capsys.readouterr().err
+    assert (tmp_path / 'work/iter_2.pth').is_file()
+
+
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
@@ -226,7 +291,7 @@ def change(config, name, value):
 @pytest.mark.parametrize(
     'name, value, message',
     [
-        ('train_cfg', dict(type='EpochBasedTrainLoop', max_epochs=2), 'counts epochs .*IterBasedTrainLoop'),
+        ('train_cfg', dict(type='OwnLoop', max_epochs=2), 'must be IterBasedTrainLoop or .*, but is OwnLoop'),
         ('optim_wrapper', None, 'has no optim_wrapper: give a whole config'),
         ('model.type', None, 'model.segmentor must be a config'),
         ('model.type', 'SemiSegmentor', 'semi-supervised already'),
@@ -241,6 +306,25 @@ def test_bases_that_cannot_work(plain, write, tmp_path, capsys, name, value, mes
     text = refused(capsys, lambda: write(plain))
     assert re.search(message, text, re.S), text
     assert not (tmp_path / 'semi.py').exists()
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--unlabeled', 'empty'], 'must name at least 1 unlabelled image, but names 0'),
+        (['--unlabeled', 'nowhere'], 'must be a folder of images or a list of ids, but nowhere does not exist'),
+        (['--unlabeled', 'empty', '--labeled', 'nowhere.txt'], 'but nowhere.txt is no file'),
+        (['--unlabeled', 'empty', '--method', 'unheard'], "'unheard'.*aligned_teacher.*unimatch_v2"),
+        (['--method', 'fixmatch'], 'give --unlabeled too'),
+    ],
+)
+def test_training_that_cannot_begin(plain, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    Config(plain).dump('base.py')
+    (tmp_path / 'empty').mkdir()
+    text = refused(capsys, lambda: call('train.py', 'base.py', *options))
+    assert re.search(message, text, re.S), text
+    assert not (tmp_path / 'work_dirs').exists()
 
 
 def test_nothing_is_overwritten_without_being_told(plain, write, tmp_path, capsys):
