@@ -19,7 +19,7 @@ import os.path as osp
 
 import numpy as np
 from mmengine.config import Config
-from mmseg.models import BaseSegmentor
+from mmengine.model import BaseModel
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
@@ -76,7 +76,7 @@ def checkpoint_threshold(loaded: dict, path: str) -> float:
     return float(value)
 
 
-def label_settings(args: argparse.Namespace, config: Config, model: BaseSegmentor, pipeline: list) -> dict:
+def label_settings(args: argparse.Namespace, config: Config, model: BaseModel, pipeline: list) -> dict:
     """What decides about labels; when it differs, labels of two runs must not be mixed."""
     checkpoint = args.checkpoint
     if osp.isfile(checkpoint):

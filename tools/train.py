@@ -1,7 +1,7 @@
 """Trains a config.
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
-    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+    [--log-to tensorboard wandb mlflow] [--cfg-options data_root=data/voc ...] [--launcher pytorch]
 python tools/train.py BASE_CONFIG --unlabeled FOLDER_OR_LIST [--labeled LIST] [--method NAME] [--crop-size H W] ...
 
 With --unlabeled it makes the config of a plain segmentor semi-supervised, as tools/semi_config.py does, and trains it.
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib.util
 import os
 import os.path as osp
 import sys
 from datetime import timedelta
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -32,6 +33,8 @@ from mmseg_derprop.utils.files import FolderInUse, write_text
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# By the names of their packages.
+LOGS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,6 +54,7 @@ def parse_args() -> argparse.Namespace:
         choices=('float16', 'bfloat16'),
         help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
     )
+    parser.add_argument('--log-to', nargs='+', default=[], choices=LOGS, help='log there too, scalars and pictures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
@@ -61,6 +65,8 @@ def parse_args() -> argparse.Namespace:
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
     if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
         parser.error(f'there is no checkpoint {args.resume}')
+    if missing := [name for name in args.log_to if importlib.util.find_spec(name) is None]:
+        parser.error(f'--log-to {missing[0]} needs its package: pip install {missing[0]}')
     if not args.unlabeled and (args.labeled or args.method or args.crop_size):
         parser.error('--labeled, --method and --crop-size make a config semi-supervised: give --unlabeled too')
     return args
@@ -115,6 +121,10 @@ def train(args: argparse.Namespace) -> None:
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif args.amp == 'bfloat16':
         config.optim_wrapper.type = 'BFloat16OptimWrapper'
+    if args.log_to:
+        visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
+        known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+        visualizer.vis_backends = [*known, *(dict(type=LOGS[name]) for name in args.log_to)]
     checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None and '://' not in checkpoint:
         check_run(checkpoint)

@@ -4,7 +4,6 @@ custom_imports = dict(imports=['mmseg_derprop'], allow_failed_imports=False)
 env_cfg = dict(
     cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )
-# For TensorBoard: visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 # The terms of the loss are means over the log's window, as the loss is; what moves or is a share is as it is.
 log_processor = dict(

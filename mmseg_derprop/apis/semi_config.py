@@ -67,11 +67,12 @@ class SemiConfig:
 
     def summary(self) -> str:
         """Two lines: what it learns from, and how."""
+        length = f', {self.length}' if self.schedule else ''
         images = f'{self.dataset.num_labeled} labelled and {self.dataset.num_unlabeled} unlabelled images'
         height, width = self.data['crop_size']
         return (
             f'{self.base} learns from {images} with the method {self.method}.\n'
-            f'Batches of {self.count} + {self.count} images, crops of {height}x{width}, {self.length}.'
+            f'Batches of {self.count} + {self.count} images, crops of {height}x{width}{length}.'
         )
 
     def text(self, out: str) -> str:
@@ -80,7 +81,8 @@ class SemiConfig:
         constructor = self.config.optim_wrapper.get('constructor')
         base_constructor = f', base_constructor={constructor!r}' if constructor else ''
         classes = f', num_classes={self.classes}' if self.classes else ''
-        own_hooks = '*_base_.custom_hooks, ' if self.config.get('custom_hooks') else ''
+        ours = [] if 'semi_hooks' in self.config else [f"    '{BASES}/semi_hooks.py',"]  # a base may be of this package
+        own_hooks = '*_base_.custom_hooks, ' if ours and self.config.get('custom_hooks') else ''
         channels = ', '.join(str(shape[0]) for shape in self.shapes)
         head = f"model['propagation_head'].update(in_index={self.index})  # of features of {channels} channels"
         lines = [
@@ -88,7 +90,7 @@ class SemiConfig:
             "_base_ = __import__('mmseg_derprop') and [",
             f'    {base!r},',
             f"    '{BASES}/methods/{self.method}.py',",
-            f"    '{BASES}/semi_hooks.py',",
+            *ours,
             ']',
             f'model = dict(_base_.method, _delete_=True, segmentor={self.segmentor}{classes})',
             *([] if self.index is None else [head]),

@@ -184,6 +184,7 @@ def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
 def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
     """Loads a built source of images with labels; with ``check`` its files must exist and look usable."""
     try:
+        source.full_init()
         images = len(source)
     except ValueError as error:
         if 'concatenate' not in str(error):  # how MMEngine fails to serialise an empty list

@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 
+from mmseg_derprop.apis.semi_config import make_semi_config
 from mmseg_derprop.utils.config import load_config
 
 LISTS = 'ImageSets/Segmentation'
@@ -250,10 +251,7 @@ def test_one_command_makes_it_and_trains_it(plain, write, tmp_path, shapes, monk
     said = capsys.readouterr().err
     work = tmp_path / 'work_dirs/base_fixmatch'
     assert 'learns from 4 labelled and 12 unlabelled images with the method fixmatch' in said
-    assert (
-        'Batches of 2 + 2 images, crops of 32x32, 2 iterations.\nConfig: work_dirs/base_fixmatch/base_fixmatch.py'
-        in said
-    )
+    assert 'Batches of 2 + 2 images, crops of 32x32.\nConfig: work_dirs/base_fixmatch/base_fixmatch.py' in said
     trained = load_config(str(work / 'base_fixmatch.py'))
     assert (work / 'iter_2.pth').is_file()
     assert (trained.model, trained.train_dataloader) == (written.model, written.train_dataloader)
@@ -267,6 +265,15 @@ def test_without_a_list_all_labelled_images_of_the_base_serve(plain, tmp_path, s
     train_tool(tmp_path / 'base.py', '--unlabeled', tmp_path / 'more', '--work-dir', tmp_path / 'work')
     assert 'learns from 4 labelled and 3 unlabelled images with the method aligned_teacher' in capsys.readouterr().err
     assert (tmp_path / 'work/iter_2.pth').is_file()
+
+
+def test_a_base_of_this_package(tmp_path, shapes):
+    """It has the hooks of this package already."""
+    options, lists = dict(data_root=str(shapes)), [str(shapes / LISTS / 'unlabeled.txt')]
+    found = make_semi_config('mmseg_derprop::supervised/tiny_shapes.py', lists, options=options)
+    (tmp_path / 'semi.py').write_text(found.text(tmp_path / 'semi.py'))
+    hooks = [hook.type for hook in load_config(str(tmp_path / 'semi.py'), options).custom_hooks]
+    assert hooks == [hook.type for hook in load_config(str(HOOKS)).semi_hooks]
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
@@ -316,6 +323,7 @@ def test_bases_that_cannot_work(plain, write, tmp_path, capsys, name, value, mes
         (['--unlabeled', 'empty', '--labeled', 'nowhere.txt'], 'but nowhere.txt is no file'),
         (['--unlabeled', 'empty', '--method', 'unheard'], "'unheard'.*aligned_teacher.*unimatch_v2"),
         (['--method', 'fixmatch'], 'give --unlabeled too'),
+        (['--log-to', 'wandb'], 'needs its package: pip install wandb'),
     ],
 )
 def test_training_that_cannot_begin(plain, tmp_path, monkeypatch, capsys, options, message):

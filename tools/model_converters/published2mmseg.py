@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
-from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, writ
 from mmseg_derprop.utils.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
-DEPTHS = {ResNet.arch_settings[depth][1]: depth for depth in (50, 101, 152)}
+DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # of ResNets, by the blocks of each stage
 
 FAMILY = (
     'Give a checkpoint of DerProp, CorrMatch or UniMatch with a deep-stem ResNet-50, -101 or -152, or the '
