@@ -4,8 +4,8 @@
 
 IN is a checkpoint of DerProp, CorrMatch or UniMatch (DeepLabV3+ on a deep-stem ResNet) or of the ImageNet backbone that
 they start from. Of a network, OUT holds the student, the teacher (a copy) and, where IN has it, the head that
-propagates; it serves as ``load_from`` of a config over configs/_base_/models/deeplabv3plus_r101.py. Of a backbone, OUT
-serves as ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` of that config's backbone.
+propagates; it serves as ``load_from`` of a config over configs/_base_/models/deeplabv3plus_r101_deepstem.py. Of a
+backbone, OUT serves as ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` of that config's backbone.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     is_network = any(name.startswith('backbone.') for name in entries)
     prefix = 'backbone.' if is_network else ''
     found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(entries), prefix))
-    model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model
+    model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101_deepstem.py')).model
     with torch.device('meta'):
         backbone = MODELS.build({**model.backbone, 'depth': found['depth']})
     parts = take(entries, published_names(backbone, BACKBONE, prefix), problems)
