@@ -27,6 +27,7 @@ COMMANDS = {
     'report': ('analysis_tools/report.py', 'make a page of the results of a study'),
     'make-split': ('dataset_converters/make_split.py', 'draw which images of a data set are labelled'),
     'make-shapes': ('dataset_converters/make_shapes.py', 'draw the embedded data set'),
+    'prepare-data': ('dataset_converters/prepare_data.py', 'make of archives all that the configs of a data set read'),
     'prepare-splits': ('dataset_converters/prepare_splits.py', "get the field's lists of VOC and Cityscapes"),
     'benchmark': ('analysis_tools/benchmark.py', 'time the parts of a training step'),
     'demo': ('demo.py', 'train and compare on the embedded data set, in minutes'),
@@ -48,6 +49,7 @@ def run(name: str, arguments: list[str]) -> None:
     module = importlib.util.module_from_spec(spec)
     module.__spec__ = None  # as of a script, so that a spawned process finds it by its path
     sys.modules['__main__'] = module
+    sys.path[0] = str(script.parent)
     sys.argv = [f'mmseg-derprop {name}', *arguments]
     spec.loader.exec_module(module)
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 UNIMATCH = 'LiheYoung/UniMatch/0324f3dd4a22128105a5eb135d2586c0bb3cc647'
 UNIMATCH_V2 = 'LiheYoung/UniMatch-V2/f6afb4dfca2d9dcbcee2307e97717954ca75c0ba'
+BASE_URL = 'https://raw.githubusercontent.com'
 KINDS = ('labeled', 'unlabeled')
 
 
@@ -144,7 +145,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('data', choices=DATA_SETS, help='which data set')
     parser.add_argument('--out', type=Path, required=True, help="the data set's root, e.g. data/VOCdevkit/VOC2012")
     parser.add_argument('--from', dest='folders', nargs='+', type=Path, metavar='DIR', help='local folders splits')
-    parser.add_argument('--base-url', default='https://raw.githubusercontent.com', help='a mirror of this host')
+    parser.add_argument('--base-url', default=BASE_URL, help='a mirror of this host')
     parser.add_argument('--force', action='store_true', help='overwrite lists that differ')
     return parser.parse_args()
 
