@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-configs test-openmmlab wheel test-wheel release demo lint format clean
+.PHONY: help setup test test-configs test-openmmlab wheel test-wheel release docs demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -94,6 +94,9 @@ release: wheel  ## check that a tagged commit is ready to be published: version,
 			echo "CHANGELOG.md must have the heading \"## $$version (date)\", but has none." >&2; exit 1; }
 	@$(MAKE) test-wheel
 
+docs: setup  ## build the documentation site in site; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
 demo: setup  ## train on the embedded data set and compare methods
 	@$(BIN)/python tools/demo.py $(ARGS)
 
@@ -107,5 +110,5 @@ format: setup  ## rewrite files in the project's style
 	@$(BIN)/ruff format .
 
 clean:  ## remove the environments and all caches; keeps data and work_dirs
-	@rm -rf $(VENV) $(OPENMMLAB) .whl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(OPENMMLAB) .whl build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
