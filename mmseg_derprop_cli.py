@@ -28,7 +28,6 @@ COMMANDS = {
     'make-split': ('dataset_converters/make_split.py', 'draw which images of a data set are labelled'),
     'make-shapes': ('dataset_converters/make_shapes.py', 'draw the embedded data set'),
     'prepare-data': ('dataset_converters/prepare_data.py', 'make of archives all that the configs of a data set read'),
-    'prepare-splits': ('dataset_converters/prepare_splits.py', "get the field's lists of VOC and Cityscapes"),
     'benchmark': ('analysis_tools/benchmark.py', 'time the parts of a training step'),
     'demo': ('demo.py', 'train and compare on the embedded data set, in minutes'),
 }

@@ -138,9 +138,7 @@ def main() -> None:
         folder.add(image.name, labels, certainty, args.confidence)
     left = sum(not folder.label_path(image.name).exists() for image in images)
     if left and len(own) < len(images):
-        print(
-            f'{left} of {len(images)} images have no labels yet. The last shard, or a run without --shard, makes tables.'
-        )
+        print(f'{left} of {len(images)} images have no labels yet. The last shard writes the tables.')
     else:
         print(summary(folder, images))
     if unreadable:
