@@ -1,12 +1,10 @@
 """The command ``mmseg-derprop``: the programs of tools/, which an installed package carries.
 
-It stands beside the package, not in it, to answer ``--help`` at once, and to say in one sentence why an installation
-cannot be used.
+It stands beside the package to answer ``--help`` at once, and to say in a sentence why an installation cannot be used.
 """
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import sys
 from pathlib import Path
@@ -33,13 +31,6 @@ COMMANDS = {
 }
 
 
-def overview() -> str:
-    """What the command can do."""
-    lines = [f'  {name:<15} {text}' for name, (_, text) in COMMANDS.items()]
-    usage = 'usage: mmseg-derprop COMMAND ...\n\nSemi-supervised segmentation for MMSegmentation.\n\ncommands:'
-    return '\n'.join([usage, *lines, '\nmmseg-derprop COMMAND --help lists the options of a command.'])
-
-
 def run(name: str, arguments: list[str]) -> None:
     """Runs a program of tools/ as ``python tools/... arguments`` would."""
     script = TOOLS / COMMANDS[name][0]
@@ -56,12 +47,11 @@ def run(name: str, arguments: list[str]) -> None:
 def main() -> None:
     name, *arguments = sys.argv[1:] or ['--help']
     if name in ('-h', '--help'):
-        print(overview())
+        print('usage: mmseg-derprop COMMAND ...; COMMAND --help lists its options\n\ncommands:')
+        print('\n'.join(f'  {name:<14} {text}' for name, (_, text) in COMMANDS.items()))
         return
     if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, 1)
-        hint = f'Did you mean {close[0]}?' if close else f'Choose one of {", ".join(COMMANDS)}.'
-        raise SystemExit(f'mmseg-derprop has no command {name}. {hint}')
+        raise SystemExit(f'mmseg-derprop has no command {name}. Choose one of {", ".join(COMMANDS)}.')
     try:
         import mmseg_derprop  # noqa: F401
     except ImportError as error:

