@@ -142,9 +142,7 @@ def test_the_command_of_an_installation(site, tmp_path):
     assert all(f'usage: mmseg-derprop {name} ' in text for name in COMMANDS)
 
 
-@pytest.mark.parametrize(
-    'name, words', [('tran', 'no command tran. Choose one of train,'), ('train', 'two MMSeg.* stacks')]
-)
+@pytest.mark.parametrize('name, words', [('tran', 'no command tran. Choose'), ('train', 'two MMSegmentation stacks')])
 def test_a_command_that_cannot_run_says_why_in_a_sentence(site, tmp_path, name, words):
     for other in ('mmcv', 'onedl-mmcv'):
         (tmp_path / f'{other}-9.dist-info').mkdir()
