@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os.path as osp
 import shlex
+import sys
 from pathlib import Path
 
 from mmseg_derprop.apis.semi_config import SemiConfig, add_arguments, make_semi_config
@@ -65,9 +66,12 @@ def main() -> None:
     Path(args.out).write_text(text)
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
+    programs = [['python', osp.join(tools, name)] for name in ('analysis_tools/browse_dataset.py', 'train.py')]
+    if sys.argv[0].startswith('mmseg-derprop '):
+        programs = [['mmseg-derprop', 'browse'], ['mmseg-derprop', 'train']]
     print(f'\nwrote {args.out}:\n\n{text}\nNext:')
-    for tool in (osp.join('analysis_tools', 'browse_dataset.py'), 'train.py'):
-        print(f'  {shlex.join(["python", osp.join(tools, tool), args.out])}')
+    for program in programs:
+        print(f'  {shlex.join([*program, args.out])}')
 
 
 if __name__ == '__main__':
