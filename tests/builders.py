@@ -83,17 +83,17 @@ def method(preset='derprop_paper', options=None):
     return config.to_dict()
 
 
-def build(preset='derprop_paper', network=None, options=None, seed=0):
+def build(preset='derprop_paper', network=None, options=None, seed=0, scale=True):
     """A SemiSegmentor in training mode, initialised by a seed.
 
-    Its classifiers are larger than usual, so that confidences differ.
+    With ``scale`` its classifiers are larger than usual, so that confidences differ.
     """
     torch.manual_seed(seed)
     config = dict(method(preset, options), segmentor=copy.deepcopy(network or segmentor()))
     model = MODELS.build(ConfigDict(config))
     model.init_weights()
     with torch.no_grad():
-        for network in (model.student, model.teacher):
+        for network in (model.student, model.teacher) if scale else ():
             decode_heads(network)[-1].conv_seg.weight *= 200
     return model.train()
 

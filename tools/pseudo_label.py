@@ -68,10 +68,11 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
 def checkpoint_threshold(loaded: dict, path: str) -> float:
     """The threshold in a checkpoint of a SemiSegmentor that has a single one."""
     value = loaded.get('state_dict', loaded).get('pseudo_labeler.threshold.value')
-    if value is None or value.numel() != 1:
+    if value is None or value.numel() != 1 or not value > 0:
+        found = 'one of 0, by which every pixel is labelled' if value is not None and value.numel() == 1 else 'none'
         raise ValueError(
-            f'{path} must hold one threshold (pseudo_labeler.threshold.value) for this option, but does '
-            'not. Give --threshold.'
+            f'{path} must hold one threshold above 0 (pseudo_labeler.threshold.value) for this option, but holds '
+            f'{found}. Give --threshold.'
         )
     return float(value)
 

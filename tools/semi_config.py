@@ -11,16 +11,20 @@ from __future__ import annotations
 
 import argparse
 import os.path as osp
+import re
 import shlex
 import sys
-from pathlib import Path
+import time
+
+import torch
+from mmengine.device import get_device
 
 from mmseg_derprop.apis.semi_config import SemiConfig, add_arguments, make_semi_config
 from mmseg_derprop.datasets.pipelines import left_out_of
 from mmseg_derprop.datasets.split_dataset import supervised_parts
-
-# Above, propagation takes longer than a network of usual size: its time grows with the square of the positions.
-MANY_POSITIONS = 128 * 128
+from mmseg_derprop.models import SemiSegmentor
+from mmseg_derprop.models.decoding import MANY_POSITIONS, decode
+from mmseg_derprop.models.segmentors import FAILURES
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +41,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -> float | None:
+    """Seconds that the networks take on this machine, from a pass over two images; without loading and propagation."""
+    device = torch.device(get_device())
+    try:
+        student = model.student.to_empty(device=device).train()
+        for tensor in (*student.parameters(), *student.buffers()):
+            tensor.data.zero_()
+        start = time.perf_counter()
+        features = student.extract_feat(torch.zeros(2, 3, *size, device=device))
+        heads = decode(student, features, model.probed.readings, size)
+        sum(head.logits.sum() for head in heads).backward()
+        if device.type == 'cuda':
+            torch.cuda.synchronize()
+    except FAILURES:  # a network that keeps more than parameters and buffers
+        return None
+    views = 1 + model.needs_weak_forward + len(model.strong_branches) + (model.pseudo_labeler.source == 'teacher') / 3
+    return (time.perf_counter() - start) / 2 * count * views
+
+
 def report(found: SemiConfig, args: argparse.Namespace) -> None:
     """Prints what was found."""
     (height, width), count = found.data['crop_size'], found.count
@@ -47,7 +70,12 @@ def report(found: SemiConfig, args: argparse.Namespace) -> None:
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
     print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
     print(f'training    {found.length}')
-    print(f'classes     {found.num_classes}' + (', which the heads are given' if found.classes else ''))
+    if (seconds := time_of_iteration(found.model, (height, width), count)) is not None:
+        total = f'{seconds * found.iterations / 3600:.1f} hours for {found.iterations} iterations'
+        print(f'time        about {seconds:.2g} seconds an iteration on {get_device()}, {total}, without loading')
+    for url in sorted(set(re.findall(r'[\w-]+://[^\s\'"]+', str(found.config.model)))):
+        print(f'weights     {url}, fetched when training begins; without a network name a file in the base')
+    print(f'classes     {found.model.num_classes}' + (', which the heads are given' if found.classes else ''))
     for number, (channels, rows, columns) in enumerate(found.shapes):
         chosen = '  <- labels propagate here' if number == found.index else ''
         print(f'feature {number}   {channels} channels, {rows}x{columns} positions{chosen}')
@@ -59,19 +87,33 @@ def main() -> None:
     args = parse_args()
     try:
         found = make_semi_config(args.base, args.unlabeled, args.labeled, args.method, args.crop_size)
+        report(found, args)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    report(found, args)
-    text = found.text(args.out)
-    Path(args.out).write_text(text)
+    if named := found.named_base(args.out):
+        if osp.exists(named) and not args.force:
+            raise SystemExit(f'{named} exists: choose another --out, or overwrite it with --force')
+        print(f'base        {named}, which names the classes of {args.base}')
+    text = found.write(args.out)
+    print(f'\nwrote {args.out}:\n\n{text}\nNext, of which the third makes the weights to start from:')
+    last = f'epoch_{found.config.train_cfg.max_epochs}' if found.schedule else f'iter_{found.iterations}'
+    print_commands(args.base, args.out, last)
+
+
+def print_commands(base: str, out: str, last: str) -> None:
+    """Prints what to run next. Pseudo-labels of an untrained network are useless, so the plain config comes first."""
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
-    programs = [['python', osp.join(tools, name)] for name in ('analysis_tools/browse_dataset.py', 'train.py')]
-    if sys.argv[0].startswith('mmseg-derprop '):
-        programs = [['mmseg-derprop', 'browse'], ['mmseg-derprop', 'train']]
-    print(f'\nwrote {args.out}:\n\n{text}\nNext:')
-    for program in programs:
-        print(f'  {shlex.join([*program, args.out])}')
+    installed = sys.argv[0].startswith('mmseg-derprop ')
+    start = f'work_dirs/{osp.splitext(osp.basename(base))[0]}/{last}.pth'
+    for command, script, *arguments in (
+        ('check-data', 'check_data.py', out),
+        ('browse', 'analysis_tools/browse_dataset.py', out),
+        ('train', 'train.py', base),
+        ('train', 'train.py', out, '--cfg-options', f'load_from={start}'),
+    ):
+        program = ['mmseg-derprop', command] if installed else ['python', osp.join(tools, script)]
+        print(f'  {shlex.join([*program, *arguments])}')
 
 
 if __name__ == '__main__':

@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.engine import CheckpointMismatch
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import load_config, type_name
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
@@ -85,7 +85,7 @@ def set_mode(config: Config, mode: str, crop_size: list[int] | None, stride: lis
 def set_metric(config: Config, out: str | None, unrounded: bool) -> None:
     """Sets where the evaluator writes label maps, and whether it keeps unrounded scores."""
     evaluators = config.test_evaluator if isinstance(config.test_evaluator, list) else [config.test_evaluator]
-    metric = next((evaluator for evaluator in evaluators if evaluator.type == 'IoUMetric'), None)
+    metric = next((evaluator for evaluator in evaluators if type_name(evaluator).endswith('IoUMetric')), None)
     if metric is None:
         raise SystemExit('--out and --json need an IoUMetric in test_evaluator; it has none')
     if out:

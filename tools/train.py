@@ -29,7 +29,7 @@ from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.utils.files import FolderInUse, write_text
+from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -82,7 +82,7 @@ def make_semi_supervised(args: argparse.Namespace) -> None:
     name = f'{osp.splitext(osp.basename(args.config))[0]}_{found.method}'
     args.work_dir = args.work_dir or osp.join('work_dirs', name)
     args.config = osp.join(args.work_dir, f'{name}.py')
-    write_text(args.config, found.text(args.config))
+    found.write(args.config)
     if os.environ.get('RANK', '0') == '0':
         print(f'{found.summary()}\nConfig: {args.config}', file=sys.stderr)
 

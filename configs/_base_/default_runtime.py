@@ -5,11 +5,7 @@ env_cfg = dict(
     cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-# The terms of the loss are means over the log's window, as the loss is; what moves or is a share is as it is.
-log_processor = dict(
-    by_epoch=False,
-    mean_pattern=r'^(?!.*lr$|alpha|threshold|confident|accepted|region|accuracy|broken|replaced)',
-)
+log_processor = dict(by_epoch=False, **_base_.semi_log)
 log_level = 'INFO'
 load_from = None
 resume = False

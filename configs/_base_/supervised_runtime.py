@@ -3,4 +3,5 @@ _base_ = './default_runtime.py'
 custom_hooks = [
     dict(type='NonFiniteHook'),
     dict(type='StrictLoadHook'),
+    dict(type='ScheduleHook'),
 ]

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..datasets.checks.broken import file_problem
 from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
 from ..utils.checkpoints import read_checkpoint, state_dict_of
+from ..utils.config import type_name
 from ..utils.safe_loading import CheckpointNotRead
 from .image_files import ImageFile
 
@@ -79,8 +80,8 @@ def _without_annotations(pipeline: Sequence) -> list:
             if not step:
                 continue
         else:
-            kind = step['type'] if isinstance(step['type'], str) else step['type'].__name__
-            if kind.rpartition('.')[-1].startswith('Load') and 'Annotation' in kind:
+            kind = type_name(step)
+            if kind.startswith('Load') and 'Annotation' in kind:
                 continue
             if 'transforms' in step:
                 step = {**step, 'transforms': _without_annotations(step['transforms'])}
@@ -109,7 +110,7 @@ def load_segmentor(
         OSError: If the checkpoint cannot be read.
         ValueError: If the model has no such network, or the checkpoint does not fit or is damaged.
     """
-    if predict_on and config.model.type != 'SemiSegmentor':
+    if predict_on and type_name(config.model) != 'SemiSegmentor':
         raise ValueError(f'--predict-on chooses a network of a SemiSegmentor; this model is a {config.model.type}')
     if predict_on:
         config.model.predict_on = predict_on

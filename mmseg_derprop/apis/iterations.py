@@ -6,6 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from ..utils.config import type_name
+
 # Options that are a time, of train_cfg, of mmengine's parameter schedulers, and of its checkpoint hook.
 LOOP = ('val_interval', 'val_begin', 'dynamic_intervals')
 SCHEDULER = ('begin', 'end', 'T_max', 'step_size', 'milestones', 'periods', 'total_steps')
@@ -20,7 +22,7 @@ def counts_epochs(config: Config) -> bool:
         ValueError: If it is another loop than the two of mmengine.
     """
     default = 'EpochBasedTrainLoop' if config.train_cfg.get('by_epoch', True) else 'IterBasedTrainLoop'
-    loop = str(config.train_cfg.get('type') or default)
+    loop = type_name(config.train_cfg) if 'type' in config.train_cfg else default
     if not loop.endswith(('EpochBasedTrainLoop', 'IterBasedTrainLoop')):
         raise ValueError(f'train_cfg.type must be IterBasedTrainLoop or EpochBasedTrainLoop, but is {loop}.')
     return loop.endswith('EpochBasedTrainLoop')
@@ -34,8 +36,8 @@ def in_iterations(config: Config, length: int) -> dict[str, Any]:
         length (int): Iterations of one of its epochs.
 
     Returns:
-        dict: ``train_cfg`` and ``param_scheduler``, whole; ``log_processor``, ``checkpoint`` and ``logger``, options to
-        merge, the latter two into ``default_hooks``.
+        dict: ``train_cfg`` and ``param_scheduler``, whole; ``checkpoint`` and ``logger``, options to merge into
+        ``default_hooks``.
     """
     loop, hooks = config.train_cfg, config.get('default_hooks') or {}
     schedulers = config.get('param_scheduler') or []
@@ -47,7 +49,6 @@ def in_iterations(config: Config, length: int) -> dict[str, Any]:
             **{'val_interval': length, **_longer(loop, LOOP, length)},
         ),
         param_scheduler=[_scheduler(dict(one), length) for one in schedulers],
-        log_processor=dict(by_epoch=False),
         checkpoint=_longer(hooks.get('checkpoint') or {}, CHECKPOINT, length),
         logger=dict({} if hooks.get('logger') else dict(type='LoggerHook'), log_metric_by_epoch=False),
     )

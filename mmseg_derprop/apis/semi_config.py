@@ -22,7 +22,10 @@ from ..datasets.pipelines import crop_size_of
 from ..datasets.split_dataset import supervised_parts
 from ..models import SemiSegmentor
 from ..models.data_preprocessor import check_crops
-from ..utils.config import load_config
+from ..models.decoding import deepest, feature_maps
+from ..models.teacher_student import classes_of
+from ..utils.config import load_config, type_name
+from ..utils.files import write_text
 from .iterations import counts_epochs, in_iterations
 
 BASES = 'mmseg_derprop::_base_'
@@ -35,10 +38,10 @@ Shape = tuple[int, int, int]
 class SemiConfig:
     """What was chosen for a base.
 
-    ``config`` is the base, ``schedule`` what :func:`in_iterations` changes in it, ``data`` are the arguments of
-    SplitDataset, ``segmentor`` is an expression that names the segmentor in the config, ``classes`` are how many its
-    heads must be given, ``shapes`` (channels, height, width) of each feature, and ``index`` is the feature along which
-    labels propagate.
+    ``config`` is the base, without a file name if it was in pure Python style, ``schedule`` what
+    :func:`in_iterations` changes in it, ``data`` are the arguments of SplitDataset, ``segmentor`` is an expression that
+    names the segmentor in the config, ``classes`` are how many its heads must be given, ``model`` has no weights,
+    ``shapes`` (channels, height, width) of each feature, and ``index`` is the feature along which labels propagate.
     """
 
     base: str
@@ -49,7 +52,7 @@ class SemiConfig:
     dataset: SplitDataset
     segmentor: str
     classes: int | None
-    num_classes: int
+    model: SemiSegmentor
     shapes: list[Shape]
     index: int | None
 
@@ -59,11 +62,16 @@ class SemiConfig:
         return max(2, self.config.train_dataloader.get('batch_size', 2))
 
     @property
+    def iterations(self) -> int:
+        """How many training takes."""
+        return self.schedule.get('train_cfg', self.config.train_cfg)['max_iters']
+
+    @property
     def length(self) -> str:
         """How long training takes, and what that was in epochs."""
-        train_cfg = self.schedule.get('train_cfg', self.config.train_cfg)
-        iterations = f'{train_cfg["max_iters"]} iterations'
-        return iterations + (f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else '')
+        return f'{self.iterations} iterations' + (
+            f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else ''
+        )
 
     def summary(self) -> str:
         """Two lines: what it learns from, and how."""
@@ -75,9 +83,22 @@ class SemiConfig:
             f'Batches of {self.count} + {self.count} images, crops of {height}x{width}{length}.'
         )
 
+    def named_base(self, out: str) -> str | None:
+        """Where a base in pure Python style is written again with names beside the file ``out``."""
+        return f'{osp.splitext(out)[0]}_base.py' if self.config.filename is None else None
+
+    def write(self, out: str) -> str:
+        """Writes the config, and its base again if need be; returns its lines."""
+        text, named = self.text(out), self.named_base(out)
+        if named:
+            write_text(named, self.config.pretty_text)
+        write_text(out, text)
+        return text
+
     def text(self, out: str) -> str:
         """The lines of the config, as they must be in the file ``out``."""
-        base = self.base if '::' in self.base else osp.relpath(self.base, osp.dirname(osp.abspath(out)))
+        base = self.named_base(out) or self.base
+        base = base if '::' in base else osp.relpath(base, osp.dirname(osp.abspath(out)))
         constructor = self.config.optim_wrapper.get('constructor')
         base_constructor = f', base_constructor={constructor!r}' if constructor else ''
         classes = f', num_classes={self.classes}' if self.classes else ''
@@ -111,6 +132,7 @@ class SemiConfig:
             *(["val_cfg = dict(type='TeacherStudentValLoop')"] if self.config.get('val_cfg') else []),
             f'default_hooks = dict({self._hooks()})',
             f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
+            'log_processor = ' + ('dict(_base_.semi_log, by_epoch=False)' if self.schedule else '_base_.semi_log'),
         ]
         return '\n'.join(lines) + '\n'
 
@@ -121,20 +143,16 @@ class SemiConfig:
         return [
             f'train_cfg = dict(_delete_=True, {_arguments(self.schedule["train_cfg"])})  # {self.length}',
             *(['param_scheduler = [', *schedulers, ']'] if schedulers else []),
-            f'log_processor = dict({_arguments(self.schedule["log_processor"])})',
         ]
 
     def _hooks(self) -> str:
-        """The base's checkpoint hook resumes exactly, and its save_best names the teacher's score."""
+        """The base's checkpoint hook resumes exactly."""
         base = self.config.get('default_hooks', {}).get('checkpoint', {})
         settings: dict[str, Any] = {'type': 'ExactCheckpointHook'}
         if not isinstance(base, dict):  # MMEngine joins no dict to the None of a hook that is switched off
             base, settings['_delete_'] = {}, True
         if base.get('by_epoch') is not False:
             settings['by_epoch'] = False
-        best = base.get('save_best')
-        if best and best != 'auto' and self.config.get('val_cfg'):
-            settings['save_best'] = f'teacher/{best}' if isinstance(best, str) else [f'teacher/{name}' for name in best]
         hooks = f'checkpoint=dict({_arguments(settings | self.schedule.get("checkpoint", {}))})'
         return hooks + (f', logger=dict({_arguments(self.schedule["logger"])})' if self.schedule else '')
 
@@ -183,10 +201,8 @@ def make_semi_config(
         model, shapes = _build_model(config, method, classes, data['crop_size'])
         if model.branches[1:] != ('weak', 'strong'):
             data['branches'] = model.branches[1:]
-        index = None if model.propagation_head is None else _deepest(shapes)
-        return SemiConfig(
-            base, method, config, schedule, data, dataset, segmentor, classes, model.num_classes, shapes, index
-        )
+        index = None if model.propagation_head is None else deepest(shapes)
+        return SemiConfig(base, method, config, schedule, data, dataset, segmentor, classes, model, shapes, index)
     except (OSError, ValueError) as error:
         raise ValueError(f'{base}: {error}') from error
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # parts of any kind
@@ -221,16 +237,25 @@ def read_base(path: str, options: dict | None = None) -> Config:
         config = load_config(path, options)
     except FileNotFoundError as error:
         raise ValueError(f'{path}: {error}') from None
+    if _has_classes(dict(config.items())):  # MMEngine's pure Python style, which no other can inherit
+        config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     missing = [key for key in needed if not config.get(key)]
     if missing:
         raise ValueError(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
-    if 'method' in config or config.model.get('type') == 'SemiSegmentor':
+    if 'method' in config or type_name(config.model) == 'SemiSegmentor':
         raise ValueError(
             f'{path} must be the config of a plain segmentor, but is semi-supervised already, or has a key "method". '
             'Train it as it is.'
         )
     return config
+
+
+def _has_classes(part: Any) -> bool:
+    """Whether a config names classes by themselves."""
+    if isinstance(part, dict):
+        return any(map(_has_classes, part.values()))
+    return any(map(_has_classes, part)) if isinstance(part, (list, tuple)) else isinstance(part, type)
 
 
 def _epoch_length(config: Config) -> int:
@@ -268,9 +293,8 @@ def _relative(path: str, root: str | None) -> str:
 def _classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
     """How many classes the heads must be given, None if they have as many as the data."""
     classes = dataset.metainfo.get('classes')
-    head = config.model.get('decode_head') or {}
-    head = head[-1] if isinstance(head, (list, tuple)) else head
-    return len(classes) if classes and head.get('num_classes') not in (None, len(classes)) else None
+    found = classes_of(config.model.get('decode_head'))
+    return len(classes) if classes and found not in (None, len(classes)) else None
 
 
 def _resize_padding(config: Config, crop_size: Sequence[int] | None) -> str:
@@ -302,7 +326,7 @@ def _build_model(
                 model = MODELS.build(settings)
                 check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
                 features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
-                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in features]
+                return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in feature_maps(features)]
         except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             reason = error
     raise ValueError(reason)
@@ -311,11 +335,7 @@ def _build_model(
 def _without_weights(part: Any) -> Any:
     """A model's config without what would load weights."""
     if isinstance(part, dict):
-        pretrained = {'pretrained': None} if 'pretrained' in part else {}
-        return {key: _without_weights(value) for key, value in part.items() if key != 'init_cfg'} | pretrained
+        kept = {key: _without_weights(value) for key, value in part.items() if key != 'init_cfg'}
+        switch = part.get('pretrained')  # a path, or as timm has it whether to load
+        return kept | ({'pretrained': False if isinstance(switch, bool) else None} if 'pretrained' in part else {})
     return [_without_weights(value) for value in part] if isinstance(part, list) else part
-
-
-def _deepest(shapes: Sequence[Shape]) -> int:
-    """The feature of most channels; of several the coarsest, and of several such the last."""
-    return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))

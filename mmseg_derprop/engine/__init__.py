@@ -5,6 +5,7 @@ from .hooks.broken_files_hook import BrokenFilesHook
 from .hooks.checkpoint_hook import ExactCheckpointHook
 from .hooks.non_finite_hook import NonFiniteHook
 from .hooks.pseudo_label_hook import PseudoLabelHook
+from .hooks.schedule_hook import ScheduleHook
 from .hooks.strict_load_hook import CheckpointMismatch, StrictLoadHook
 from .hooks.visualization_hook import PseudoLabelVisualizationHook
 from .metrics import UnroundedIoUMetric

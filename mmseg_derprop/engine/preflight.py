@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import copy
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 from torch.utils.data import DataLoader
 
 from ..datasets import SemiDataset, SemiSampler
 from ..datasets.collate import branches_of
-from ..models import SemiSegmentor
+from ..models import Embedding, SemiSegmentor
 from ..models.data_preprocessor import check_crops
-from ..models.segmentors import decode
+from ..models.decoding import MANY_POSITIONS, decode
 from ..models.statistics import PADDED
 from ..utils.randomness import preserve_rng_state
+from .hooks.strict_load_hook import unwrap
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
@@ -42,6 +51,7 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             'train_dataloader.sampler.num_unlabeled must be at least 2, but is 1: a single image has no partner in its '
             "batch for CutMix. Raise it, or set model.cutmix=dict(partner='second_view', predictor='teacher')."
         )
+    _warn_of_fine_grid(model, (inputs['weak'].shape[-2], inputs['weak'].shape[-1]), batch_size + sampler.num_unlabeled)
     alone = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) == 1]
     if 'num_unlabeled' in alone or (alone and not (model.needs_weak_forward and model.views.joint_forward)):
         _check_single_image(model, inputs['weak'], alone[-1])
@@ -86,15 +96,92 @@ def _check_labels(model: SemiSegmentor, dataset: SemiDataset, sample: SegDataSam
         )
 
 
+def _warn_of_fine_grid(model: SemiSegmentor, size: tuple[int, int], images: int) -> None:
+    """Says how long propagation takes where its grid is fine, from the time of a small one."""
+    head = model.propagation_head
+    if head is None:
+        return
+    (height, width), side = model.probed.grid(head.in_index, size), 48
+    if height * width <= MANY_POSITIONS:
+        return
+    device = next(head.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        q, k = torch.randn(2, 1, head.num_classes, side**2, device=device).requires_grad_()
+        for _ in range(2):  # the first is slow
+            start = time.perf_counter()
+            loss = head.propagate(Embedding(q, k, (side, side)), q.unflatten(2, (side, side))).sum()
+            torch.autograd.grad(loss, (q, k))[0].sum().item()
+            seconds = (time.perf_counter() - start) * (height * width / side**2) ** 2 * images
+    print_log(
+        f'Labels propagate over {height}x{width} = {height * width} positions, all compared with all: about '
+        f'{seconds:.0f} seconds an iteration. A coarser feature is faster: model.propagation_head.in_index is '
+        f'{head.in_index}, and the features have (channels, height, width) {model.probed.shapes} for images of '
+        f'{model.probed.size}.',
+        'current',
+        logging.WARNING,
+    )
+
+
 def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) -> None:
     twin = copy.deepcopy(model.student).train()
     device = next(twin.parameters()).device
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            decode(twin, tuple(twin.extract_feat(torch.zeros(1, 3, *image.shape[-2:], device=device))))
+            size = (image.shape[-2], image.shape[-1])
+            decode(twin, twin.extract_feat(torch.zeros(1, 3, *size, device=device)), model.probed.readings, size)
     except ValueError as error:
         raise ValueError(
             f'{option} = 1: one image in a forward pass is too few for the normalisation in this network ({error}): '
             f'set {option} to 2 or more, or replace batch normalisation behind its image pooling (norm_cfg=dict('
             "type='GN', num_groups=32) or, on several GPUs, SyncBN)."
         ) from error
+
+
+def check_score_names(runner: Runner) -> None:
+    """Raises ValueError if a hook or a schedule watches a score that validation will not give."""
+    schedulers: Any = runner.param_schedulers or []
+    schedulers = sum(schedulers.values(), []) if isinstance(schedulers, dict) else schedulers
+    watched: dict[str, str] = {}
+    for part in (*runner.hooks, *(each for each in schedulers if getattr(each, 'need_val_args', False))):
+        for option in ('monitor', 'save_best'):
+            names = getattr(part, option, None) or []
+            names = [names] if isinstance(names, str) else names
+            watched |= dict.fromkeys(names, f'{type(part).__name__}.{option}')
+    watched.pop('auto', None)
+    if not watched or runner.val_loop is None:
+        return
+    try:
+        names = _score_names(runner.val_loop)
+    except Exception as error:  # a metric of the user's, of any kind
+        runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out: {error!r}')
+        return
+    networks = list(getattr(runner.val_loop, 'evaluators', ()))
+    for name, place in watched.items():
+        network, _, score = name.rpartition('/')
+        if score not in names or network not in ('', *networks):
+            behind = f', alone or behind {"/ or ".join(networks)}/' if networks else ''
+            scores = f'a score of the validation ({", ".join(names)}){behind}'
+            raise ValueError(f'{place} must be {scores}, but is {name!r}. Name one of these.')
+
+
+def _score_names(loop: Any) -> list[str]:
+    """Names of the scores of the evaluator of a loop, from random logits of the first image."""
+    model, dataset = unwrap(loop.runner.model), loop.dataloader.dataset
+    evaluator = copy.deepcopy(loop.evaluator)
+    for metric in evaluator.metrics:
+        vars(metric).update(output_dir=None)  # where it would write predictions
+    with preserve_rng_state(), _quiet_log():
+        batch = pseudo_collate([dataset[0]])
+        data = model.data_preprocessor(batch, False)
+        logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
+        evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
+        return list(evaluator.evaluate(1))
+
+
+@contextmanager
+def _quiet_log() -> Iterator[None]:
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)

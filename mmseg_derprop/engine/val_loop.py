@@ -6,8 +6,10 @@ import copy
 import os.path as osp
 from typing import Any
 
+import torch
 from mmengine.evaluator import Evaluator
 from mmengine.runner import TestLoop, ValLoop
+from mmengine.runner.amp import autocast
 from mmengine.utils import mkdir_or_exist
 from mmseg.registry import LOOPS
 
@@ -15,9 +17,10 @@ from .hooks.pseudo_label_hook import semi_segmentor
 
 
 class _TeacherStudentLoop:
-    """Asks both networks about each batch; each has an evaluator of its own."""
+    """Asks both networks about each batch; each has an evaluator of its own. Hooks see the one that is evaluated."""
 
     stage: str
+    fp16: bool
     runner: Any
     dataloader: Any
     evaluator: Evaluator
@@ -34,29 +37,43 @@ class _TeacherStudentLoop:
     def run(self) -> dict[str, float]:
         model = semi_segmentor(self.runner)
         chosen = model.predict_on
-        metrics: dict[str, float] = {}
+        other = 'student' if chosen == 'teacher' else 'teacher'
         self.runner.call_hook(f'before_{self.stage}')
         self.runner.call_hook(f'before_{self.stage}_epoch')
         self.runner.model.eval()
+        self.evaluator = self.evaluators[chosen]
         try:
             for index, batch in enumerate(self.dataloader):
-                for name, evaluator in self.evaluators.items():
-                    model.predict_on, self.evaluator = name, evaluator
-                    self.run_iter(index, batch)  # type: ignore[attr-defined]
+                self.run_iter(index, batch)  # type: ignore[attr-defined]
+                model.predict_on = other
+                self.score(batch, self.evaluators[other])
+                model.predict_on = chosen
+            scores = {}
             for name, evaluator in self.evaluators.items():
                 self.runner.logger.info(f'{name}:')
-                scores = evaluator.evaluate(len(self.dataloader.dataset))
-                metrics.update({f'{name}/{key}': value for key, value in scores.items()})
+                scores[name] = evaluator.evaluate(len(self.dataloader.dataset))
         finally:
             model.predict_on, self.evaluator = chosen, self.evaluators['teacher']
+        metrics = dict(scores[chosen])
+        metrics |= {f'{name}/{key}': value for name, found in scores.items() for key, value in found.items()}
         self.runner.call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.stage}')
         return metrics
 
+    @torch.no_grad()
+    def score(self, batch: dict, evaluator: Evaluator) -> None:
+        """Asks the network that hooks do not see."""
+        with autocast(enabled=self.fp16):
+            samples = getattr(self.runner.model, f'{self.stage}_step')(batch)
+        evaluator.process(data_samples=samples, data_batch=batch)
+
 
 @LOOPS.register_module()
 class TeacherStudentValLoop(_TeacherStudentLoop, ValLoop):
-    """Scores both networks of a SemiSegmentor; metrics (``teacher/mIoU``) and prediction folders carry their names."""
+    """Scores both networks of a SemiSegmentor; metrics (``teacher/mIoU``) and prediction folders carry their names.
+
+    Metrics without a name (``mIoU``) are of the network that ``predict_on`` names.
+    """
 
     stage = 'val'
 

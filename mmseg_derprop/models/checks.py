@@ -9,6 +9,7 @@ from torch import nn
 
 from .losses import NEEDS, SemiLoss
 from .parts import build_part
+from .segmentors import auxiliary_heads
 
 if TYPE_CHECKING:
     from .semi_segmentor import SemiSegmentor
@@ -54,7 +55,7 @@ def build_losses(configs: Any) -> nn.ModuleDict:
 def check_model(model: SemiSegmentor) -> None:
     """Checks that the losses and the labeller have what they need, and that something is learned.
 
-    A propagation head that no loss trains is frozen, so that distributed training does not wait for its gradient.
+    Heads that no loss trains are frozen, so that distributed training does not wait for their gradients.
     """
     active = model.active_losses
     if not any(loss.trains for loss in active.values()):
@@ -74,6 +75,9 @@ def check_model(model: SemiSegmentor) -> None:
             f"model.cutmix.partner must be an image of the batch for {needing('partner')}, but is 'second_view'. "
             "Set it to 'batch', or inside_box=False of an AffinityConsistencyLoss."
         )
+    if 'auxiliary' not in model.needs:
+        for head in auxiliary_heads(model.student):
+            head.requires_grad_(False)
     _check_head(model, needing('embedding'))
 
 

@@ -41,7 +41,8 @@ class DerPropHead(BaseModule):
     Args:
         num_classes (int): K; SemiSegmentor gives it.
         in_channels (int): Channels of the feature; SemiSegmentor finds them out where the config leaves them out.
-        in_index (int): Which of the features that the segmentor's ``extract_feat`` gives. The last is the deepest.
+        in_index (int): Which of the features that the segmentor's ``extract_feat`` gives; where the config leaves it
+            out, SemiSegmentor takes the deepest (:func:`mmseg_derprop.models.segmentors.deepest`).
         channels (int): Channels of the 3x3 convolution.
         dropout_ratio (float): Of the channel dropout, within 0 .. 1.
         max_order (int): Highest order of derivative in the similarity and the affinities; 0 takes none.

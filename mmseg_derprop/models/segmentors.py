@@ -2,43 +2,57 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
-import torch
-from mmengine.model import revert_sync_batchnorm
 from mmseg.models import BaseSegmentor
-from torch import Tensor, nn
+from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss, cross_entropy
+from mmseg.registry import MODELS
+from torch import nn
+
+# What parts of any kind raise at a network that cannot work.
+FAILURES = (RuntimeError, AssertionError, ValueError, LookupError, TypeError, AttributeError)
+
+
+def build_segmentor(config: dict) -> BaseSegmentor:
+    """Builds a segmentor; raises ValueError, which names parts of packages that are not installed."""
+    try:
+        segmentor = MODELS.build(config)
+    except (ImportError, *FAILURES) as error:
+        packages = sorted({name.partition('.')[0] for name in _types(config) if '.' in name})
+        raise ValueError(f'model.segmentor cannot be built: {error}.{"".join(map(missing, packages))}') from error
+    for part in segmentor.modules():
+        if isinstance(part, CrossEntropyLoss) and part.class_weight is not None and part.cls_criterion is cross_entropy:
+            part.avg_non_ignore = False  # it fails with both; its mean with weights is over labelled pixels in any case
+    return segmentor
+
+
+def missing(package: str) -> str:
+    """A sentence if a package cannot be imported."""
+    try:
+        import_module(package)
+    except ImportError as error:
+        return f' It has parts of {package}, which cannot be imported: {error}.'
+    return ''
+
+
+def _types(part: Any) -> Iterator[str]:
+    if isinstance(part, Mapping):
+        if isinstance(part.get('type'), str):
+            yield part['type']
+        part = list(part.values())
+    for value in part if isinstance(part, (list, tuple)) else ():
+        yield from _types(value)
 
 
 def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
     """The decode heads of a segmentor, several if it is a cascade, the final one last."""
     head = segmentor.decode_head
     return list(head) if isinstance(head, nn.ModuleList) else [head]
-
-
-def decode(segmentor: BaseSegmentor, features: tuple[Tensor, ...]) -> list[Tensor]:
-    """Logits (N, K, h', w') of each decode head, the final one last, from what ``extract_feat`` gave."""
-    stages: list[Tensor] = []
-    for head in decode_heads(segmentor):
-        try:
-            logits = head(features, stages[-1]) if stages else head(features)
-        except TypeError as error:  # mask classifiers also want the labels
-            raise TypeError(_no_logits(head, f'nothing without more than features ({error})')) from error
-        if not isinstance(logits, Tensor) or logits.ndim != 4:
-            raise TypeError(_no_logits(head, type(logits).__name__))
-        stages.append(logits)
-    return stages
-
-
-def _no_logits(head: nn.Module, given: str) -> str:
-    return (
-        f'{type(head).__name__} gives {given} instead of one (N, K, H, W) map of logits, and labels are propagated '
-        'along logits. Mask classifiers and heads with several outputs do not fit; choose a head that classifies '
-        'pixels, such as FCNHead, ASPPHead, UPerHead or SegformerHead.'
-    )
 
 
 @contextmanager
@@ -83,18 +97,17 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def check_heads(segmentor: BaseSegmentor) -> None:
-    """Raises unless all heads of a segmentor classify the same classes by several channels."""
+    """Raises unless the heads of a segmentor classify the same classes; one with a loss of its own may learn others."""
     if not segmentor.with_decode_head:
         raise TypeError(f'{type(segmentor).__name__} has no decode_head, but labels are propagated along its logits.')
-    auxiliary: Any = segmentor.auxiliary_head if segmentor.with_auxiliary_head else []
-    others = list(auxiliary) if isinstance(auxiliary, (list, nn.ModuleList)) else [auxiliary]
     *stages, final = decode_heads(segmentor)
-    if getattr(final, 'out_channels', None) == 1:
+    if final.num_classes < 2:
         raise ValueError(
-            f"{type(final).__name__} has out_channels = 1, but the classes' probabilities are compared: at least 2 are "
-            'needed. Set out_channels=2 (softmax over background and foreground).'
+            f'num_classes of {type(final).__name__} must be at least 2, but is {final.num_classes}. For foreground and '
+            'background set num_classes=2; out_channels may be 1.'
         )
-    for head in stages + others:
+    _check_class_weights(segmentor)
+    for head in stages + [head for head in auxiliary_heads(segmentor) if not has_own_labels(head)]:
         for name in ('num_classes', 'ignore_index'):
             ours, theirs = getattr(head, name, None), getattr(final, name, None)
             if ours != theirs:
@@ -104,35 +117,29 @@ def check_heads(segmentor: BaseSegmentor) -> None:
                 )
 
 
-def probe(segmentor: BaseSegmentor) -> list[int]:
-    """Channels of a new segmentor's features, from running a copy of it in training mode on two black images.
+def _check_class_weights(segmentor: BaseSegmentor) -> None:
+    for head in segmentor.modules():
+        losses: Any = getattr(head, 'loss_decode', None) if isinstance(head, BaseDecodeHead) else None
+        for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+            weights = getattr(loss, 'class_weight', None)
+            if weights is not None and len(weights) != head.num_classes:
+                raise ValueError(
+                    f'class_weight of {type(loss).__name__} in {type(head).__name__} must have {head.num_classes} '
+                    f'numbers, one a class, but has {len(weights)}. Give one for each class, or leave it out.'
+                )
 
-    The copy keeps the segmentor's batch statistics, and the generators are put back, so nothing moves.
-    """
-    check_heads(segmentor)
-    # Synchronised normalisation refuses to run before the model is on its GPU.
-    twin = revert_sync_batchnorm(copy.deepcopy(segmentor)).train()
-    device = next(twin.parameters()).device
-    # A network of fixed image size gets its second chance at the crop size.
-    sizes = [(64, 64), getattr(segmentor.data_preprocessor, 'size', None)]
-    channels, failure = None, None
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for size in filter(None, sizes):
-            try:
-                features = twin.extract_feat(torch.zeros(2, 3, *size, device=device))
-                if not all(isinstance(feature, Tensor) and feature.ndim == 4 for feature in features):
-                    kinds = ', '.join(type(feature).__name__ for feature in features)
-                    raise TypeError(
-                        f'{type(segmentor).__name__}.extract_feat must give (N, C, h, w) feature maps, but gives '
-                        f"{kinds}. Vision transformers of mmpretrain give them with out_type='featmap'."
-                    )
-                channels = [feature.shape[1] for feature in features]
-                decode(twin, features)
-                return channels
-            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-                failure = error
-    given = f'; the features have {channels} channels' if channels else ''
-    raise ValueError(
-        f'The segmentor cannot predict images of {size[0]}x{size[1]}{given}: {type(failure).__name__}: {failure}. '
-        'Check in_index and in_channels of its heads, or set size of its data_preprocessor to the crop size.'
-    ) from failure
+
+def auxiliary_heads(segmentor: BaseSegmentor) -> list[Any]:
+    """The auxiliary heads of a segmentor, none, one or several."""
+    heads: Any = segmentor.auxiliary_head if segmentor.with_auxiliary_head else []
+    return list(heads) if isinstance(heads, (list, nn.ModuleList)) else [heads]
+
+
+def has_own_loss(head: Any) -> bool:
+    """Whether a head is to be asked for its loss, with more than what its forward pass gives."""
+    return getattr(type(head), 'loss', None) not in (BaseDecodeHead.loss, BaseCascadeDecodeHead.loss)
+
+
+def has_own_labels(head: Any) -> bool:
+    """Whether a head may learn something else than the classes of the labels, as boundaries."""
+    return has_own_loss(head) or type(head).loss_by_feat is not BaseDecodeHead.loss_by_feat

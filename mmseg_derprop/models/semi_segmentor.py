@@ -14,14 +14,15 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..ops import box_masks, complementary_dropout2d, mix
+from ..ops import box_masks, mix
 from ..utils.options import check_options, is_number
+from . import decoding
 from .checks import MOVED_OPTIONS, build_losses, check_model
 from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_options, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import checkpoint_activations, decode, evaluating, frozen_statistics
+from .segmentors import checkpoint_activations, frozen_statistics
 from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
@@ -32,11 +33,11 @@ Samples = dict[str, list[SegDataSample]]
 
 
 class Forward(NamedTuple):
-    """What the student makes of images: a view, the features, and the logits of a cascade's earlier heads."""
+    """What the student makes of images: a view, the features, and what each decode head gave for its loss."""
 
     view: View
-    features: tuple[Tensor, ...]
-    stages: tuple[Tensor, ...]
+    features: Any
+    outputs: list[Any]
 
 
 @MODELS.register_module()
@@ -95,7 +96,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         super().__init__(segmentor, num_classes, teacher, predict_on, data_preprocessor, init_cfg)
         self.cutmix: CutMixOptions = build_options('model.cutmix', CutMixOptions, cutmix)
         self.views: ViewOptions = build_options('model.views', ViewOptions, views)
-        self.pseudo_labeler = PseudoLabeler(num_classes=self.student.out_channels, **(pseudo_labels or {}))
+        self.pseudo_labeler = PseudoLabeler(num_classes=self.student.num_classes, **(pseudo_labels or {}))
         self.propagation_head = self._build_head(propagation_head)
         self.losses = build_losses(losses)
         check_model(self)
@@ -142,8 +143,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         weak: View | None = None
         if self.has_joint_forward:
             both = self.forward_view(torch.cat([inputs['sup'], inputs['weak']]), self.embeds_clean, perturb)
-            features, stages = (tuple(part[:count] for part in parts) for parts in both[1:])
-            clean, weak = Forward(both.view[:count], features, stages), both.view[count:]
+            clean = Forward(both.view[:count], *decoding.map_tensors(lambda tensor: tensor[:count], both[1:]))
+            weak = both.view[count:]
         else:
             clean = self.forward_view(inputs['sup'], self.embeds_clean)
         labels = stack_labels(samples, self.ignore_index)
@@ -212,29 +213,25 @@ class SemiSegmentor(TeacherStudentSegmentor):
         ``embed`` asks the propagation head too. ``perturb`` also decodes, in the same pass, features with channels
         dropped (UniMatch, arXiv 2208.09910). ``complementary`` drops complementary channels of the two halves.
         """
-        student = self.student
-        features = tuple(student.extract_feat(images)) if embed or not complementary else ()
-        decoded = features
+        student, size = self.student, (images.shape[2], images.shape[3])
+        features = student.extract_feat(images) if embed or not complementary else None
+        decoded = decoding.extract_complementary(student, images) if complementary else features
         if perturb:
-            decoded = tuple(torch.cat([f, F.dropout2d(f, self.views.perturb_ratio)]) for f in features)
-        if complementary:
-            decoded = complementary_dropout2d(tuple(student.backbone(images)))
-            decoded = tuple(student.neck(decoded)) if student.with_neck else decoded
-        *stages, last = decode(student, decoded)
-        logits, *perturbed = last.split(len(images))
-        logits = F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
+            decoded = decoding.with_dropped_channels(decoded, self.views.perturb_ratio)
+        heads = decoding.decode(student, decoded, self.probed.readings, size)
+        logits, *perturbed = heads[-1].logits.split(len(images))
+        logits = F.interpolate(logits, size, mode='bilinear', align_corners=self.align_corners)
+        resized = logits if heads[-1].output is heads[-1].logits else heads[-1].output
+        outputs = [*(head.output for head in heads[:-1]), resized]
         head = self.propagation_head
-        embedding = head(features) if embed and head is not None else None
+        embedding = head(decoding.feature_maps(features)) if embed and head is not None else None
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
-        return Forward(view, features, tuple(stages))
+        return Forward(view, features, outputs)
 
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of student or teacher in evaluation mode."""
-        with evaluating(segmentor), torch.inference_mode():
-            logits = decode(segmentor, segmentor.extract_feat(images))[-1]
-        logits = logits.clone()  # an ordinary tensor, which losses may keep for their backward pass
-        return F.interpolate(logits, images.shape[-2:], mode='bilinear', align_corners=self.align_corners)
+        """Logits (N, K, H, W) of student or teacher in evaluation mode, as it predicts by itself."""
+        return decoding.predict_logits(segmentor, images, self.probed.readings[-1])
 
     def begin_iteration(self, iteration: int) -> None:
         """Ends the head's warm-up when it is time; iterations count from 0."""
@@ -291,11 +288,12 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def _build_head(self, config: dict | None) -> DerPropHead | None:
         if config is None:
             return None
-        channels, index = self.feature_channels, config.get('in_index', -1)
+        channels = [shape[0] for shape in self.probed.shapes]
+        index = config.get('in_index', decoding.deepest(self.probed.shapes))
         if not is_number(index, -len(channels), len(channels) - 1, whole=True):
             raise ValueError(
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '
                 f'{index!r}: the segmentor gives {len(channels)} features, of {channels} channels.'
             )
-        given = dict(in_channels=channels[index], num_classes=self.student.out_channels)
+        given = dict(in_index=index, in_channels=channels[index], num_classes=self.student.num_classes)
         return build_part('model.propagation_head', config, DerPropHead, **given)

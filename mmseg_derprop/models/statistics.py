@@ -49,7 +49,8 @@ def step_statistics(
     valid = ~target.mixed.ignored
     pixels = valid.sum().clamp_min(1)
     found = {'threshold': labeler.threshold.value.clone()} if labeler.threshold.moves else {}
-    found['confident'] = target.confident.sum() / pixels
+    if labeler.threshold.rejects:
+        found['confident'] = target.confident.sum() / pixels
     judged = {'confident': (target.mixed.labels, target.confident)}
     if labeler.regions is not None:
         found['accepted'] = target.accepted.sum() / pixels

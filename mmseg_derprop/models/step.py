@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch.nn.functional as F
 from mmseg.models import BaseSegmentor
@@ -12,6 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..ops import entropy_map, labels_on_grid, soft_cross_entropy_map
+from .decoding import map_tensors
 from .derprop_head import DerPropHead, Embedding
 from .pseudo_labels import PseudoLabels
 
@@ -130,8 +132,9 @@ class Step:
         labels (Tensor): (M, H, W) int64, the same as a tensor.
         ignore_index (int): The label that does not count.
         labeled (View): Of the labelled images.
-        features (tuple[Tensor, ...]): Of the labelled images, what ``extract_feat`` gave, (M, C, h, w) each.
-        stages (tuple[Tensor, ...]): Of the labelled images, logits of a cascade's earlier decode heads.
+        features (Any): Of the labelled images, what ``extract_feat`` gave, as a rule a tuple of (M, C, h, w).
+        outputs (Sequence[Any]): Of the labelled images, what each decode head gave for its loss, the final one last: as
+            a rule logits (M, K, h, w); None of a head that is asked for its loss.
         strong (tuple[StrongView, ...]): The strong views; empty unless a loss needs them.
     """
 
@@ -140,8 +143,8 @@ class Step:
     labels: Tensor
     ignore_index: int
     labeled: View
-    features: tuple[Tensor, ...] = ()
-    stages: tuple[Tensor, ...] = ()
+    features: Any = ()
+    outputs: Sequence[Any] = ()
     maybe_weak: View | None = None
     maybe_target: PseudoLabels | None = None
     strong: tuple[StrongView, ...] = ()
@@ -151,8 +154,8 @@ class Step:
         return replace(
             self,
             labeled=self.labeled.detach(),
-            features=tuple(feature.detach() for feature in self.features),
-            stages=tuple(stage.detach() for stage in self.stages),
+            features=map_tensors(Tensor.detach, self.features),
+            outputs=map_tensors(Tensor.detach, self.outputs),
             maybe_weak=None if self.maybe_weak is None else self.maybe_weak.detach(),
         )
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
+from urllib.error import URLError
 
 import torch
 from mmseg.models import BaseSegmentor
-from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
+from .decoding import probe
 from .parts import TeacherOptions, build_options
-from .segmentors import decode_heads, probe
+from .segmentors import build_segmentor, decode_heads
 
 
 def _of_evaluated(name: str) -> Any:
@@ -42,14 +44,26 @@ class TeacherStudentSegmentor(BaseSegmentor):
         super().__init__(init_cfg=init_cfg)
         self.predict_on: str = predict_on
         self.teacher_options: TeacherOptions = build_options('model.teacher', TeacherOptions, teacher)
-        self.student: BaseSegmentor = MODELS.build(plain_config(segmentor, num_classes, data_preprocessor))
-        self.feature_channels = probe(self.student)
+        self.student: BaseSegmentor = build_segmentor(plain_config(segmentor, num_classes, data_preprocessor))
+        self.probed = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)
         self.teacher: BaseSegmentor = copy.deepcopy(self.student).requires_grad_(False).eval()
 
     def init_weights(self) -> None:
-        """Initialises the student; the teacher starts as its copy."""
-        super().init_weights()
+        """Initialises the student; the teacher starts as its copy.
+
+        Raises:
+            ConnectionError: If weights cannot be fetched.
+        """
+        try:
+            super().init_weights()
+        except URLError as error:
+            settings = [getattr(part, 'init_cfg', None) for part in self.student.modules()]
+            sources = {str(one['checkpoint']) for one in settings if isinstance(one, dict) and 'checkpoint' in one}
+            raise ConnectionError(
+                f'Weights could not be fetched ({error.reason}): {", ".join(sorted(sources))}. Fetch the file '
+                'elsewhere, and give its path as the checkpoint of init_cfg, or of pretrained, in the config.'
+            ) from error
         self.update_teacher(momentum=0)
 
     @torch.no_grad()
@@ -115,13 +129,31 @@ def plain_config(segmentor: dict, num_classes: int | None = None, data_preproces
         )
     segmentor = {'data_preprocessor': data_preprocessor, **segmentor}
     if num_classes is not None:
-        for name in ('decode_head', 'auxiliary_head'):
-            segmentor[name] = _with_classes(segmentor.get(name), num_classes)
+        old = classes_of(segmentor.get('decode_head'))
+        for name in {'decode_head', 'auxiliary_head'} & segmentor.keys():
+            segmentor[name] = _with_classes(segmentor[name], old, num_classes)
     return segmentor
 
 
-def _with_classes(heads: Any, num_classes: int) -> Any:
-    """The config of a head, or of several, for so many classes."""
-    if isinstance(heads, (list, tuple)):
-        return [_with_classes(head, num_classes) for head in heads]
-    return heads if heads is None else {**heads, 'num_classes': num_classes}
+def classes_of(head: Any) -> int | None:
+    """The number of classes in the config of a head, or of the last of several; None if it does not tell."""
+    if isinstance(head, (list, tuple)):
+        return classes_of(head[-1]) if head else None
+    if not isinstance(head, Mapping):
+        return None
+    inner = (classes_of(part) for part in head.values())
+    return head.get('num_classes') or next((number for number in inner if number is not None), None)
+
+
+def _with_classes(part: Any, old: int | None, new: int) -> Any:
+    """A config in which all that has the old number of classes has the new one; a boundary head keeps its own."""
+    if isinstance(part, (list, tuple)):
+        return [_with_classes(item, old, new) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    if old is None:
+        return {**part, 'num_classes': new}
+    return {
+        key: new if key == 'num_classes' and value == old else _with_classes(value, old, new)
+        for key, value in part.items()
+    }

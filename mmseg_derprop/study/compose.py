@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
-from ..utils.config import load_config
+from ..utils.config import load_config, type_name
 from .plan import Method, Run, Split, Study, StudyError
 
 NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg', 'val_cfg')
@@ -80,7 +80,7 @@ def _set_logs(config: Config) -> None:
     hooks.checkpoint = dict(hooks.get('checkpoint') or default, type='ExactCheckpointHook', by_epoch=False)
     hooks.checkpoint.pop('save_best', None)
     config.log_processor = dict(config.get('log_processor') or {}, by_epoch=False)
-    if config.val_evaluator.type == 'IoUMetric':
+    if type_name(config.val_evaluator) == 'IoUMetric':
         config.val_evaluator.type = 'UnroundedIoUMetric'
 
 
@@ -106,7 +106,7 @@ def _wrap(config: Config, method: Method, lists: Split) -> None:
 
 def _make_supervised(config: Config, lists: Split) -> None:
     """Removes the hooks of semi-supervised runs, and gives labelled images in the order in which SemiSampler does."""
-    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if hook['type'] not in SEMI_HOOKS]
+    config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if type_name(hook) not in SEMI_HOOKS]
     loader = config.train_dataloader
     loader.sampler = ConfigDict(type='LabeledSampler', num_labeled=loader.batch_size)
     loader.dataset.ann_file = lists.labeled or loader.dataset.ann_file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config
@@ -34,6 +35,12 @@ def load_config(path: str, options: dict | None = None) -> Config:
     if 'data_root' in options:
         _replace_data_root(config._cfg_dict, old, options['data_root'])
     return config
+
+
+def type_name(part: Mapping[str, Any]) -> str:
+    """The class that a config names, ``'IoUMetric'``, whether by its name, with its scope or module, or itself."""
+    kind = part.get('type')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
 def _replace_data_root(part: Any, old: str, new: str) -> None:

@@ -141,3 +141,12 @@ def test_head_finds_out_channels_and_classes(index, channels):
     head = builders.build(options={'propagation_head.in_index': index}).propagation_head
     assert head.in_channels == head.conv.conv.in_channels == channels
     assert head.num_classes == NUM_CLASSES and head.conv.conv.out_channels == 16
+
+
+@pytest.mark.parametrize('weight', [0.0, 1.0])
+def test_auxiliary_heads_that_no_loss_asks_are_frozen(weight):
+    """Distributed training would wait for their gradients."""
+    network = dict(builders.segmentor(), auxiliary_head=builders.fcn(2, 32))
+    model = builders.build('unimatch', network, {'losses.seg.loss_weight': weight})
+    assert {p.requires_grad for p in model.student.auxiliary_head.parameters()} == {weight > 0}
+    assert all(p.requires_grad for p in model.student.decode_head.parameters())

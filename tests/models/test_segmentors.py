@@ -1,5 +1,7 @@
 """What does not fit is found out before training, and finding out moves nothing."""
 
+import sys
+
 import builders
 import pytest
 import torch
@@ -7,7 +9,8 @@ from mmengine.model import BaseModule
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
-from mmseg_derprop.models.segmentors import decode, decode_heads, evaluating, frozen_statistics, probe
+from mmseg_derprop.models.decoding import Reading, decode, probe
+from mmseg_derprop.models.segmentors import build_segmentor, decode_heads, evaluating, frozen_statistics
 
 
 class TupleHead(BaseDecodeHead):
@@ -91,7 +94,7 @@ def test_network_of_fixed_image_size():
     with pytest.raises(ValueError, match='64x64'):
         probe(network)
     network.data_preprocessor.size = (48, 80)
-    assert probe(network) == [64]
+    assert probe(network).shapes == [(64, 6, 10)]
 
 
 def test_decode_gives_all_stages():
@@ -99,9 +102,8 @@ def test_decode_gives_all_stages():
     images = builders.batch()[0]['sup']
     features = network.extract_feat(images)
     first, second = network.decode_head
-    stages = decode(network, features)
+    stages = [stage.logits for stage in decode(network, features, [Reading()] * 2, builders.SIZE)]
     assert torch.equal(stages[0], first(features)) and torch.equal(stages[1], second(features, stages[0]))
-    assert torch.equal(stages[1], network(images, mode='tensor')) if network.num_stages == 1 else len(stages) == 2
     assert decode_heads(network) == [first, second]
 
 
@@ -130,8 +132,45 @@ def test_heads_must_agree():
             probe(MODELS.build(network))
 
 
-def test_a_single_output_channel():
+def test_a_single_class():
     sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
-    network = builders.segmentor(num_classes=2, out_channels=1, threshold=0.3, loss_decode=sigmoid)
-    with pytest.raises(ValueError, match='DeepLabV3PlusHead has out_channels = 1.*Set out_channels=2'):
+    network = builders.segmentor(num_classes=1, out_channels=1, threshold=0.3, loss_decode=sigmoid)
+    with pytest.raises(ValueError, match='num_classes of DeepLabV3PlusHead must be at least 2, but is 1'):
         probe(MODELS.build(network))
+
+
+def test_class_weights_of_another_number():
+    network = builders.segmentor(loss_decode=dict(type='CrossEntropyLoss', class_weight=[1.0, 2.0]))
+    with pytest.raises(ValueError, match='class_weight of CrossEntropyLoss in DeepLabV3PlusHead must have 5 .* has 2'):
+        probe(MODELS.build(network))
+
+
+@pytest.mark.parametrize('index', [None, 1])
+def test_labels_propagate_along_the_deepest_feature(index):
+    """Of a UNet that is the first; the last is as fine as the image."""
+    norm = dict(type='BN')
+    unet = dict(type='UNet', base_channels=4, num_stages=2, strides=(1, 1), norm_cfg=norm, act_cfg=dict(type='ReLU'))
+    unet |= dict(enc_num_convs=(1, 1), dec_num_convs=(1,), downsamples=(True,))
+    unet |= dict(enc_dilations=(1, 1), dec_dilations=(1,))
+    network = dict(builders.segmentor(), backbone=unet, decode_head=builders.fcn(1, 4))
+    options = {} if index is None else {'propagation_head.in_index': index}
+    head = builders.build(network=network, options=options).propagation_head
+    assert (head.in_index, head.in_channels) == ((0, 8) if index is None else (1, 4))
+
+
+HEAD = dict(channels=4, num_classes=5)
+
+
+@pytest.mark.parametrize(
+    'head, missing',
+    [
+        (dict(type='PSAHead', in_channels=64, in_index=3, mask_size=(9, 9)), 'PSAMask'),
+        (dict(type='PointHead', in_channels=[64], in_index=[3]), 'point_sample'),
+        (dict(type='MaskFormerHead', in_channels=[64], pixel_decoder=dict(type='nowhere.Decoder')), 'parts of nowhere'),
+    ],
+)
+def test_a_part_that_is_not_installed_is_named(head, missing, monkeypatch):
+    for name, operator in dict(psa_head='PSAMask', point_head='point_sample').items():
+        monkeypatch.setattr(sys.modules[f'mmseg.models.decode_heads.{name}'], operator, None)
+    with pytest.raises(ValueError, match=f'model.segmentor cannot be built: .*{missing}'):
+        build_segmentor(dict(builders.segmentor(), decode_head=dict(HEAD, **head)))

@@ -40,6 +40,12 @@ def test_statistics(preset):
     assert 'threshold' not in wanted or model.statistics['threshold'] <= 1  # not the buffer itself
 
 
+def test_without_a_threshold_all_is_confident_and_not_told():
+    model = builders.build('aligned_teacher')
+    model.loss(*builders.batch(truth=True))
+    assert set(model.statistics) == {'accuracy_confident'}
+
+
 def test_unlabelled_images_need_no_truth():
     model = build()
     model.loss(*builders.batch())

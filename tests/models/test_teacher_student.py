@@ -270,3 +270,11 @@ def test_synchronised_normalisation_builds_in_a_process_group(tmp_path):
     finally:
         torch.distributed.destroy_process_group()
     assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in model.student.modules())
+
+
+def test_weights_that_cannot_be_fetched():
+    url = 'http://127.0.0.1:9/weights.pth'
+    network = builders.segmentor()
+    network['backbone'] = dict(network['backbone'], init_cfg=dict(type='Pretrained', checkpoint=url))
+    with pytest.raises(ConnectionError, match=f'could not be fetched .*{url}.* init_cfg'):
+        builders.build(network=network)

@@ -79,6 +79,20 @@ def test_figures_are_those_of_a_direct_count(figures, run, source):
     assert found['alphas'][0] != found['alphas'][1] | {'alpha': 0.4}
 
 
+def test_unlabelled_images_of_a_supervised_config(figures, run, tmp_path):
+    """As semi_config.py writes it: a list of images in the folders of the labelled ones."""
+    path = tmp_path / 'split.py'
+    path.write_text(
+        f'_base_ = {str(run[1])!r}\n'
+        'data = _base_.train_dataloader.dataset\n'
+        "new = dict(_delete_=True, type='SplitDataset', supervised=data.labeled, crop_size=(32, 32))\n"
+        'train_dataloader = dict(dataset=dict(new, unlabeled=data.unlabeled.ann_file))\n'
+    )
+    json_file = tmp_path / 'out.json'
+    call(TOOL, path, run[0], '--json', json_file, '--alpha', 0)
+    assert json.loads(json_file.read_text()) == figures('--alpha', 0)
+
+
 def test_detail_is_what_the_grid_cannot_hold(figures):
     """Nothing changes without propagation; with it, the prediction stays closer to the decoder's."""
     plain, detailed = (figures('--alpha', 0, 1, *extra)['alphas'] for extra in ([], ['--detail']))

@@ -119,7 +119,7 @@ def test_a_plain_network_and_its_colours(small_segmentor, shapes, images, tmp_pa
     np.testing.assert_array_equal(colours, np.array(PALETTE)[np.array(found)])
     with pytest.raises(SystemExit, match='EncoderDecoder'):
         label(images, run, tmp_path / 'out', '--predict-on', 'student')
-    with pytest.raises(SystemExit, match=r'must hold one threshold \(pseudo_labeler.threshold.value\)'):
+    with pytest.raises(SystemExit, match=r'must hold one threshold above 0 \(pseudo_labeler.threshold.value\)'):
         label(images, run, tmp_path / 'out', '--threshold-from-checkpoint')
 
 
@@ -130,6 +130,12 @@ def test_threshold_of_the_checkpoint(run, images, tmp_path):
     maps = [np.array(Image.open(tmp_path / name / 'labels/0.png')) for name in ('own', 'same')]
     np.testing.assert_array_equal(*maps)
     assert json.loads((tmp_path / 'own/settings.json').read_text())['threshold'] == pytest.approx(0.7)
+
+
+def test_a_checkpoint_without_a_threshold(run, images, tmp_path):
+    path = save_checkpoint(Config.fromfile(run[0]), tmp_path / 'none.pth', threshold=0.0)
+    with pytest.raises(SystemExit, match='holds one of 0, by which every pixel is labelled. Give --threshold'):
+        label(images, (run[0], path), tmp_path / 'out', '--threshold-from-checkpoint')
 
 
 def test_augmentation_at_test_time(run, images, tmp_path):

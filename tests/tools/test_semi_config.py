@@ -92,12 +92,15 @@ def test_a_plain_config(plain, write, tmp_path):
     assert type(runner.val_loop).__name__ == 'TeacherStudentValLoop'
     sampler = runner.train_dataloader.sampler
     assert (sampler.num_labeled, sampler.num_unlabeled, runner.train_dataloader.batch_size) == (2, 2, 4)
+    assert runner.log_processor.mean_pattern.match('seg') and not runner.log_processor.mean_pattern.match('confident')
     # Names lie in the data root, so that they move with it.
     data = runner.cfg.train_dataloader.dataset
     assert (data.labeled, data.unlabeled) == (f'{LISTS}/labeled.txt', f'{LISTS}/unlabeled.txt')
     for line in ('labelled    4 images', 'unlabelled  12 images', 'crop        32x32, without PhotoMetricDistortion'):
         assert line in output
     assert 'feature 1   16 channels' in output and 'browse_dataset.py' in output and str(path) in output
+    assert 'seconds an iteration on' in output and 'hours for 2 iterations' in output
+    assert f'{path} --cfg-options load_from=work_dirs/base/iter_2.pth' in output
 
 
 @pytest.mark.parametrize('method', ['unimatch_v2', 'derprop_published'])
@@ -133,7 +136,7 @@ train_dataloader['dataset'].update(labeled='ImageSets/Segmentation/labeled.txt',
 train_dataloader['dataset'].update(unlabeled='ImageSets/Segmentation/unlabeled.txt')
 optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
 val_cfg = dict(type='TeacherStudentValLoop')
-default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook', save_best=['teacher/mIoU', 'teacher/aAcc']))
+default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook', save_best=['mIoU', 'aAcc']))
 """
 
 
@@ -156,8 +159,23 @@ def test_hooks_of_the_base(joined, plain, write, tmp_path):
     assert 'train/seg' in history and 'train/hard' in history and 'train/fp' not in history
     assert len(runner.train_dataloader) == 6
     assert {path.name for path in (tmp_path / 'work').glob('best*')} == {
-        f'best_teacher_{metric}_iter_2.pth' for metric in ('mIoU', 'aAcc')
+        f'best_{metric}_iter_2.pth' for metric in ('mIoU', 'aAcc')
     }
+
+
+def test_a_base_in_pure_python(plain, write, tmp_path):
+    """Its classes get their names, in a config that the written one can inherit."""
+    path = tmp_path / 'pure.py'
+    keys = [key for key in plain if key not in ('model', 'train_cfg', 'val_evaluator')]
+    lines = [f'{key} = {plain[key]!r}' for key in keys]
+    head = ['from mmengine.runner import IterBasedTrainLoop', 'from mmseg.evaluation import IoUMetric']
+    head += ['from mmseg.models import EncoderDecoder', f'model = dict({plain["model"]!r}, type=EncoderDecoder)']
+    head += ['train_cfg = dict(type=IterBasedTrainLoop, max_iters=2, val_interval=2)']
+    path.write_text('\n'.join([*head, "val_evaluator = dict(type=IoUMetric, iou_metrics=['mIoU'])", *lines]))
+    written, output = write(path)
+    assert "'semi_base.py'" in written.read_text() and 'semi_base.py, which names the classes of' in output
+    runner = train(written, tmp_path / 'work')
+    assert type(runner.model.student).__name__ == 'EncoderDecoder'
 
 
 def test_a_cascade_of_other_classes(plain, write, tmp_path):
@@ -216,7 +234,7 @@ def test_a_base_that_counts_epochs(plain, write, tmp_path):
     plain['default_hooks'] = dict(checkpoint=dict(type='CheckpointHook', interval=3))
     plain.pop('log_processor')
     path, output = write(plain)
-    assert 'training    6 iterations in place of 3 epochs' in output
+    assert 'training    6 iterations in place of 3 epochs' in output and 'work_dirs/base/epoch_3.pth' in output
     config = load_config(str(path))
     config.work_dir, config.experiment_name = str(tmp_path / 'work'), f'semi_config_{next(_runs)}'
     config.visualizer = dict(type='Visualizer', name=config.experiment_name)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from mmseg.evaluation import IoUMetric
 
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import load_config, type_name
 
 CONFIG = str(Path(__file__).resolve().parents[2] / 'configs/derprop/tiny_shapes.py')
 
@@ -18,3 +19,8 @@ def test_a_data_root_that_nothing_has(tmp_path):
     (tmp_path / 'plain.py').write_text('model = dict()')
     with pytest.raises(ValueError, match='data_root at its top level'):
         load_config(str(tmp_path / 'plain.py'), {'data_root': '/elsewhere'})
+
+
+@pytest.mark.parametrize('kind', ['IoUMetric', 'mmseg.IoUMetric', 'mmseg.evaluation.IoUMetric', IoUMetric])
+def test_a_type_may_be_named_in_any_way(kind):
+    assert type_name(dict(type=kind)) == 'IoUMetric'

@@ -181,7 +181,18 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
     # The same batch again, ambiguous pixels as in the file.
     target = labeler(own, partner, inside, regions.where(~ambiguous, expected['regions_w'])[len(x) :], update=False)
     strong_view = StrongView(strong, target, inside, u_s, None)
-    step = Step(model.student, samples, inputs['labels_x'].long(), 255, labeled, (), (), weak, target, (strong_view,))
+    step = Step(
+        model.student,
+        samples,
+        inputs['labels_x'].long(),
+        255,
+        labeled,
+        (),
+        (labeled.logits,),
+        weak,
+        target,
+        (strong_view,),
+    )
     losses = {name: loss.loss_weight * loss(step) for name, loss in model.active_losses.items()}
     ties = {name: leaves[name] for name in ('feat_u_s', 'conv1_w', 'conv1_b', 'conv2_w', 'conv2_b')}
     slack = tie_slack(strong.embedding, weak.embedding, model.losses['affinity_u'].loss_weight, ties)
@@ -265,7 +276,7 @@ def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
         strong.append(StrongView(view(f'logits_u_s{suffix}', feature='feat_u_s'), target, box, images, index))
     samples, labels = as_samples(inputs['labels_x']), inputs['labels_x'].long()
     target = strong[0].target
-    step = Step(model.student, samples, labels, 255, labeled, (), (), weak, target, tuple(strong))
+    step = Step(model.student, samples, labels, 255, labeled, (), (labeled.logits,), weak, target, tuple(strong))
     losses = {name: loss.loss_weight * loss(step) for name, loss in model.active_losses.items()}
     total = model.parse_losses(losses)[0]
     total.backward()

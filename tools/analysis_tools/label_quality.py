@@ -30,7 +30,7 @@ from rich.table import Table
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.models import SemiSegmentor
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import load_config, type_name
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 
 
@@ -60,6 +60,10 @@ def labeled_images(config: Config, kind: str) -> BaseDataset:
     settings = copy.deepcopy(config.val_dataloader.dataset)
     if kind == 'unlabeled':
         sources = config.train_dataloader.dataset.get('unlabeled')
+        if not isinstance(sources, dict):  # of a SplitDataset, in the folders of the labelled images
+            built = DATASETS.build(dict(config.train_dataloader.dataset, lazy_init=True)).unlabeled_sources
+            folders = dict(data_root='', ann_file=built[0].ann_file, data_prefix=dict(built[0].data_prefix))
+            sources = folders if len(built) == 1 else None
         if not isinstance(sources, dict) or not (sources.get('data_prefix') or {}).get('seg_map_path'):
             raise ValueError("the unlabelled images' data_prefix must have one seg_map_path. Or try --data val.")
         settings.pop('indices', None)
@@ -162,7 +166,7 @@ def main() -> None:
     args = parse_args()
     try:
         config = load_config(args.config, args.cfg_options)
-        if config.model.type != 'SemiSegmentor':
+        if type_name(config.model) != 'SemiSegmentor':
             raise ValueError(f'the model is a {config.model.type}: only a SemiSegmentor makes pseudo-labels')
         with checkpoints_as_data():
             model, _ = load_segmentor(config, args.checkpoint, args.device)

@@ -112,9 +112,9 @@ class ExactCheckpointHook(CheckpointHook):
         self.batches = loop.dataloader_iterator = Batches(loop, runner.seed)
         self.signals = StopSignals(self.on_signal, type(loop).run.__code__)
         self.signals.start()
-        if resumed and hub.runtime_info.get('validated') not in (None, runner.iter) and self.must_validate():
+        if resumed and hub.runtime_info.get('last_validation') not in (None, runner.iter) and self.must_validate():
             runner.val_loop.run()
-        hub.update_info('validated', runner.iter)
+        hub.update_info('last_validation', runner.iter)
 
     def must_validate(self) -> bool:
         """Whether the loop validates after the iterations that there were."""
@@ -151,7 +151,7 @@ class ExactCheckpointHook(CheckpointHook):
         self.file_backend, self.last_ckpt = keeper, None
         super().after_val_epoch(runner, metrics)
         self.file_backend, self.last_ckpt = backend, last
-        runner.message_hub.update_info('validated', runner.iter)
+        runner.message_hub.update_info('last_validation', runner.iter)
         if self.saved == runner.iter:
             self.save(runner.iter)
         new = f'_{self.filename_tmpl.format(runner.iter)}'  # if it was validated before, it has replaced its own file

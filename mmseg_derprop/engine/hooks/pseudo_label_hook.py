@@ -10,12 +10,13 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import HOOKS
+from torch import Tensor
 
 from ...datasets import check_leaks
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import Bounds, check_options
-from ..preflight import check_batch
+from ..preflight import check_batch, check_score_names
 from .strict_load_hook import unwrap
 
 
@@ -28,7 +29,8 @@ class PseudoLabelHook(Hook):
     accumulation everything moves once per optimiser step.
 
     Args:
-        interval (int): Iterations between two entries of the statistics in the log, at least 1.
+        interval (int): Iterations between two entries of the statistics in the log, at least 1. Shares of pixels and
+            accuracies are means over them.
         leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
     """
 
@@ -49,12 +51,14 @@ class PseudoLabelHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
         self.model = semi_segmentor(runner)
+        self.seen: list[dict[str, Tensor]] = []
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise TypeError(
                 f'train_cfg makes a {type(runner.train_loop).__name__}, which would wait for the end of an endless '
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        check_score_names(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):
             load_labeled(val, 'validation')
@@ -95,11 +99,15 @@ class PseudoLabelHook(Hook):
             steps = runner.message_hub.runtime_info.get('teacher_steps', 0)
             self.model.follow_student('step', steps)
             runner.message_hub.update_info('teacher_steps', steps + 1)
+        self.seen.append(self.model.statistics)
         if self.every_n_inner_iters(batch_idx, self.interval):
             if self.model.pseudo_labeler.alpha_schedule == 'linear':
                 runner.message_hub.update_scalar('train/alpha', self.model.pseudo_labeler.alpha)
             for name, value in self.model.statistics.items():
+                if name != 'threshold':  # all others are shares of a batch
+                    value = torch.stack([each[name] for each in self.seen if name in each]).nanmean()
                 runner.message_hub.update_scalar(f'train/{name}', value)
+            self.seen = []
 
 
 def semi_segmentor(runner: Runner) -> SemiSegmentor:

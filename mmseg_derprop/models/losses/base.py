@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...utils.options import Bounds, check_options
 from ..step import Step
 
-NEEDS = ('embedding', 'partner', 'perturbed', 'strong', 'weak')
+NEEDS = ('auxiliary', 'embedding', 'partner', 'perturbed', 'strong', 'weak')
 Weight = Annotated[float, Bounds(0)]
 
 
@@ -26,7 +26,8 @@ class SemiLoss(nn.Module):
         needs (frozenset[str]): What must be computed for :meth:`forward`, besides the labelled images' prediction:
             ``'weak'``, the student's view of the unlabelled images; ``'perturbed'``, what is decoded from their
             perturbed features; ``'strong'``, the strong views; ``'partner'``, that an image of the batch fills the
-            CutMix boxes; ``'embedding'``, q and k of the views that the term reads.
+            CutMix boxes; ``'embedding'``, q and k of the views that the term reads; ``'auxiliary'``, the auxiliary
+            heads, which are frozen if no term does.
         trains (bool): Whether it has a gradient.
         teaches (frozenset[str] | None): The views, of ``'labeled'``, ``'weak'`` and ``'strong'``, that its gradient
             reaches; others are targets, or not read. None stands for all that it may read. The graphs of views that no

@@ -29,10 +29,11 @@ class Threshold(nn.Module):
     Attributes:
         value (Tensor): Scalar; what region propagation and the log read.
         moves (bool): Whether it can change, and so belongs into the log.
+        rejects (bool): Whether it can find a prediction not confident.
     """
 
     value: Tensor
-    moves = True
+    moves = rejects = True
 
     def __init__(self, num_classes: int, value: float) -> None:
         super().__init__()
@@ -63,6 +64,7 @@ class FixedThreshold(Threshold):
     @check_options
     def __init__(self, num_classes: int, value: Share = 0.95) -> None:
         super().__init__(num_classes, value)
+        self.rejects = value > 0
 
 
 @MODELS.register_module()

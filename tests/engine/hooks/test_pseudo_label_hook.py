@@ -70,6 +70,22 @@ def class_maxima(target):
     return torch.stack([confidence[labels == k].max() if (labels == k).any() else torch.tensor(0.0) for k in range(6)])
 
 
+def test_the_log_has_means_of_the_interval(train):
+    """Of shares and accuracies, over the iterations in which there is one; of the threshold the last."""
+    shares = []
+
+    def statistics(model, step, samples):
+        shares.append(float('nan') if len(shares) in (1, 4) else len(shares) / 8)
+        return dict(accuracy_confident=torch.tensor(shares[-1]), threshold=torch.tensor(shares[-1]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmseg_derprop.models.semi_segmentor.step_statistics', statistics)
+        runner = train({'train_cfg.max_iters': 6}, dict(interval=3))[1]
+    logged = {name: history.data[0] for name, history in runner.message_hub.log_scalars.items()}
+    assert logged['train/accuracy_confident'] == pytest.approx([1 / 8, 4 / 8])  # 0, -, 2 and 3, -, 5
+    assert logged['train/threshold'] == pytest.approx([2 / 8, 5 / 8])
+
+
 def test_alpha_is_epoch_over_epochs_or_constant(train):
     assert train()[0].alphas == pytest.approx([0, 0, 0, 1 / 3, 1 / 3, 1 / 3, 2 / 3])
     assert train({'model.pseudo_labels.alpha': 0.25, 'train_cfg.max_iters': 4})[0].alphas == [0.25] * 4
@@ -194,6 +210,17 @@ def test_refuses_labels_outside_the_classes(refuse, shapes, tmp_path):
 
 def test_refuses_one_image_for_normalised_image_pooling(refuse):
     refuse(ValueError, 'too few for the normalisation.*GN', ONE, segmentor=None, second_view=True)
+
+
+def test_a_fine_grid_is_told_with_its_time(train, monkeypatch):
+    told = []
+    monkeypatch.setattr('mmseg_derprop.engine.preflight.print_log', lambda text, *args: told.append(text))
+    train({'model.propagation_head.in_index': 0, 'train_cfg.max_iters': 1})
+    assert not told
+    monkeypatch.setattr('mmseg_derprop.engine.preflight.MANY_POSITIONS', 63)
+    train({'model.propagation_head.in_index': 0, 'train_cfg.max_iters': 1})
+    # 33x33 images at stride 4; 4 labelled and 4 unlabelled ones in two views
+    assert len(told) == 1 and '8x8 = 64 positions' in told[0] and 'seconds an iteration' in told[0], told
 
 
 def test_checking_leaves_generators_and_model_as_they_were(semi_config):

@@ -1,0 +1,10 @@
+# cityscapes_1-8.py with crop 798, a multiple of a ViT's patches of 14.
+_base_ = './cityscapes_1-8.py'
+crop_size = (798, 798)
+geometry = _base_.geometry
+geometry[1].size = geometry[2].crop_size = crop_size
+labeled_pipeline = [*_base_.labeled_pipeline[:2], *geometry, _base_.labeled_view]
+two_strong_pipeline = [*_base_.load_unlabeled, *geometry, _base_.two_strong_views]
+train_dataloader = dict(
+    dataset=dict(labeled=dict(pipeline=labeled_pipeline), unlabeled=dict(pipeline=two_strong_pipeline)),
+)
