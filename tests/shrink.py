@@ -47,12 +47,14 @@ def narrow(segmentor):
     segmentor.backbone.update(NARROW.get(segmentor.backbone.type, {}))
     with torch.no_grad():
         channels = [feature.shape[1] for feature in MODELS.build(segmentor.backbone)(torch.zeros(1, 3, 64, 64))]
-    if 'neck' in segmentor:
+    if 'embed_dim' in (segmentor.get('neck') or {}):
         segmentor.neck.embed_dim = channels[-1]
     for head in heads(segmentor):
         index = head.get('in_index', -1)
         several = isinstance(index, (list, tuple))
         head.update(in_channels=[channels[i] for i in index] if several else channels[index], channels=16)
+        if 'embed_dims' in head:
+            head.update(embed_dims=channels[-1], post_process_channels=[8, 8, 16, 16])
         if 'c1_in_channels' in head:
             head.c1_in_channels = channels[0]
         if 'c1_channels' in head:

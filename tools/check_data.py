@@ -10,6 +10,7 @@ and images that are in two places. The exit status is 1 if there is a problem.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections import Counter
@@ -23,17 +24,20 @@ from mmengine.config import Config, DictAction
 from mmengine.dataset import BaseDataset
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from PIL import Image
 from rich.progress import track
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.datasets import Problem, SemiDataset, UnlabeledDataset
 from mmseg_derprop.datasets.checks.examine import Examined, examine
+from mmseg_derprop.datasets.checks.labels import CONVERTER, absent_classes
 from mmseg_derprop.datasets.checks.leaks import image_paths, shared_images
-from mmseg_derprop.datasets.semi_dataset import build_labeled, load_labeled
+from mmseg_derprop.datasets.semi_dataset import build_labeled, list_labeled
 from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.utils.config import load_config
 
+PALETTE = 'palette in another order'
 LABELED, UNLABELED, VALIDATION, TEST = 'labelled', 'unlabelled', 'validation', 'test'
 
 
@@ -88,7 +92,7 @@ def loaded(name: str, sources: Sequence[dict | BaseDataset], consequence: str) -
                 source.full_init()
             else:
                 source = build_labeled(source, name)
-                load_labeled(source, name, check=False)
+                list_labeled(source, name)
             part.sources.append(source)
         except (OSError, ValueError, TypeError, KeyError) as error:
             part.problems.append(Problem(f'{name} data', 'data set', f'cannot be used: {error}'))
@@ -111,12 +115,13 @@ class Examination(Dataset):
 def report(part: Part, workers: int) -> list[Problem]:
     """Examines all samples of a part; prints what it has, and returns its problems."""
     problems, sizes, counts = list(part.problems), set(), np.zeros(256, np.int64)
+    useless = []
     samples = ConcatDataset([Examination(source) for source in part.sources]) if part.sources else []
     options = dict(num_workers=workers, multiprocessing_context='fork') if workers else {}
     loader = DataLoader(samples, 8, collate_fn=list, worker_init_fn=lambda _: cv2.setNumThreads(0), **options)
     for found in chain.from_iterable(track(loader, f'{part.name:<10}')):
-        if found.problem:
-            problems.append(found.problem)
+        problems += [found.problem] if found.problem else []
+        useless += [str(found.label_problem)] if found.label_problem else []
         if found.size is not None:
             sizes.add(tuple(found.size))
         if found.counts is not None:
@@ -130,10 +135,30 @@ def report(part: Part, workers: int) -> list[Problem]:
     if part.name != UNLABELED and counts.any():
         shares = dict(zip(classes, counts / counts.sum()))
         print(*(f'{name} {share:.2%},' for name, share in shares.items()), f'ignored {1 - sum(shares.values()):.2%}')
-        absent = [name for name, share in shares.items() if not share]
+        absent = absent_classes(counts, classes, getattr(part.sources[0], 'ignore_index', 255))
         if absent and part.name == LABELED:
-            print(f'Note: no labelled pixel has the class {", ".join(absent)}: nothing will be learned of it.')
+            problems.append(absent)
+        problems += palette_problems(part.sources)
+    if useless:
+        print(f'Note: {len(useless)} label files of {part.name} images cannot be used; only the log would need them:')
+        print('', *dict.fromkeys(useless), sep='\n  ')
     return list(dict.fromkeys(problems))
+
+
+def palette_problems(sources: Sequence[BaseDataset]) -> Iterator[Problem]:
+    """Palette images that have a colour under another id than an earlier one has."""
+    seen: dict[tuple, tuple[int, str]] = {}
+    paths = [source.get_data_info(index).get('seg_map_path') for source in sources for index in range(len(source))]
+    for path in filter(None, paths):
+        with contextlib.suppress(OSError, ValueError), Image.open(path) as image:  # unreadable ones are told elsewhere
+            palette = [tuple(colour) for colour in np.reshape(image.getpalette() or [], (-1, 3)).tolist()]
+            used = [number for _, number in image.getcolors(256)] if image.mode == 'P' else []
+            for colour, number in ((palette[number], number) for number in used if number < len(palette)):
+                other, where = seen.setdefault(colour, (number, path))
+                if other != number and palette.count(colour) == 1:
+                    cause = f'must have each colour under one id, but has {number} for the {other} of {where}'
+                    yield Problem(path, PALETTE, f'{cause}. Give each colour its own by {CONVERTER}')
+                    break
 
 
 def overlaps(parts: Sequence[Part]) -> list[Problem]:
@@ -157,7 +182,9 @@ def list_problems(name: str, consequence: str, problems: Sequence[Problem]) -> N
     """Prints problems by kind."""
     for kind, count in Counter(problem.kind for problem in problems).items():
         # What lists name must exist, whatever happens at files that cannot be used.
-        stops = kind == 'data set' or (kind == 'missing' and (name == UNLABELED or consequence == 'stops'))
+        stops = kind == 'missing' and (name == UNLABELED or consequence == 'stops')
+        stops = stops or kind in ('data set', 'class without labels')
+        consequence = 'takes the ids as they are' if kind == PALETTE else consequence
         print(f'\n{name}, {kind}: {count}. A run {"stops before it begins" if stops else consequence}.')
         for problem in problems:
             if problem.kind == kind:

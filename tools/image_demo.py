@@ -15,7 +15,6 @@ import os
 import os.path as osp
 
 import cv2
-import mmcv
 import numpy as np
 from rich.progress import track
 
@@ -25,7 +24,7 @@ from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.files import write_bytes
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
-from mmseg_derprop.visualization.drawing import legend, overlay, paint
+from mmseg_derprop.visualization.drawing import legend, overlay, paint, to_rgb
 
 
 def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
@@ -34,6 +33,7 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--out-dir', default='work_dirs/image_demo', help='folder for the pictures')
     parser.add_argument('--opacity', type=float, default=0.5, help='of the colours, 0 to 1 (default: %(default)s)')
     parser.add_argument('--legend', action='store_true', help='names of the classes that are seen, below the picture')
+    parser.add_argument('--bands', type=int, nargs=3, default=(2, 1, 0), help='channels in red, green and blue')
     parser.add_argument('--side-by-side', action='store_true', help='the image beside the picture')
     parser.add_argument('--resume', action='store_true', help='keep the pictures that exist')
     args = parser.parse_args()
@@ -48,6 +48,13 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     if args.resume:
         images = [image for image in images if not result_path(args.out_dir, image.name).exists()]
     return args, images
+
+
+def loaded(dataset: ImageDataset, image: ImageFile) -> np.ndarray:
+    results = dict(img_path=image.path)
+    for transform in dataset.pipeline.transforms:
+        results = transform(results) if 'Load' in type(transform).__name__ else results
+    return np.atleast_3d(results['img']).transpose(2, 0, 1)
 
 
 def draw(image: np.ndarray, labels: np.ndarray, meta: dict, args: argparse.Namespace) -> np.ndarray:
@@ -79,7 +86,7 @@ def main() -> None:
             unreadable.append(f'{image.path}: {error}')
             continue
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
-        picture = draw(mmcv.imread(image.path, channel_order='rgb'), labels, model.dataset_meta, args)
+        picture = draw(to_rgb(loaded(dataset, image), args.bands), labels, model.dataset_meta, args)
         path = result_path(args.out_dir, image.name)
         write_bytes(path, cv2.imencode(path.suffix, picture[..., ::-1])[1].tobytes())
     print(f'{len(images) - len(unreadable)} of {len(images)} pictures in {args.out_dir}')

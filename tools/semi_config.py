@@ -1,7 +1,7 @@
 """Writes the config that makes an MMSegmentation config learn from unlabelled images too.
 
     python tools/semi_config.py --base my_config.py --unlabeled FOLDER_OR_LIST --out semi.py [--labeled labeled.txt]
-        [--method NAME] [--crop-size H W] [--force]
+        [--method NAME] [--crop-size H W] [--transforms NAME=KIND ...] [--force]
 
 The base is any config of a segmentor, a file or ``mmseg::path``. The tool looks at its data, builds its model without
 weights, says what it found, and writes a few lines, which are meant to be read and edited.
@@ -20,10 +20,8 @@ import torch
 from mmengine.device import get_device
 
 from mmseg_derprop.apis.semi_config import SemiConfig, add_arguments, make_semi_config
-from mmseg_derprop.datasets.pipelines import left_out_of
-from mmseg_derprop.datasets.split_dataset import supervised_parts
 from mmseg_derprop.models import SemiSegmentor
-from mmseg_derprop.models.decoding import MANY_POSITIONS, decode
+from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, image_channels
 from mmseg_derprop.models.segmentors import FAILURES
 
 
@@ -49,7 +47,7 @@ def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -
         for tensor in (*student.parameters(), *student.buffers()):
             tensor.data.zero_()
         start = time.perf_counter()
-        features = student.extract_feat(torch.zeros(2, 3, *size, device=device))
+        features = student.extract_feat(torch.zeros(2, image_channels(student), *size, device=device))
         heads = decode(student, features, model.probed.readings, size)
         sum(head.logits.sum() for head in heads).backward()
         if device.type == 'cuda':
@@ -63,12 +61,11 @@ def time_of_iteration(model: SemiSegmentor, size: tuple[int, int], count: int) -
 def report(found: SemiConfig, args: argparse.Namespace) -> None:
     """Prints what was found."""
     (height, width), count = found.data['crop_size'], found.count
-    dropped = left_out_of(supervised_parts(found.config.train_dataloader.dataset)[0].get('pipeline') or [])
     print(f'method      {found.method}')
     print(f'labelled    {found.dataset.num_labeled} images of {args.labeled or args.base}')
     print(f'unlabelled  {found.dataset.num_unlabeled} images of {", ".join(args.unlabeled)}')
     print(f'batch       {count} labelled and {count} unlabelled images in a process')
-    print(f'crop        {height}x{width}' + (f', without {", ".join(dropped)}' if dropped else ''))
+    print(f'crop        {height}x{width}')
     print(f'training    {found.length}')
     if (seconds := time_of_iteration(found.model, (height, width), count)) is not None:
         total = f'{seconds * found.iterations / 3600:.1f} hours for {found.iterations} iterations'
@@ -86,7 +83,7 @@ def report(found: SemiConfig, args: argparse.Namespace) -> None:
 def main() -> None:
     args = parse_args()
     try:
-        found = make_semi_config(args.base, args.unlabeled, args.labeled, args.method, args.crop_size)
+        found = make_semi_config(args.base, args.unlabeled, args.labeled, args.method, args.crop_size, args.transforms)
         report(found, args)
     except ValueError as error:
         raise SystemExit(str(error)) from error

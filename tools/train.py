@@ -67,16 +67,19 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'there is no checkpoint {args.resume}')
     if missing := [name for name in args.log_to if importlib.util.find_spec(name) is None]:
         parser.error(f'--log-to {missing[0]} needs its package: pip install {missing[0]}')
-    if not args.unlabeled and (args.labeled or args.method or args.crop_size):
-        parser.error('--labeled, --method and --crop-size make a config semi-supervised: give --unlabeled too')
+    if not args.unlabeled and (args.labeled or args.method or args.crop_size or args.transforms):
+        parser.error(
+            '--labeled, --method, --crop-size and --transforms make a config semi-supervised: give --unlabeled too'
+        )
     return args
 
 
 def make_semi_supervised(args: argparse.Namespace) -> None:
     """Replaces the config by its semi-supervised version, which it writes into the work dir."""
     options = {key: value for key, value in (args.cfg_options or {}).items() if key == 'data_root'}
+    chosen = args.unlabeled, args.labeled, args.method, args.crop_size, args.transforms
     try:
-        found = make_semi_config(args.config, args.unlabeled, args.labeled, args.method, args.crop_size, options)
+        found = make_semi_config(args.config, *chosen, options)
     except ValueError as error:
         raise SystemExit(str(error)) from None
     name = f'{osp.splitext(osp.basename(args.config))[0]}_{found.method}'

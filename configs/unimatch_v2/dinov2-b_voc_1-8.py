@@ -1,5 +1,5 @@
-# UniMatch V2 (arXiv 2410.10777) in its own setting: DINOv2 ViT-B with a DPT head on VOC 2012, the classic 1/8 split,
-# crop 518, AdamW, 60 epochs, 4 GPUs.
+# UniMatch V2 (arXiv 2410.10777) in its own setting: DINOv2 ViT-B with a DPT head on VOC 2012, the classic 1/8
+# split (183 labelled images), crop 518, AdamW, 60 epochs, 4 GPUs.
 _base_ = [
     '../_base_/models/dpt_dinov2-b.py',
     '../_base_/splits/voc_1-8_518.py',

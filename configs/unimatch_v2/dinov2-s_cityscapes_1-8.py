@@ -1,4 +1,4 @@
-# UniMatch V2 (arXiv 2410.10777) in its own setting: DINOv2 ViT-S with a DPT head, Cityscapes 1/8, 372 labelled images,
+# UniMatch V2 (arXiv 2410.10777) in its own setting: DINOv2 ViT-S with a DPT head on Cityscapes 1/8, 372 labelled,
 # crop 798, OHEM of 200,000 pixels, AdamW, 180 epochs, 4 GPUs.
 _base_ = [
     '../_base_/models/dpt_dinov2-s.py',

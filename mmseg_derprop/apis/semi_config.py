@@ -22,7 +22,7 @@ from ..datasets.pipelines import crop_size_of
 from ..datasets.split_dataset import supervised_parts
 from ..models import SemiSegmentor
 from ..models.data_preprocessor import check_crops
-from ..models.decoding import deepest, feature_maps
+from ..models.decoding import deepest, feature_maps, image_channels
 from ..models.teacher_student import classes_of
 from ..utils.config import load_config, type_name
 from ..utils.files import write_text
@@ -167,6 +167,7 @@ def make_semi_config(
     labeled: str | None = None,
     method: str | None = None,
     crop_size: Sequence[int] | None = None,
+    transforms: Sequence[str] = (),
     options: dict | None = None,
 ) -> SemiConfig:
     """Looks at a base's data, and builds its model without weights.
@@ -177,6 +178,7 @@ def make_semi_config(
         labeled (str, optional): List of labelled images; by default all of the base.
         method (str, optional): One of METHODS; by default aligned_teacher.
         crop_size (Sequence[int], optional): (h, w); by default the base's crop.
+        transforms (Sequence[str]): ``NAME=KIND`` of transforms of one's own, as SplitDataset takes them.
         options (dict, optional): Merged into the base, as by :func:`load_config`.
 
     Returns:
@@ -195,7 +197,8 @@ def make_semi_config(
     init_default_scope(config.get('default_scope') or 'mmseg')
     try:
         schedule = in_iterations(config, _epoch_length(config)) if counts_epochs(config) else {}
-        data, dataset = _build_data(config, base, unlabeled, labeled, crop_size)
+        own = dict(transforms=dict(entry.partition('=')[::2] for entry in transforms)) if transforms else {}
+        data, dataset = _build_data(config, unlabeled, labeled, crop_size, own)
         classes = _classes_to_set(config, dataset)
         segmentor = _resize_padding(config, crop_size)
         model, shapes = _build_model(config, method, classes, data['crop_size'])
@@ -222,6 +225,7 @@ def add_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     )
     parser.add_argument('--method', choices=METHODS, help='how to learn from them (default: aligned_teacher)')
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
+    parser.add_argument('--transforms', nargs='+', default=[], metavar='NAME=KIND', help='for your own: both, ...')
 
 
 def read_base(path: str, options: dict | None = None) -> Config:
@@ -265,7 +269,7 @@ def _epoch_length(config: Config) -> int:
 
 
 def _build_data(
-    config: Config, base: str, unlabeled: Sequence[str], labeled: str | None, crop_size: Sequence[int] | None
+    config: Config, unlabeled: Sequence[str], labeled: str | None, crop_size: Sequence[int] | None, own: dict
 ) -> tuple[dict, SplitDataset]:
     """The training data: what the config says of them, and the data set."""
     parts = supervised_parts(config.train_dataloader.dataset)
@@ -277,7 +281,7 @@ def _build_data(
         raise ValueError('there is no RandomCrop that would tell the crop size: give --crop-size H W')
     others = [_relative(path, root) for path in unlabeled]
     settings: dict[str, Any] = {} if labeled is None else dict(labeled=_relative(labeled, root))
-    settings |= dict(unlabeled=others[0] if len(others) == 1 else others, crop_size=tuple(size))
+    settings |= dict(unlabeled=others[0] if len(others) == 1 else others, crop_size=tuple(size), **own)
     supervised = config.train_dataloader.dataset
     return settings, DATASETS.build(dict(type='SplitDataset', supervised=supervised, **settings))
 
@@ -325,7 +329,8 @@ def _build_model(
             with torch.device(device), torch.no_grad():
                 model = MODELS.build(settings)
                 check_crops({'crops': [crop_size]}, model.data_preprocessor.base)
-                features = revert_sync_batchnorm(model.student).eval().extract_feat(torch.zeros(1, 3, *crop_size))
+                image = torch.zeros(1, image_channels(model.student), *crop_size)
+                features = revert_sync_batchnorm(model.student).eval().extract_feat(image)
                 return model, [(f.shape[1], f.shape[2], f.shape[3]) for f in feature_maps(features)]
         except (TypeError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             reason = error

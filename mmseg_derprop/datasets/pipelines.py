@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+from mmcv.transforms import LoadAnnotations
+from mmseg.registry import TRANSFORMS
 
 from ..utils.options import PositiveInt, check_options
 
-# What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image.
-SCALING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'RandomRescale')
-# Not RandomRotFlip, which fills the corners of a turned ignore map with 0: they would count as image.
-TURNING = ('RandomRotate',)
-FLIPPING = ('RandomFlip',)
-REPLACED = ('RandomCrop', 'Pad', 'PadToCrop', 'PackSegInputs')  # by PadToCrop, RandomCrop and PackSemiInputs
-PACK = dict(type='PackSemiInputs')
+Kinds = Literal['both', 'labeled', 'strong', 'drop']
+RESIZING = ('Resize', 'RandomResize', 'RandomChoiceResize', 'ResizeShortestEdge', 'ResizeToMultiple', 'RandomRescale')
+KINDS = {
+    # What moves pixels and treats every one of the seg_fields, the ignore map among them, as it treats the image, and
+    # what treats each image the same. Not RandomRotFlip, which fills a turned ignore map with 0: that counts as image.
+    **dict.fromkeys((*RESIZING, 'RandomCrop', 'Pad', 'PadToCrop', 'RandomRotate', 'RandomFlip'), 'both'),
+    **dict.fromkeys(('AdjustGamma', 'CLAHE', 'Normalize', 'RGB2Gray', 'Rerange'), 'both'),
+    **dict.fromkeys(('PhotoMetricDistortion', 'RandomGrayscale', 'BioMedicalRandomGamma'), 'strong'),
+    **dict.fromkeys(('BioMedicalGaussianNoise', 'BioMedicalGaussianBlur'), 'strong'),
+    **dict.fromkeys(('GenerateEdge', 'CheckLabels'), 'labeled'),
+    'PackSegInputs': 'pack',
+}
+SIZES = dict(RandomCrop='crop_size', PadToCrop='size', Pad='size', Resize='scale')
 
 
 def crop_size_of(pipeline: Sequence[dict]) -> tuple[int, int] | None:
-    """Crop size (h, w) of a supervised training pipeline, None if it has no RandomCrop."""
-    for transform in reversed(pipeline):
-        if transform_name(transform) == 'RandomCrop':
-            size = transform['crop_size']
-            return (size, size) if isinstance(size, int) else (size[0], size[1])
-    return None
-
-
-def left_out_of(pipeline: Sequence[dict]) -> list[str]:
-    """Names of the transforms that :func:`semi_pipelines` leaves out, such as colour distortion."""
-    kept = SCALING + TURNING + FLIPPING + REPLACED
-    names = [transform_name(transform) for transform in _split(pipeline)[1]]
-    return [name for name in names if name not in kept]
+    """Size (h, w) of the images that a supervised training pipeline ends in, None if they have none in common."""
+    size = None
+    for step in pipeline:
+        name = transform_name(step)
+        given = step.get(SIZES.get(name)) if not step.get('keep_ratio') else None
+        if given:
+            h, w = (given, given) if isinstance(given, int) else given
+            h, w = (w, h) if name in ('Pad', 'Resize') else (h, w)
+            size = (max(h, size[0]), max(w, size[1])) if size and 'Pad' in name else (h, w)
+        elif name in RESIZING or step.get('auto_bound') or 'transforms' in step:
+            size = None
+    return size
 
 
 @check_options
@@ -37,44 +46,41 @@ def semi_pipelines(
     pipeline: Sequence[dict],
     crop_size: tuple[PositiveInt, PositiveInt] | None = None,
     branches: Sequence[str] = ('weak', 'strong'),
+    transforms: dict[str, Kinds] | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """Makes the pipelines of a labelled and an unlabelled source.
 
-    Both load as the supervised pipeline does and keep its scaling, turning and flipping; its crop is padded to full
-    size, and on unlabelled images drops its look at the labels (``cat_max_ratio``). Anything else is left out: the weak
-    view has its natural colours, and the strong view brings its own distortion. A pipeline without any of these gets
-    RandomRescale and RandomFlip.
+    The labelled one is the supervised pipeline in its order, padded to the crop size and packed. The unlabelled one is
+    the same without what only concerns labels; random photometric distortion moves to its strong view.
 
-    ``crop_size`` (h, w) is by default that of the pipeline's RandomCrop. The ``branches`` of unlabelled images are
-    views of one crop, and those ending in ``_mix`` of another one.
+    Args:
+        pipeline (Sequence[dict]): The supervised training pipeline.
+        crop_size (tuple[int, int], optional): (h, w), by default what the pipeline ends in. Its RandomCrop, or a new
+            one at its end, gets another one.
+        branches (Sequence[str]): Of unlabelled images: views of one crop, and those ending in ``_mix`` of another one.
+        transforms (dict[str, str], optional): Whether a transform, by class name, is for images of ``'both'`` kinds,
+            for ``'labeled'`` ones, for these and the ``'strong'`` views, or for none (``'drop'``).
+
+    Raises:
+        ValueError: If nothing tells what images a transform is for; if the crop size is not known or cannot be.
     """
-    crop_size = crop_size or crop_size_of(pipeline)
-    if crop_size is None:
-        names = ', '.join(map(transform_name, pipeline)) or 'nothing'
-        raise ValueError(
-            f'The training pipeline ({names}) has no RandomCrop that would tell the crop size. Give crop_size=(h, w).'
-        )
-    loading, rest = _split(pipeline)
-    moving = [t for t in rest if transform_name(t) in SCALING + TURNING]
-    crops = [t for t in rest if transform_name(t) == 'RandomCrop']
-    flipping = [t for t in rest if transform_name(t) in FLIPPING]
-    if not (moving or crops or flipping):
-        moving, flipping = [dict(type='RandomRescale')], [dict(type='RandomFlip', prob=0.5)]
-    crop = dict(type='RandomCrop', crop_size=tuple(crop_size))
-    labeled_crop = {**crops[-1], **crop} if crops else crop
-    pad = dict(type='PadToCrop', size=tuple(crop_size))
-    labeled = [*loading, *moving, pad, labeled_crop, *flipping, dict(type='MultiBranch', sup=[PACK])]
 
-    geometry = [*moving, pad, crop, *flipping]
-    images = [t for t in loading if 'Annotation' not in transform_name(t)]
-    annotations: dict = next((t for t in loading if 'Annotation' in transform_name(t)), {})
-    options = {key: annotations[key] for key in ('imdecode_backend', 'backend_args') if key in annotations}
-    first = [*geometry, _views(name for name in branches if not name.endswith('_mix'))]
-    second = [name for name in branches if name.endswith('_mix')]
+    def those(kind: str) -> list[dict]:
+        return [step for step in steps if _kind_of(step, transforms or {}) == kind]
+
+    steps = list(pipeline)
+    pack = {**next(iter(those('pack')), {}), 'type': 'PackSemiInputs'}
+    steps = _cropped([step for step in steps if step not in (*those('pack'), *those('drop'))], crop_size)
+    labeled = [*steps, dict(type='MultiBranch', sup=[pack])]
+
+    strong = [*those('strong'), dict(type='StrongAugment'), dict(type='RandomCutMixBox'), pack]
+    common = [_for_unlabeled(step) for step in those('both')]
+    end = 1 + max((index for index, step in enumerate(common) if 'Load' in transform_name(step)), default=-1)
+    geometry, second = common[end:], [name for name in branches if name.endswith('_mix')]
+    views = [*geometry, _views((name for name in branches if name not in second), strong, pack)]
     if second:
-        first = [dict(type='MultiBranch', first=first, second=[*geometry, _views(second)])]
-    unlabeled = [*images, dict(type='LoadUnlabeledAnnotations', **options), *first]
-    return copy.deepcopy(labeled), copy.deepcopy(unlabeled)
+        views = [dict(type='MultiBranch', first=views, second=[*geometry, _views(second, strong, pack)])]
+    return copy.deepcopy(labeled), copy.deepcopy([*common[:end], *views])
 
 
 def transform_name(transform: dict) -> str:
@@ -83,13 +89,61 @@ def transform_name(transform: dict) -> str:
     return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
-def _split(pipeline: Sequence[dict]) -> tuple[list[dict], list[dict]]:
-    """Up to the last transform that loads, and what follows."""
-    loads = [index for index, transform in enumerate(pipeline) if 'Load' in transform_name(transform)]
-    end = loads[-1] + 1 if loads else 0
-    return list(pipeline[:end]), list(pipeline[end:])
+def _kind_of(step: dict, given: Mapping[str, Kinds]) -> str:
+    """Which images a transform is for; ValueError if that is not known."""
+    name = transform_name(step)
+    if name in given:
+        return given[name]
+    if 'Load' in name:
+        return 'both'
+    # A namesake, such as MMCV's own Resize, may not know the ignore map.
+    known = TRANSFORMS.get(name) if name in KINDS else None
+    if known is not None and _class_of(step) is known and known.__module__.startswith(('mmseg', 'mmcv')):
+        return KINDS[name]
+    raise ValueError(
+        f'The training pipeline has {name}, but it is not known whether {name} takes images without labels, and treats '
+        f"ignore_map, one of the seg_fields, as it treats the image. If so, set transforms=dict({name}='both') of the "
+        "SplitDataset; or 'labeled' for labelled images only, 'strong' for these and the strong views, 'drop' for none."
+    )
 
 
-def _views(branches: Iterable[str]) -> dict:
-    strong = [dict(type='StrongAugment'), dict(type='RandomCutMixBox'), PACK]
-    return dict(type='MultiBranch', **{name: strong if name.startswith('strong') else [PACK] for name in branches})
+def _class_of(step: dict) -> Any:
+    return TRANSFORMS.get(step['type']) if isinstance(step['type'], str) else step['type']
+
+
+def _cropped(steps: list[dict], crop_size: Sequence[int] | None) -> list[dict]:
+    """Steps whose images have the crop size, padded where they are smaller; what is added stands last."""
+    found = crop_size_of(steps)
+    size = (crop_size[0], crop_size[1]) if crop_size else found
+    names = [transform_name(step) for step in steps]
+    if size is None:
+        raise ValueError(
+            f'The training pipeline ({", ".join(names)}) does not end in images of one size. Give crop_size=(h, w).'
+        )
+    if found and found != size and 'RandomCrop' in names:
+        for i, name in enumerate(names):
+            if name in ('RandomCrop', 'Pad', 'PadToCrop') and crop_size_of([steps[i]]) == found:
+                steps[i] = {**steps[i], SIZES[name]: size[::-1] if name == 'Pad' else size}
+        found = crop_size_of(steps)
+    if found and (found[0] < size[0] or found[1] < size[1]):
+        raise ValueError(
+            f'crop_size must be at most {found}, in which the pipeline ({", ".join(names)}) ends, but is {size}. Leave '
+            'it out, or change the sizes in the pipeline.'
+        )
+    crop = [] if found == size and 'RandomCrop' in names else [dict(type='RandomCrop', crop_size=size)]
+    return [*steps, *crop, dict(type='PadToCrop', size=size)]
+
+
+def _for_unlabeled(step: dict) -> dict:
+    """A step for images that may have no labels, and whose ignore map is to be 1 where it fills in."""
+    name, kind = transform_name(step), _class_of(step)
+    if 'Annotation' in name or (isinstance(kind, type) and issubclass(kind, LoadAnnotations)):
+        return {**step, 'type': 'LoadUnlabeledAnnotations', 'loader': step['type']}
+    if name == 'RandomCrop':
+        return {key: value for key, value in step.items() if key != 'cat_max_ratio'}  # a look at the labels
+    filling: dict[str, dict] = dict(RandomRotate=dict(seg_pad_val=255), Pad=dict(type='PadWithIgnoreMap'))
+    return {**step, **filling.get(name, {})}
+
+
+def _views(branches: Iterable[str], strong: Sequence[dict], pack: dict) -> dict:
+    return dict(type='MultiBranch', **{name: [*strong] if name.startswith('strong') else [pack] for name in branches})

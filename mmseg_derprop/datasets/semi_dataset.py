@@ -16,10 +16,10 @@ from mmseg.registry import DATASETS
 
 from ..utils.options import check_options
 from ..utils.randomness import SeededIndex, preserve_rng_state
-from .checks.broken import BrokenData, Problem
-from .checks.examine import check_headers, examine, header_problem
+from .checks.broken import TRANSFORM, BrokenData, Problem, SettingError
+from .checks.examine import count_labels, examine, header_problem
 from .checks.files import check_files, check_folder, check_list
-from .checks.labels import check_loaded_labels
+from .checks.labels import IGNORED, check_loaded_labels
 from .unlabeled import UnlabeledDataset
 
 _TRIES = 20  # other images in place of one that cannot be used
@@ -67,7 +67,7 @@ class SemiDataset(ConcatDataset):
             raise ValueError('labeled and unlabeled must have at least 1 source each. Name a data set.')
         self.labeled_sources = [build_labeled(source) for source in labeled]
         meta = self.labeled_sources[0].metainfo
-        self.unlabeled_sources = [_build_unlabeled(source, meta) for source in unlabeled]
+        self.unlabeled_sources = [_build_unlabeled(source, self.labeled_sources[0]) for source in unlabeled]
         sources = [*self.labeled_sources, *self.unlabeled_sources]
         for source in sources:
             own = source.metainfo.get('classes')
@@ -83,8 +83,8 @@ class SemiDataset(ConcatDataset):
     def full_init(self) -> None:
         if self._fully_initialized:
             return
-        for source in self.labeled_sources:
-            load_labeled(source, check=self.broken_labeled == 'stop')
+        stop = self.broken_labeled == 'stop'
+        self.label_counts: Any = sum(load_labeled(source, check=stop) for source in self.labeled_sources)
         super().full_init()
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
@@ -119,6 +119,9 @@ class SemiDataset(ConcatDataset):
                 first.set_metainfo(dict(replaced=problems))
                 return sample
             problems.append(sample)
+        if len({(problem.kind, problem.cause) for problem in problems}) == 1 and problems[0].kind == TRANSFORM:
+            number = f'All of {len(problems)} images that were drawn fail'
+            raise SettingError(f'{number} alike, so a setting is wrong, not the files: {problems[0].cause}')
         raise BrokenData(
             f'{len(problems)} of {len(problems)} images that were drawn cannot be used: '
             f'{"; ".join(map(str, problems))}. tools/check_data.py lists all such files.'
@@ -141,12 +144,15 @@ class SemiDataset(ConcatDataset):
             return problem
         try:
             return source[index]
+        except SettingError:
+            raise
         except Exception as error:
-            if problem := examine(source, index).problem:
+            problem = examine(source, index).problem
+            if problem and problem.kind != TRANSFORM:
                 return problem
             # Files are as they should be, but a transform does not take them: too narrow, for instance.
             reason = f'cannot be made a sample: {type(error).__name__}: {error}'
-            problem = Problem(info.get('img_path', 'an image'), 'fails in a transform', reason)
+            problem = Problem(info.get('img_path', 'an image'), TRANSFORM, reason)
             if stop:
                 print_log(str(problem), logger='current', level=logging.ERROR)
                 raise
@@ -166,23 +172,33 @@ def build_labeled(source: dict | BaseDataset, kind: str = 'labelled') -> BaseDat
     return DATASETS.build({**copy.deepcopy(source), 'lazy_init': True})
 
 
-def _build_unlabeled(source: dict | BaseDataset, meta: dict) -> BaseDataset:
-    """Builds an unlabelled source without loading it; its classes default to those of ``meta``."""
+def _build_unlabeled(source: dict | BaseDataset, labeled: BaseDataset) -> BaseDataset:
+    """Builds an unlabelled source without loading it; what its labels mean defaults to a labelled source's."""
     if isinstance(source, BaseDataset):
         return source
     source = {**copy.deepcopy(source), 'lazy_init': True}
     kind = DATASETS.get(source['type']) if isinstance(source['type'], str) else source['type']
     own_meta = source.get('metainfo') or {}
     if kind and issubclass(kind, UnlabeledDataset) and 'classes' not in own_meta:
+        meta = labeled.metainfo
         shared = {key: meta[key] for key in ('classes', 'palette') if key in meta}
         source['metainfo'] = {**shared, **own_meta}
         source.setdefault('label_map', meta.get('label_map'))
+        source.setdefault('ignore_index', getattr(labeled, 'ignore_index', IGNORED))
         source.setdefault('reduce_zero_label', meta.get('reduce_zero_label', False))
     return DATASETS.build(source)
 
 
-def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> None:
-    """Loads a built source of images with labels; with ``check`` its files must exist and look usable."""
+def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True) -> np.ndarray:
+    """Loads a built source and returns the pixels of each label id; with ``check`` files must exist and be usable."""
+    list_labeled(source, kind)
+    if check:
+        check_listed(source, kind)
+    return count_labels(source, kind, check)
+
+
+def list_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
+    """Loads a built source of images with labels; raises ValueError if it names none."""
     try:
         source.full_init()
         images = len(source)
@@ -196,9 +212,6 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
             'img_suffix.'
         )
     check_loaded_labels(source)
-    if check:
-        check_listed(source, kind)
-        check_headers(source, kind)
 
 
 def check_listed(source: BaseDataset, kind: str = 'labelled') -> None:

@@ -12,7 +12,9 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..utils.options import check_options
-from .checks.files import check_files, check_folder, check_list
+from .checks.files import check_files, check_folder, read_list
+from .checks.labels import label_check
+from .transforms import LoadUnlabeledAnnotations
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff')
 
@@ -53,6 +55,9 @@ class UnlabeledDataset(BaseSegDataset):
         super().__init__(img_suffix=suffixes, data_prefix=data_prefix, lazy_init=True, **kwargs)
         if label_map is not None:
             self.label_map = label_map
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadUnlabeledAnnotations):
+                step.check_labels = label_check(self)
         if not lazy_init:
             self.full_init()
 
@@ -86,11 +91,8 @@ class UnlabeledDataset(BaseSegDataset):
         return self.data_prefix.get('img_path') or self.data_root or ''
 
     def _listed_names(self) -> Iterator[str]:
-        check_list(self.ann_file, 'unlabelled images', self.backend_args)
-        content = fileio.get(self.ann_file, backend_args=self.backend_args)
-        for line in content.decode('utf-8-sig', 'surrogateescape').split('\n'):
-            if name := line.strip():
-                yield name if _suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)) else name + self.img_suffix[0]
+        for name in read_list(self.ann_file, 'unlabelled images', self.backend_args):
+            yield name if _suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)) else name + self.img_suffix[0]
 
     def _folder_names(self, folder: str) -> list[str]:
         files = fileio.list_dir_or_file(folder or '.', list_dir=False, recursive=True, backend_args=self.backend_args)

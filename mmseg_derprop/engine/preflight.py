@@ -5,18 +5,19 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
+from torch import nn
 from torch.utils.data import DataLoader
 
 from ..datasets import SemiDataset, SemiSampler
+from ..datasets.checks.labels import absent_classes
 from ..datasets.collate import branches_of
 from ..models import Embedding, SemiSegmentor
 from ..models.data_preprocessor import check_crops
@@ -52,9 +53,29 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
             "batch for CutMix. Raise it, or set model.cutmix=dict(partner='second_view', predictor='teacher')."
         )
     _warn_of_fine_grid(model, (inputs['weak'].shape[-2], inputs['weak'].shape[-1]), batch_size + sampler.num_unlabeled)
+    _warn_of_small_batches(model, sampler)
     alone = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) == 1]
     if 'num_unlabeled' in alone or (alone and not (model.needs_weak_forward and model.views.joint_forward)):
         _check_single_image(model, inputs['weak'], alone[-1])
+
+
+def check_classes(model: SemiSegmentor, dataset: SemiDataset, absent: str) -> None:
+    """Raises ValueError, or with ``absent='warn'`` warns, if a class has no labelled pixel."""
+    problem = absent_classes(dataset.label_counts, dataset.metainfo.get('classes') or (), model.ignore_index)
+    if problem and absent == 'error':
+        raise ValueError(str(problem))
+    if problem:
+        print_log(str(problem), logger='current', level=logging.WARNING)
+
+
+def _warn_of_small_batches(model: SemiSegmentor, sampler: SemiSampler) -> None:
+    few = [name for name in ('num_labeled', 'num_unlabeled') if getattr(sampler, name) < 4]
+    norms = [part for part in model.student.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    if few and any(part.training for part in norms) and get_world_size() == 1:
+        text = f'{" and ".join(few)} of train_dataloader.sampler should be at least 4: batch normalisation of fewer '
+        text += 'images is unsteady, and scores may fall below the supervised baseline. Raise them, with smaller crops '
+        text += "if memory is short, or set norm_eval=True of the backbone, or norm_cfg=dict(type='GN', ...)."
+        print_log(text, logger='current', level=logging.WARNING)
 
 
 def _check_branches(model: SemiSegmentor, inputs: dict[str, torch.Tensor], unlabeled: dict) -> None:
@@ -128,7 +149,7 @@ def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) 
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             size = (image.shape[-2], image.shape[-1])
-            decode(twin, twin.extract_feat(torch.zeros(1, 3, *size, device=device)), model.probed.readings, size)
+            decode(twin, twin.extract_feat(torch.zeros(1, *image.shape, device=device)), model.probed.readings, size)
     except ValueError as error:
         raise ValueError(
             f'{option} = 1: one image in a forward pass is too few for the normalisation in this network ({error}): '
@@ -170,18 +191,13 @@ def _score_names(loop: Any) -> list[str]:
     evaluator = copy.deepcopy(loop.evaluator)
     for metric in evaluator.metrics:
         vars(metric).update(output_dir=None)  # where it would write predictions
-    with preserve_rng_state(), _quiet_log():
-        batch = pseudo_collate([dataset[0]])
-        data = model.data_preprocessor(batch, False)
-        logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
-        evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
-        return list(evaluator.evaluate(1))
-
-
-@contextmanager
-def _quiet_log() -> Iterator[None]:
-    logging.disable(logging.WARNING)
+    logging.disable(logging.WARNING)  # metrics would print these scores
     try:
-        yield
+        with preserve_rng_state():
+            batch = pseudo_collate([dataset[0]])
+            data = model.data_preprocessor(batch, False)
+            logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
+            evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
+            return list(evaluator.evaluate(1))
     finally:
         logging.disable(logging.NOTSET)

@@ -7,6 +7,7 @@ from .data_preprocessor import SemiDataPreprocessor
 from .derprop_head import DerPropHead, Embedding
 from .heads.deeplabv3plus_head import DeepLabV3PlusHead
 from .losses import OhemCrossEntropyLoss, PixelCrossEntropyLoss, SemiLoss
+from .necks import PairWithTokens
 from .pseudo_labels import Prediction, PseudoLabeler, PseudoLabels, Threshold
 from .semi_segmentor import SemiSegmentor
 from .step import Step, StrongView, View

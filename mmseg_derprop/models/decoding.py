@@ -141,6 +141,11 @@ def deepest(shapes: Sequence[tuple[int, int, int]]) -> int:
     return max(range(len(shapes)), key=lambda i: (shapes[i][0], -shapes[i][1] * shapes[i][2], i))
 
 
+def image_channels(segmentor: nn.Module) -> int:
+    """Channels of the images that a segmentor takes: those of its first convolution, 3 if it has none."""
+    return next((part.in_channels for part in segmentor.modules() if isinstance(part, nn.Conv2d)), 3)
+
+
 def probe(segmentor: BaseSegmentor) -> Probe:
     """Finds out what a new segmentor gives, from running a copy of it in training mode on two images of noise.
 
@@ -156,7 +161,7 @@ def probe(segmentor: BaseSegmentor) -> Probe:
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         for size in filter(None, sizes):
             try:
-                images = torch.randn(2, 3, *size, device=device)
+                images = torch.randn(2, image_channels(twin), *size, device=device)
                 features = twin.train().extract_feat(images)
                 maps = feature_maps(features)
                 if not all(isinstance(feature, Tensor) and feature.ndim == 4 for feature in maps):

@@ -13,7 +13,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from ..apis.inference import load_segmentor
-from ..visualization.drawing import paint, panel
+from ..visualization.drawing import paint, panel, to_rgb
 
 
 def draw_predictions(folder: str, data: pd.DataFrame, count: int) -> tuple[np.ndarray | None, list[str]]:
@@ -56,7 +56,7 @@ def _predict(config_path: str, checkpoint: str, count: int) -> tuple[list, list,
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
         sample = dataset[int(index)]
         batch = dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']])
-        images.append(sample['inputs'].numpy().transpose(1, 2, 0)[..., ::-1])
+        images.append(to_rgb(sample['inputs'].numpy()))
         truth.append(paint(sample['data_samples'].gt_sem_seg.data[0].numpy(), palette))
         predicted.append(paint(model.test_step(batch)[0].pred_sem_seg.data[0].numpy(), palette))
     return images, truth, predicted

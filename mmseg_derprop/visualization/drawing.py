@@ -12,6 +12,21 @@ TITLE_HEIGHT = 18
 MIN_SIDE = 160  # titles must remain readable over small crops
 
 
+def to_rgb(image: np.ndarray, bands: Sequence[int] = (2, 1, 0)) -> np.ndarray:
+    """An image (C, H, W) of any depth, BGR if C is 3, as a picture (H, W, 3) uint8 RGB.
+
+    Of three channels or more ``bands`` are red, green and blue, of fewer the first is grey. All but uint8 is stretched.
+    """
+    bands = (0, 0, 0) if len(image) < 3 else tuple(bands)
+    if not all(0 <= band < len(image) for band in bands):
+        raise ValueError(f'bands must be three from 0 to {len(image) - 1}, for red, green and blue, but is {bands}.')
+    picture = image[list(bands)].transpose(1, 2, 0)
+    if picture.dtype != np.uint8:
+        low, high = picture.min((0, 1)), picture.max((0, 1))
+        picture = (255 * (picture - low) / np.where(high > low, high - low, 1)).astype(np.uint8)
+    return np.ascontiguousarray(picture)
+
+
 def paint(labels: np.ndarray, palette: Sequence[Sequence[int]], known: np.ndarray | None = None) -> np.ndarray:
     """Labels in the colours of a palette, white where nothing is known.
 

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Resize
 from mmengine.registry import init_default_scope
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
-from mmseg_derprop.datasets import BrokenData, semi_collate
-from mmseg_derprop.datasets.pipelines import crop_size_of, left_out_of, semi_pipelines, transform_name
-from mmseg_derprop.datasets.split_dataset import supervised_parts
+from mmseg_derprop.datasets import semi_collate
+from mmseg_derprop.datasets.pipelines import crop_size_of, semi_pipelines, transform_name
+from mmseg_derprop.datasets.split_dataset import _find, supervised_parts
 
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 CROP = dict(type='RandomCrop', crop_size=(32, 48), cat_max_ratio=0.75)
@@ -22,7 +24,7 @@ PIPELINE = [
     CROP,
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
-    dict(type='Pad', size=(32, 48)),
+    dict(type='Pad', size=(48, 32)),
     dict(type='PackSegInputs'),
 ]
 LISTS = 'ImageSets/Segmentation'
@@ -56,22 +58,78 @@ def names(pipeline):
 # Pipelines -----------------------------------------------------------------------------------------------------------
 
 
-def test_geometry_is_kept_and_colours_are_not():
-    labeled, unlabeled = semi_pipelines(PIPELINE)
-    geometry = ['RandomResize', 'PadToCrop', 'RandomCrop', 'RandomFlip', 'MultiBranch']
-    assert names(labeled) == ['LoadImageFromFile', 'LoadAnnotations', *geometry]
-    assert names(unlabeled) == ['LoadImageFromFile', 'LoadUnlabeledAnnotations', *geometry]
-    assert labeled[2] == unlabeled[2] == PIPELINE[2]
-    assert labeled[4] == CROP and unlabeled[4] == dict(type='RandomCrop', crop_size=(32, 48))
-    assert crop_size_of(PIPELINE) == (32, 48) and left_out_of(PIPELINE) == ['PhotoMetricDistortion']
-    assert PIPELINE[3] is CROP and 'cat_max_ratio' in CROP
+def test_the_pipeline_is_kept_in_its_order():
+    """Colours that change at random are the strong view's; what concerns labels is not done without them."""
+    clahe, pack = dict(type='CLAHE'), dict(type='PackSegInputs', meta_keys=('img_path',))
+    labeled, unlabeled = semi_pipelines([*LOAD, clahe, *PIPELINE[2:-1], dict(type='GenerateEdge'), pack])
+    middle = ['CLAHE', 'RandomResize', 'RandomCrop', 'RandomFlip']
+    photo = ['PhotoMetricDistortion']
+    assert names(labeled[2:]) == [*middle, *photo, 'Pad', 'GenerateEdge', 'PadToCrop', 'MultiBranch']
+    load = ['LoadImageFromFile', 'LoadUnlabeledAnnotations']
+    assert names(unlabeled) == [*load, *middle, 'PadWithIgnoreMap', 'PadToCrop', 'MultiBranch']
+    assert labeled[:5] == [*LOAD, clahe, *PIPELINE[2:4]]
+    assert unlabeled[3] == PIPELINE[2] and unlabeled[4] == dict(type='RandomCrop', crop_size=(32, 48))
+    views = unlabeled[-1]
+    assert names(views['weak']) == ['PackSemiInputs'] and views['weak'][0]['meta_keys'] == ('img_path',)
+    assert names(views['strong']) == [*photo, 'StrongAugment', 'RandomCutMixBox', 'PackSemiInputs']
+    assert crop_size_of(PIPELINE) == (32, 48) and 'cat_max_ratio' in CROP
 
 
-def test_a_pipeline_without_geometry_gets_ours():
-    labeled, _ = semi_pipelines([*LOAD, dict(type='PackSegInputs')], crop_size=(16, 16))
-    assert names(labeled[2:]) == ['RandomRescale', 'PadToCrop', 'RandomCrop', 'RandomFlip', 'MultiBranch']
-    with pytest.raises(ValueError, match=r'LoadAnnotations, PackSegInputs\) has no RandomCrop.*crop_size'):
-        semi_pipelines([*LOAD, dict(type='PackSegInputs')])
+def test_a_preprocessing_that_validation_has_is_trained_with(plain):
+    enhance = [*LOAD, dict(type='CLAHE', clip_limit=40.0)]
+    dataset = split(dict(plain, pipeline=[*enhance, dict(type='RandomCrop', crop_size=(64, 64))]))
+    validation = DATASETS.build(dict(plain, pipeline=[*enhance, dict(type='PackSegInputs')]))
+    assert torch.equal(dataset[0]['inputs']['sup'], validation[0]['inputs'])
+
+
+@pytest.mark.parametrize(
+    ('steps', 'crop_size', 'size'),
+    [
+        ([CROP], (16, 20), (16, 20)),
+        ([CROP, dict(type='Resize', scale=(24, 16))], None, (16, 24)),
+        ([CROP, dict(type='Resize', scale=(24, 16))], (8, 12), (8, 12)),
+        ([CROP, dict(type='Pad', size=(64, 64))], None, (64, 64)),
+        ([dict(type='Resize', scale=(24, 16))], None, (16, 24)),
+        ([dict(type='Resize', scale=(24, 16), keep_ratio=True)], (16, 24), (16, 24)),
+        ([CROP, dict(type='RandomResize', scale=(60, 60), ratio_range=(0.5, 2.0))], (40, 40), (40, 40)),
+        ([], (16, 16), (16, 16)),
+    ],
+)
+def test_images_end_in_the_size_that_the_pipeline_gives(steps, crop_size, size, plain):
+    dataset = split(dict(plain, pipeline=[*LOAD, *steps, dict(type='PackSegInputs')]), crop_size=crop_size)
+    for item in (dataset[0], dataset[dataset.num_labeled]):
+        assert {tuple(image.shape[1:]) for image in item['inputs'].values()} == {size}
+
+
+def test_a_crop_that_is_resized_is_not_padded(plain):
+    """The order counts: the whole image, resized first, would leave most of the crop empty."""
+    steps = [dict(type='RandomCrop', crop_size=(64, 64)), dict(type='Resize', scale=(32, 32))]
+    dataset = split(dict(plain, pipeline=[*LOAD, *steps]))
+    assert not dataset[dataset.num_labeled]['data_samples']['weak'].ignore_map.data.any()
+
+
+@pytest.mark.parametrize(
+    ('steps', 'crop_size', 'words'),
+    [
+        ([], None, r'LoadAnnotations\) does not end in images of one size.*crop_size'),
+        ([CROP, dict(type='RandomResize', scale=(9, 9))], None, 'RandomResize.* does not end in images of one size'),
+        ([CROP, dict(type='Resize', scale=(24, 16))], (32, 48), r'crop_size must be at most \(16, 24\).*Resize'),
+        ([CROP, dict(type='RandomRotFlip')], None, "has RandomRotFlip.*RandomRotFlip='both'.*'drop'"),
+        ([CROP, dict(type=Resize, scale=9)], None, 'has Resize'),
+        ([CROP, dict(type='RandomApply', transforms=[dict(type='RandomMosaic')])], None, 'has RandomApply'),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(steps, crop_size, words):
+    with pytest.raises(ValueError, match=words):
+        semi_pipelines([*LOAD, *steps], crop_size)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'counts'), [('both', [1, 1, 0]), ('labeled', [1, 0, 0]), ('strong', [1, 0, 1]), ('drop', [0, 0, 0])]
+)
+def test_an_option_says_what_a_transform_is_for(kind, counts):
+    labeled, unlabeled = semi_pipelines([*LOAD, dict(type='Own'), CROP], transforms=dict(Own=kind))
+    assert [names(part).count('Own') for part in (labeled, unlabeled, unlabeled[-1]['strong'])] == counts
 
 
 @pytest.mark.parametrize(
@@ -82,6 +140,8 @@ def test_a_pipeline_without_geometry_gets_ours():
         dict(type='RandomChoiceResize', scales=[40, 90], resize_type='ResizeShortestEdge', max_size=100),
         dict(type='ResizeShortestEdge', scale=30, max_size=60),
         dict(type='RandomRotate', prob=1.0, degree=30),
+        dict(type='RandomRotate', prob=1.0, degree=30, seg_pad_val=0),
+        dict(type='Pad', size=(70, 90), pad_val=dict(img=0, seg=0)),
         dict(type='RandomFlip', prob=1.0),
     ],
     ids=transform_name,
@@ -89,7 +149,7 @@ def test_a_pipeline_without_geometry_gets_ours():
 def test_what_is_kept_moves_image_and_ignore_map_alike(transform):
     """Pixels that the image does not fill are ignored, those that it fills are not."""
     _, unlabeled = semi_pipelines([*LOAD, transform, CROP])
-    assert any(config == transform for config in unlabeled)
+    assert transform_name(transform) in {name.replace('WithIgnoreMap', '') for name in names(unlabeled)}
     steps = [TRANSFORMS.build(config) for config in unlabeled[1:-1]]
     image = np.full((64, 64, 3), 200, np.uint8)
     for seed in range(100):
@@ -148,31 +208,74 @@ def test_the_pipeline_of_a_wrapper_follows_that_of_its_data_set(plain):
     assert part == plain
 
 
-def test_a_concatenation(plain, shapes, tmp_path):
-    other = dict(plain, data_prefix=dict(img_path='JPEGImages', seg_map_path='nowhere'))
-    both = dict(type='ConcatDataset', datasets=[other, plain])
-    dataset = split(both, labeled=f'{LISTS}/labeled.txt')
-    assert dataset.num_labeled == 4
-    assert split(dict(both, datasets=[plain, dict(plain, ann_file=f'{LISTS}/val.txt')])).num_labeled == 4 + 6
-    with pytest.raises(FileNotFoundError, match=r'(?s)None of the 2 .*datasets\[0\].*datasets\[1\]'):
-        split(dict(both, datasets=[other, other]), labeled=f'{LISTS}/labeled.txt')
+# The list of labelled images ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('policy', ['stop', 'skip'])
-def test_a_part_with_a_broken_label_is_chosen_all_the_same(policy, plain, shapes, tmp_path):
-    root = tmp_path / 'shapes'
-    shutil.copytree(shapes, root)
-    (root / 'SegmentationClass/labeled_00001.png').write_bytes(b'')
-    broken = dict(plain, data_root=str(root))
-    both = dict(type='ConcatDataset', datasets=[dict(plain, data_prefix=dict(img_path='nowhere')), broken])
-    options = dict(labeled=str(root / f'{LISTS}/labeled.txt'), broken_labeled=policy, lazy_init=True)
-    dataset = split(both, **options)  # so that tools/check_data.py lists everything
-    if policy == 'stop':
-        with pytest.raises(BrokenData, match='1 of 4 labelled images or their label files'):
-            dataset.full_init()
-    else:
-        dataset.full_init()
-        assert dataset.num_labeled == 4
+def labeled_paths(dataset):
+    return [dataset.get_data_info(index)['img_path'] for index in range(dataset.num_labeled)]
+
+
+def write_list(folder, *lines):
+    (folder / 'list.txt').write_text(''.join(f'{line}\n' for line in lines))
+    return str(folder / 'list.txt')
+
+
+def test_the_list_chooses_among_what_is_loaded(plain, shapes, tmp_path):
+    ids = (shapes / f'{LISTS}/labeled.txt').read_text().split()
+    images = [f'{shapes}/JPEGImages/{name}.jpg' for name in ids]
+    for lines in (ids[2:0:-1], [f'{ids[2]}.jpg', f'JPEGImages/{ids[1]}'], images[2:0:-1]):
+        dataset = split(plain, labeled=write_list(tmp_path, *lines))
+        assert dataset.num_labeled == 2 and labeled_paths(dataset) == images[2:0:-1]
+    assert dataset[0]['data_samples']['sup'].img_path == images[2]
+
+
+def test_parts_of_a_concatenation_serve_what_they_have(plain, shapes, tmp_path):
+    parts = [dict(plain, ann_file=f'{LISTS}/{name}.txt') for name in ('val', 'labeled')]
+    both = dict(type='ConcatDataset', datasets=parts)
+    ids = [(shapes / part['ann_file']).read_text().split()[1] for part in parts]
+    images = [f'{shapes}/JPEGImages/{name}.jpg' for name in ids]
+    assert labeled_paths(split(both, labeled=write_list(tmp_path, *ids[::-1]))) == images
+    assert split(both).num_labeled == 6 + 4
+    assert split(both, labeled=f'{LISTS}/labeled.txt').num_labeled == 4
+
+
+def test_a_class_that_finds_its_own_files(plain, shapes, tmp_path):
+    class BySplit(BaseSegDataset):
+        METAINFO = dict(classes=DATASETS.get('ShapesDataset').METAINFO['classes'])
+
+        def __init__(self, part, data_root, pipeline, lazy_init):
+            prefix = dict(img_path='JPEGImages', seg_map_path='SegmentationClass')
+            super().__init__(f'{LISTS}/{part}.txt', data_root=data_root, data_prefix=prefix, pipeline=pipeline)
+
+    own = dict(type=BySplit, part='labeled', data_root=str(shapes), pipeline=PIPELINE)
+    name = (shapes / f'{LISTS}/labeled.txt').read_text().split()[1]
+    dataset = split(own, labeled=write_list(tmp_path, name))
+    assert labeled_paths(dataset) == [f'{shapes}/JPEGImages/{name}.jpg'] and dataset.num_unlabeled == 12
+
+
+@pytest.mark.parametrize(
+    ('lines', 'words'),
+    [
+        ([], r'ShapesDataset\) load, but 0 of its 0 lines'),
+        (['labeled_00001', 'nobody', 'labeled_0000'], r"but 2 of its 3 lines.*first \['nobody', 'labeled_0000'\]"),
+    ],
+)
+def test_lines_that_name_no_loaded_image(plain, tmp_path, lines, words):
+    with pytest.raises(ValueError, match=words):
+        split(plain, labeled=write_list(tmp_path, *lines))
+
+
+def test_a_line_that_several_images_fit():
+    class Source(list):
+        img_suffix, data_root, data_prefix = '_x.png', '', dict(img_path='/data')
+
+        def get_data_info(self, index):
+            return dict(img_path=self[index])
+
+    source = Source(['/data/a/1_x.png', '/data/b/1_x.png', '/data/b/2_x.png', '/data/2_x.png'])
+    assert _find(['a/1', 'b/1_x.png', '2', 'x/1'], source) == {'a/1': 0, 'b/1_x.png': 1, '2': 3}
+    with pytest.raises(ValueError, match="'1' must be one, but is /data/a/1 and /data/b/1.*Write its path"):
+        _find(['1'], source)
 
 
 def test_what_the_labels_mean_is_kept(tmp_path):
@@ -198,15 +301,6 @@ def test_what_the_labels_mean_is_kept(tmp_path):
     labels = dataset[1]['data_samples']['weak'].gt_sem_seg.data
     assert set(labels.unique().tolist()) <= {1, 255}
     assert dataset.metainfo['classes'] == ('wall', 'floor')
-
-
-# Options and lists of other kinds -------------------------------------------------------------------------------------
-
-
-def test_a_list_that_is_no_utf_8(plain, tmp_path):
-    (tmp_path / 'list.txt').write_bytes(b'caf\xe9\n')
-    with pytest.raises(ValueError, match='list.txt, the list of labelled images, cannot be read.*utf-8'):
-        split(plain, labeled=str(tmp_path / 'list.txt'))
 
 
 @pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2)), None])

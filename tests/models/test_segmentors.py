@@ -58,6 +58,14 @@ def test_head_without_logits(odd_head, head):
     assert all(word in message for word in (head.__name__, '(N, K, H, W)', 'logits', 'FCNHead')), message
 
 
+@pytest.mark.parametrize('channels', [1, 4, 12])
+def test_images_of_any_number_of_channels(channels):
+    network = builders.segmentor()
+    network['backbone']['in_channels'] = channels
+    network['data_preprocessor'] = dict(type='SegDataPreProcessor')
+    assert builders.build(network=network).probed.shapes
+
+
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize('config', [builders.segmentor, builders.cascade])
 def test_probe_moves_nothing(config, training):

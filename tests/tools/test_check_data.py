@@ -87,16 +87,17 @@ def test_every_problem_in_one_go(check, root, workers):
         ('labelled', 'empty', 'stops'): {f'{a}.jpg'},
         ('labelled', 'ids outside the classes', 'stops'): {f'{b}.png'},
         ('labelled', 'missing', before): {f'{c}.png'},
+        ('labelled', 'class without labels', before): set(),  # one label file is left
         ('unlabelled', 'cut off', SKIP): {f'{u}.jpg'},
         ('unlabelled', 'unreadable', SKIP): {f'{v}.jpg'},
         ('unlabelled', 'missing', before): {f'{w}.jpg'},
-        # The labels of the unlabelled images serve the log's accuracy; what is wrong with them leaves out the image.
-        ('unlabelled', size, SKIP): {f'{x}.png'},
         ('validation', size, val): {f'{x}.png'},
         ('validation', 'ids outside the classes', val): {f'{y}.png'},
         ('lists', 'validation image in training', f'{before}, unless leaks of PseudoLabelHook allows it'): {f'{x}.jpg'},
     }
     assert status == 1 and 'Problems: 10' in said
+    # The labels of the unlabelled images serve the log's accuracy only.
+    assert 'Note: 2 label files of unlabelled images cannot be used' in said and said.count(f'{b}.png, the labels') == 2
     assert '1 of the labelled images are also among the unlabelled ones' in said
     assert '1 unlabelled images are listed more than once' in said
 
@@ -124,3 +125,19 @@ def test_data_that_cannot_be_built(check, root):
     (root / f'JPEGImages/{name}.jpg').write_bytes(b'')
     status, said = check()
     assert status == 1 and 'labeled.txt' in said and {kind for _, kind, _ in problems(said)} == {'data set', 'empty'}
+
+
+def test_labels_that_cannot_be_right(check, root):
+    """A class that no label has; a palette in another order than that of the other files."""
+    paths = [root / f'SegmentationClass/{name}.png' for name in names(root, 'labeled')]
+    for number, path in enumerate(paths):
+        labels = np.array(Image.open(path))
+        image = Image.fromarray(np.where(labels == 5, 255, labels).astype(np.uint8), 'P')
+        palette = np.arange(768, dtype=np.uint8).reshape(256, 3)
+        palette[:3] = palette[[0, 2, 1]] if number == 3 else palette[:3]
+        image.putpalette(palette.tobytes())
+        image.save(path)
+    status, said = check()
+    assert status == 1 and 'Problems: 2' in said and 'have no pixel of star' in said
+    assert problems(said)['labelled', 'palette in another order', 'takes the ids as they are'] == {paths[3].name}
+    assert f'has 2 for the 1 of {paths[0]}' in said or f'has 1 for the 2 of {paths[0]}' in said

@@ -196,7 +196,7 @@ def test_browsing(pipeline, tiles, tool, shapes, tmp_path):
     tool('analysis_tools/browse_dataset.py', path, '--out-dir', tmp_path, *options)
     pictures = [cv2.imread(str(tmp_path / f'batch_{i}.png')) for i in range(2)]
     # Four labelled rows, four unlabelled ones; crops of 96 are doubled.
-    assert pictures[0].shape == (8 * (192 + 8 + 18), tiles * (192 + 8), 3)
+    assert pictures[0].shape == (8 * (192 + 8 + 18) + 22, tiles * (192 + 8), 3)  # 22 of the legend
     assert not np.array_equal(*pictures) and pictures[0].std() > 20
     with pytest.raises(SystemExit, match='no labelled and unlabelled branches'):
         tool('analysis_tools/browse_dataset.py', SUPERVISED, '--out-dir', tmp_path, *options)

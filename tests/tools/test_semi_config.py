@@ -96,7 +96,7 @@ def test_a_plain_config(plain, write, tmp_path):
     # Names lie in the data root, so that they move with it.
     data = runner.cfg.train_dataloader.dataset
     assert (data.labeled, data.unlabeled) == (f'{LISTS}/labeled.txt', f'{LISTS}/unlabeled.txt')
-    for line in ('labelled    4 images', 'unlabelled  12 images', 'crop        32x32, without PhotoMetricDistortion'):
+    for line in ('labelled    4 images', 'unlabelled  12 images', 'crop        32x32'):
         assert line in output
     assert 'feature 1   16 channels' in output and 'browse_dataset.py' in output and str(path) in output
     assert 'seconds an iteration on' in output and 'hours for 2 iterations' in output

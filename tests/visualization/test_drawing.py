@@ -1,6 +1,7 @@
 """Pictures, pixel by pixel."""
 
 import numpy as np
+import pytest
 
 from mmseg_derprop.visualization.drawing import (
     MARGIN,
@@ -12,6 +13,7 @@ from mmseg_derprop.visualization.drawing import (
     overlay,
     paint,
     panel,
+    to_rgb,
 )
 
 PALETTE = [[10, 20, 30], [200, 0, 0]]
@@ -71,3 +73,13 @@ def test_panel_places_pictures_under_titles():
     title = sheet[:TITLE_HEIGHT, :side]
     assert (title < 128).any() and (title == 255).mean() > 0.5
     assert (sheet[MIN_SIDE + TITLE_HEIGHT + 2 * MARGIN :, side:] == 255).all()
+
+
+def test_images_of_any_channels_and_depth():
+    bgr = np.arange(24, dtype=np.uint8).reshape(3, 2, 4)
+    np.testing.assert_array_equal(to_rgb(bgr), bgr[::-1].transpose(1, 2, 0))
+    assert (to_rgb(bgr[:2]) == bgr[0][..., None]).all()
+    picture = to_rgb(np.linspace(-5, 900, 12 * 8).reshape(12, 2, 4), (11, 0, 5))
+    assert picture.dtype == np.uint8 and not picture[0, 0].any() and (picture[1, 3] >= 254).all()
+    with pytest.raises(ValueError, match=r'from 0 to 2.*\(3, 0, 1\)'):
+        to_rgb(bgr, (3, 0, 1))

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from mmseg_derprop import ops
 from mmseg_derprop.models import SemiSegmentor
+from mmseg_derprop.models.decoding import image_channels
 from mmseg_derprop.ops.blockwise import row_blocks
 from mmseg_derprop.utils.config import load_config
 
@@ -300,13 +301,13 @@ def build_model(
 
 def random_batch(model: BaseSegmentor, args: argparse.Namespace, device: torch.device) -> tuple:
     """Inputs and data samples of all branches; of a plain segmentor labelled images alone."""
-    size, batch = (args.size, args.size), args.batch
+    size, batch, channels = (args.size, args.size), args.batch, image_channels(model)
     truth = F.interpolate(torch.randint(model.num_classes, (batch, 1, 9, 9)).float(), size)[:, 0].long().to(device)
     ignored = PixelData(data=torch.zeros(1, *size, dtype=torch.bool, device=device))
     meta = dict(cutmix_box=(10, 20, args.size // 2, args.size // 2))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=t[None]), ignore_map=ignored, metainfo=meta) for t in truth]
     branches = model.branches if isinstance(model, SemiSegmentor) else ['sup']
-    inputs = {branch: torch.randn(batch, 3, *size, device=device) for branch in branches}
+    inputs = {branch: torch.randn(batch, channels, *size, device=device) for branch in branches}
     return (inputs, dict.fromkeys(inputs, samples)) if isinstance(model, SemiSegmentor) else (inputs['sup'], samples)
 
 

@@ -3,7 +3,8 @@
     python tools/analysis_tools/browse_dataset.py CONFIG [--out-dir DIR] [--number N] [--cfg-options ...]
 
 A picture a batch: labelled crops with their labels, and for each unlabelled image every branch, the CutMix box, the
-strong view as the student will see it (its box filled by the partner), and what is ignored.
+strong view as the student will see it (its box filled by the partner), and what is ignored. The classes' colours stand
+below.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from mmengine.runner import Runner, set_random_seed
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.utils.config import load_config
-from mmseg_derprop.visualization.drawing import outline, overlay, paint, panel
+from mmseg_derprop.visualization.drawing import legend, outline, overlay, paint, panel, to_rgb
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,35 +29,31 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='path of the config')
     parser.add_argument('--out-dir', default='work_dirs/browse', help='folder for the pictures')
     parser.add_argument('--number', type=int, default=4, help='how many batches')
+    parser.add_argument('--bands', type=int, nargs=3, default=(2, 1, 0), help='channels in red, green and blue')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     return parser.parse_args()
 
 
-def rgb(image) -> np.ndarray:
-    """(3, H, W) uint8 BGR tensor as (H, W, 3) RGB array."""
-    return np.ascontiguousarray(image.numpy().transpose(1, 2, 0)[..., ::-1])
-
-
 def draw_labeled(image, sample, palette) -> list[tuple[str, np.ndarray]]:
     labels = sample.gt_sem_seg.data[0].numpy()
     name = osp.basename(sample.img_path)
-    return [(f'sup {name}', rgb(image)), ('labels (white: ignored)', overlay(rgb(image), paint(labels, palette)))]
+    return [(f'sup {name}', image), ('labels (white: ignored)', overlay(image, paint(labels, palette)))]
 
 
 def draw_unlabeled(inputs, samples, index, palette) -> list[tuple[str, np.ndarray]]:
     ignored = samples['weak'][index].ignore_map.data[0].numpy().astype(bool)
-    pictures = [(f'weak {osp.basename(samples["weak"][index].img_path)}', rgb(inputs['weak'][index]))]
+    pictures = [(f'weak {osp.basename(samples["weak"][index].img_path)}', inputs['weak'][index])]
     x1, y1, x2, y2 = samples['strong'][index].cutmix_box
     box = np.zeros(ignored.shape, bool)
     box[y1:y2, x1:x2] = True
-    strong = rgb(inputs['strong'][index])
+    strong = inputs['strong'][index]
     pictures.append(('strong, CutMix box', outline(strong, box)))
     if 'strong_mix' in inputs:
-        partner = rgb(inputs['strong_mix'][index])
-        pictures += [('weak_mix', rgb(inputs['weak_mix'][index])), ('strong_mix', partner)]
+        partner = inputs['strong_mix'][index]
+        pictures += [('weak_mix', inputs['weak_mix'][index]), ('strong_mix', partner)]
     else:
-        partner = rgb(inputs['strong'][(index + 1) % len(inputs['strong'])])
+        partner = inputs['strong'][(index + 1) % len(inputs['strong'])]
     pictures.append(('what the student sees', np.where(box[..., None], partner, strong)))
     pictures.append(('ignored (white)', np.repeat(np.uint8(255) * ignored[..., None], 3, axis=2)))
     if 'gt_sem_seg' in samples['weak'][index]:
@@ -80,11 +77,15 @@ def main() -> None:
     palette = loader.dataset.metainfo['palette']
     mmengine.mkdir_or_exist(args.out_dir)
     for number, batch in zip(range(args.number), loader):
-        inputs, samples = batch['inputs'], batch['data_samples']
+        samples = batch['data_samples']
+        # Each branch as pictures.
+        inputs = {name: [to_rgb(i.numpy(), args.bands) for i in images] for name, images in batch['inputs'].items()}
         rows = [draw_labeled(i, s, palette) for i, s in zip(inputs['sup'], samples['sup'])]
         rows += [draw_unlabeled(inputs, samples, index, palette) for index in range(len(inputs['weak']))]
         path = osp.join(args.out_dir, f'batch_{number}.png')
-        cv2.imwrite(path, panel(rows)[..., ::-1])
+        sheet = panel(rows)
+        names = legend(loader.dataset.metainfo['classes'], palette, sheet.shape[1])
+        cv2.imwrite(path, np.concatenate([sheet, names])[..., ::-1])
         print(path)
 
 

@@ -5,7 +5,8 @@
 
 CONFIG and CHECKPOINT are a plain MMSegmentation model's, as export_segmentor.py writes them. The ONNX model has
 
-    image    (N, 3, H, W) uint8, in the order of channels that MMSegmentation loads: BGR, as of cv2.imread
+    image    (N, C, H, W) in the order of channels that MMSegmentation loads: BGR, as of cv2.imread, and uint8 if C is
+             3; float32 otherwise
     labels   (N, H, W) int64
     logits   (N, K, H, W) float32
 
@@ -32,6 +33,7 @@ from torch import Tensor, nn
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
+from mmseg_derprop.models.decoding import image_channels
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.files import replacing
@@ -51,13 +53,15 @@ class Predictor(nn.Module):
         super().__init__()
         self.segmentor = segmentor
         swapped = preprocessing.get('bgr_to_rgb') or preprocessing.get('rgb_to_bgr')
-        self.order = [2, 1, 0] if swapped else [0, 1, 2]
+        self.channels = image_channels(segmentor)
+        self.dtype = torch.uint8 if self.channels == 3 else torch.float32
+        self.order = [2, 1, 0] if swapped else list(range(self.channels))
         for name, default in dict(mean=0.0, std=1.0).items():
-            values = preprocessing.get(name) or [default] * 3
-            self.register_buffer(name, torch.tensor(values).view(3, 1, 1))
+            values = preprocessing.get(name) or [default]
+            self.register_buffer(name, torch.tensor(values).view(-1, 1, 1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels (N, H, W) and logits (N, K, H, W) of images (N, 3, H, W), uint8."""
+        """Labels (N, H, W) and logits (N, K, H, W) of images (N, C, H, W)."""
         inputs = (image.float()[:, self.order] - self.mean) / self.std
         logits = self.segmentor(inputs, mode='tensor')
         corners = self.segmentor.align_corners
@@ -89,7 +93,7 @@ def write(predictor: Predictor, classes: list[str], args: argparse.Namespace, pa
     """Exports, and adds the names of the classes."""
     import onnx
 
-    image = torch.zeros(1, 3, *args.size, dtype=torch.uint8)
+    image = torch.zeros(1, predictor.channels, *args.size, dtype=predictor.dtype)
     options = dict(input_names=['image'], output_names=['labels', 'logits'], opset_version=OPSET)
     if torch.__version__ < '2.9':  # the other exporter was not ready
         axes = dict(image={0: 'N', 2: 'H', 3: 'W'}, labels={0: 'N', 1: 'H', 2: 'W'}, logits={0: 'N', 2: 'H', 3: 'W'})
@@ -101,7 +105,7 @@ def write(predictor: Predictor, classes: list[str], args: argparse.Namespace, pa
         warnings.simplefilter('ignore')
         torch.onnx.export(predictor, (image,), path, **options)
     model = onnx.load(path)
-    onnx.helper.set_model_props(model, dict(classes=json.dumps(classes), channels='BGR'))
+    onnx.helper.set_model_props(model, dict(classes=json.dumps(classes), channels='BGR' * (predictor.channels == 3)))
     onnx.save(model, path)
 
 
@@ -114,7 +118,8 @@ def compare(predictor: Predictor, path: str, size: tuple[int, int], batch: int) 
     """
     import onnxruntime
 
-    image = torch.randint(256, (batch, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    shape, generator = (batch, predictor.channels, *size), torch.Generator().manual_seed(0)
+    image = torch.randint(256, shape, generator=generator).to(predictor.dtype)
     session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
     try:
         found = torch.from_numpy(session.run(['labels'], {'image': image.numpy()})[0])

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image
 
+TRANSFORM = 'fails in a transform'  # a kind of problem
+
 
 class Problem(NamedTuple):
     """Why a file cannot be used."""
@@ -29,6 +31,10 @@ class BrokenData(ValueError):
         self.problem = what if isinstance(what, Problem) else None
         # PyTorch hands on a worker's error as the text of its traceback, which ends with the message.
         super().__init__(str(what).rpartition(f'{type(self).__name__}: ')[2])
+
+
+class SettingError(ValueError):
+    """A setting of a transform cannot work, whatever the file."""
 
 
 def file_problem(path: str) -> Problem | None:

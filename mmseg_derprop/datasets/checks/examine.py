@@ -10,7 +10,7 @@ import numpy as np
 from mmengine.dataset import BaseDataset
 from mmseg.datasets.transforms import LoadAnnotations
 
-from .broken import BrokenData, Problem, file_problem
+from .broken import TRANSFORM, BrokenData, Problem, file_problem
 from .files import is_local
 from .labels import CheckLabels, label_header_problem
 
@@ -21,17 +21,23 @@ class Examined(NamedTuple):
     problem: Problem | None  # None if image and labels can be used
     size: tuple[int, int] | None = None  # height and width of the image as it is read
     counts: np.ndarray | None = None  # pixels of each label id, (256,) int64
+    label_problem: Problem | None = None  # why labels that only serve statistics cannot be used
 
 
-def examine(source: BaseDataset, index: int) -> Examined:
-    """Decodes a sample's files by its loading transforms; looks at ids once :func:`check_loaded_labels` was called."""
+def examine(source: BaseDataset, index: int, images: bool = True) -> Examined:
+    """Decodes a sample's files by its loading transforms, and users' own among them; without ``images`` only labels.
+
+    It looks at ids once :func:`check_loaded_labels` was called.
+    """
     results = source.get_data_info(index)
     if problem := header_problem(source, results):
         return Examined(problem)
-    for transform in source.pipeline.transforms:
-        name = type(transform).__name__
-        is_label = 'Annotation' in name or isinstance(transform, (mmcv.transforms.LoadAnnotations, CheckLabels))
-        if not ('Load' in name or is_label):
+    steps, kinds = source.pipeline.transforms, (mmcv.transforms.LoadAnnotations, CheckLabels)
+    labels = ['Annotation' in type(step).__name__ or isinstance(step, kinds) for step in steps]
+    for number, (transform, is_label) in enumerate(zip(steps, labels)):
+        loads = is_label or 'Load' in type(transform).__name__
+        own = not loads and any(labels[number:]) and not type(transform).__module__.startswith(('mmseg', 'mmcv'))
+        if not (is_label or (images and (own or loads))):
             continue
         path = (is_label and results.get('seg_map_path')) or results.get('img_path', '')
         try:
@@ -39,11 +45,12 @@ def examine(source: BaseDataset, index: int) -> Examined:
         except BrokenData as error:
             return Examined(error.problem or Problem(path, 'unreadable', str(error)))
         except Exception as error:  # whatever decoders raise
-            reason = f'{type(error).__name__}: {error}'.replace(path or ' ', 'the file')
-            return Examined(Problem(path, 'unreadable', f'cannot be read: {" ".join(reason.split())}'))
-    image, labels = results.get('img'), results.get('gt_seg_map')
-    counts = None if labels is None else np.bincount(labels.ravel(), minlength=256)[:256]
-    return Examined(None, None if image is None else image.shape[:2], counts)
+            reason = ' '.join(f'{type(error).__name__}: {error}'.replace(path or ' ', 'the file').split())
+            kind, fails = (TRANSFORM, 'be made a sample') if own else ('unreadable', 'be read')
+            return Examined(Problem(path, kind, f'cannot {fails}: {reason}'))
+    image, ids = results.get('img'), results.get('gt_seg_map')
+    counts = None if ids is None else np.bincount(ids.ravel(), minlength=256)[:256]
+    return Examined(None, None if image is None else image.shape[:2], counts, results.get('label_problem'))
 
 
 def header_problem(source: BaseDataset, info: dict) -> Problem | None:
@@ -60,13 +67,18 @@ def header_problem(source: BaseDataset, info: dict) -> Problem | None:
     return problem
 
 
-def check_headers(source: BaseDataset, kind: str) -> None:
-    """Raises BrokenData if headers or ends of files of a loaded source show that they cannot be used."""
-    with ThreadPoolExecutor(16) as pool:
-        found = pool.map(lambda index: header_problem(source, source.get_data_info(index)), range(len(source)))
-        problems = list(filter(None, found))
-    if problems:
+def count_labels(source: BaseDataset, kind: str, check: bool = True) -> np.ndarray:
+    """Reads all labels of a loaded source; returns the pixels of each id, (256,) int64.
+
+    With ``check`` labels that cannot be used, or images of which headers or ends show it, raise BrokenData.
+    """
+    plain = all(type(t).__module__.startswith(('mmseg', 'mmcv')) for t in source.pipeline.transforms)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda index: examine(source, index, images=not plain), range(len(source))))
+    problems = [one.problem for one in found if one.problem]
+    if problems and check:
         raise BrokenData(
             f'{len(problems)} of {len(source)} {kind} images or their label files cannot be used, first: '
             f'{"; ".join(map(str, problems[:3]))}. tools/check_data.py lists all.'
         )
+    return sum((one.counts for one in found if one.counts is not None), np.zeros(256, np.int64))

@@ -44,6 +44,13 @@ def check_list(path: str, what: str, backend_args: dict | None = None) -> None:
         )
 
 
+def read_list(path: str, what: str, backend_args: dict | None = None) -> list[str]:
+    """Lines of a list of images, wherever it is; raises FileNotFoundError if it does not exist."""
+    check_list(path, what, backend_args)
+    content = fileio.get(path, backend_args=backend_args).decode('utf-8-sig', 'surrogateescape')
+    return [line.strip() for line in content.split('\n') if line.strip()]
+
+
 def is_local(path: str, backend_args: dict | None) -> bool:
     """Whether MMEngine reads a path from a local disk."""
     return isinstance(fileio.get_file_backend(path, backend_args=backend_args), fileio.LocalBackend)

@@ -14,6 +14,7 @@ from PIL import ExifTags, Image
 from ...utils.options import PositiveInt, check_options
 from .broken import BrokenData, Problem
 
+CONVERTER = 'tools/dataset_converters/convert_masks.py'
 IGNORED = 255  # by MMSegmentation's label maps and paddings, whatever a data set's ignore_index is
 
 
@@ -56,8 +57,8 @@ class CheckLabels(BaseTransform):
             'ids outside the classes',
             f'must have ids from 0 to {self.num_classes - 1}, the {self.num_classes} classes, and {ignored} for what '
             f'is ignored, but has {ids[:8]}{" and more" * (len(ids) > 8)} in {outside.mean():.1%} of its pixels. '
-            "Convert the file, map its ids (the data set's reduce_zero_label, or classes of its metainfo), or name an "
-            'id to ignore (ignore_index)',
+            f'Convert the file ({CONVERTER}), map its ids (reduce_zero_label, or classes of the metainfo of the data '
+            'set), or name an id to ignore (ignore_index)',
         )
 
 
@@ -66,9 +67,24 @@ def check_loaded_labels(source: BaseDataset) -> None:
     transforms = source.pipeline.transforms
     loads = [i for i, step in enumerate(transforms) if isinstance(step, mmcv.transforms.LoadAnnotations)]
     if loads and not any(isinstance(step, CheckLabels) for step in transforms):
-        num_classes = len(source.metainfo.get('classes') or ()) or None
-        check = CheckLabels(num_classes, getattr(source, 'ignore_index', IGNORED))
-        transforms.insert(loads[0] + 1, check)
+        transforms.insert(loads[0] + 1, label_check(source))
+
+
+def label_check(source: BaseDataset) -> CheckLabels:
+    """The check of labels of a source's classes."""
+    num_classes = len(source.metainfo.get('classes') or ()) or None
+    return CheckLabels(num_classes, getattr(source, 'ignore_index', IGNORED))
+
+
+def absent_classes(counts: np.ndarray, classes: Sequence[str], ignore_index: int) -> Problem | None:
+    """Whether of (256,) pixels of each id a class has none; but for one that is ignored."""
+    absent = [str(name) for i, name in enumerate(classes) if not counts[i] and i != ignore_index]
+    cause = f'must be none, but the labelled images have no pixel of {", ".join(absent)}, of which nothing is learned.'
+    if counts[IGNORED] and len(classes) == 2:
+        cause += f' {counts[IGNORED] / counts.sum():.1%} of the pixels are 255, which is ignored: '
+        cause += f'{CONVERTER} turns 0 and 255 into ids.'
+    cause += ' Label some, take the class out, or accept it (absent_classes of PseudoLabelHook)'
+    return Problem('class without labels', 'class without labels', cause) if absent else None
 
 
 def label_header_problem(label_path: str, image_path: str) -> Problem | None:

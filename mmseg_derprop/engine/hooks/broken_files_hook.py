@@ -31,10 +31,16 @@ class BrokenFilesHook(Hook):
         self.limit = limit
 
     def before_train(self, runner: Runner) -> None:
+        self.told_of_labels = False
         self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
         self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
+        problems = [sample.label_problem for sample in samples_of(data_batch) if 'label_problem' in sample]
+        if problems and not self.told_of_labels:
+            text = 'The image is used all the same: its labels only serve the accuracies in the log'
+            runner.logger.warning(f'{problems[0]}. {text}. tools/check_data.py lists all such files.')
+            self.told_of_labels = True
         if not self.watches:
             return
         hub = runner.message_hub

@@ -16,7 +16,7 @@ from ...datasets import check_leaks
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import Bounds, check_options
-from ..preflight import check_batch, check_score_names
+from ..preflight import check_batch, check_classes, check_score_names
 from .strict_load_hook import unwrap
 
 
@@ -32,6 +32,7 @@ class PseudoLabelHook(Hook):
         interval (int): Iterations between two entries of the statistics in the log, at least 1. Shares of pixels and
             accuracies are means over them.
         leaks (str): What validation images among the training images are: ``'error'``, ``'warn'`` or ``'ignore'``.
+        absent_classes (str): What a class without a single labelled pixel is: ``'error'`` or ``'warn'``.
     """
 
     moved_options = {
@@ -43,10 +44,14 @@ class PseudoLabelHook(Hook):
 
     @check_options
     def __init__(
-        self, interval: Annotated[int, Bounds(1)] = 10, leaks: Literal['error', 'warn', 'ignore'] = 'error'
+        self,
+        interval: Annotated[int, Bounds(1)] = 10,
+        leaks: Literal['error', 'warn', 'ignore'] = 'error',
+        absent_classes: Literal['error', 'warn'] = 'error',
     ) -> None:
         self.interval = interval
         self.leaks = leaks
+        self.absent_classes = absent_classes
 
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
@@ -58,6 +63,7 @@ class PseudoLabelHook(Hook):
                 "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
             )
         check_batch(self.model, runner.train_dataloader)
+        check_classes(self.model, runner.train_dataloader.dataset, self.absent_classes)
         check_score_names(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
         if isinstance(val, BaseSegDataset):

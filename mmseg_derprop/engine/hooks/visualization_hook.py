@@ -6,11 +6,10 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
-from torch import Tensor
 
 from ...models import PseudoLabels, Step
 from ...utils.options import PositiveInt, check_options
-from ...visualization.drawing import count_map, heat, outline, overlay, paint, panel
+from ...visualization.drawing import count_map, heat, outline, overlay, paint, panel, to_rgb
 from .pseudo_label_hook import semi_segmentor
 
 
@@ -48,8 +47,9 @@ class PseudoLabelVisualizationHook(Hook):
         others = inputs['strong_mix'] if strong.partner is None else [inputs['strong'][i] for i in strong.partner]
         for index, sample in enumerate(samples[: self.max_images]):
             box = strong.box[index].cpu().numpy()
-            mixed = np.where(box[..., None], _rgb(others[index]), _rgb(inputs['strong'][index]))
-            row = [('weak view', _rgb(inputs['weak'][index])), ('strong view, CutMix box', outline(mixed, box))]
+            shown = [to_rgb(i.cpu().numpy()) for i in (others[index], inputs['strong'][index], inputs['weak'][index])]
+            mixed = np.where(box[..., None], *shown[:2])
+            row = [('weak view', shown[2]), ('strong view, CutMix box', outline(mixed, box))]
             row += draw_labels(strong.target, index, mixed, palette)
             if 'gt_sem_seg' in sample:
                 row.append(('truth of the weak view', paint(sample.gt_sem_seg.data[0].cpu().numpy(), palette)))
@@ -71,8 +71,3 @@ def draw_labels(target: PseudoLabels, index: int, image: np.ndarray, palette: li
     if target.regions is not None:
         pictures.append(('regions (count)', count_map(target.regions[index].cpu().numpy())))
     return pictures
-
-
-def _rgb(image: Tensor) -> np.ndarray:
-    """A loaded image (3, H, W), uint8 BGR, as (H, W, 3) RGB."""
-    return np.ascontiguousarray(image.cpu().numpy().transpose(1, 2, 0)[..., ::-1])

@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from mmseg_derprop.datasets import BrokenData, SplitDataset, UnlabeledDataset
+from mmseg_derprop.datasets.checks.broken import SettingError
 from mmseg_derprop.datasets.checks.examine import examine
 from mmseg_derprop.datasets.checks.leaks import image_paths
 from mmseg_derprop.utils.randomness import SeededIndex
@@ -224,6 +225,13 @@ def test_errors_of_transforms(root, caplog):
     assert 'u0.jpg cannot be made a sample' in caplog.text
 
 
+def test_a_transform_that_fails_on_every_image_is_no_matter_of_files(root):
+    dataset = build(root)
+    dataset.unlabeled_sources[0].pipeline.transforms.insert(1, lambda results: 1 / 0)
+    with pytest.raises(SettingError, match='All of 9 images.*not the files.*ZeroDivisionError'):
+        dataset[seeded(LABELED)]
+
+
 def draw_labels(root, mode='L', size=SIZE, value=1):
     Image.new(mode, size, value).save(root / 'labels/a1.png')
 
@@ -242,21 +250,32 @@ BAD_LABELS = {
 
 @pytest.mark.parametrize('kind', BAD_LABELS)
 def test_labelled_images_stop_training(root, kind):
-    """Before it begins where headers tell; by the way with the choice to go on."""
+    """Before it begins, unless such images are skipped."""
     BAD_LABELS[kind](root)
-    if kind in ('unreadable', 'ids outside the classes'):
-        dataset = build(root)
-        with pytest.raises(BrokenData, match=r'a1\.png.*broken_labeled='):
-            dataset[seeded(1)]
-    else:
-        with pytest.raises((BrokenData, FileNotFoundError), match=r'^1 of 3 .*a1\.(png|jpg)'):
-            build(root)
+    with pytest.raises((BrokenData, FileNotFoundError), match=r'^1 of 3 .*a1\.(png|jpg)'):
+        build(root)
     dataset = build(root, broken_labeled='skip')
     problem = examine(dataset.labeled_sources[0], 1).problem
     assert problem.kind == kind
     sample = dataset[seeded(1)]
     assert replaced(sample) == [problem] and image_of(sample) in ('a0.jpg', 'a2.jpg')
     assert not replaced(dataset[seeded(0)])
+
+
+@pytest.mark.parametrize('kind', [kind for kind in BAD_LABELS if kind not in ('missing', 'cut off')])
+def test_labels_that_only_serve_the_log_cost_no_image(root, kind):
+    shutil.copy(root / 'labels/a0.png', root / 'labels/u0.png')
+    assert 'gt_sem_seg' in build(root)[seeded(LABELED)]['data_samples']['weak']
+    BAD_LABELS[kind](root)
+    (root / 'labels/a1.png').replace(root / 'labels/u0.png')
+    shutil.copy(root / 'labels/a0.png', root / 'labels/a1.png')
+    dataset = build(root, broken_unlabeled='stop')
+    sample = dataset[seeded(LABELED)]
+    assert image_of(sample) == 'u0.jpg' and not replaced(sample)
+    weak = sample['data_samples']['weak']
+    assert 'gt_sem_seg' not in weak and weak.label_problem.path.endswith('u0.png')
+    found = examine(dataset.unlabeled_sources[0], 0)
+    assert not found.problem and found.label_problem == weak.label_problem and found.size == SIZE[::-1]
 
 
 def test_a_folder_with_other_things_in_it(root):

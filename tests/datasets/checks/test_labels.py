@@ -9,6 +9,7 @@ from PIL import Image
 
 from mmseg_derprop.datasets import CheckLabels, SemiDataset
 from mmseg_derprop.datasets.checks import examine
+from mmseg_derprop.datasets.checks.labels import absent_classes
 
 CLASSES = dict(classes=('x', 'y', 'z'))
 SIZE = (12, 8)
@@ -86,12 +87,11 @@ def test_a_turned_photo_fits_the_labels_of_what_is_seen(root):
 )
 def test_ids_outside_the_classes(root, ids, changes, words):
     save(root / 'labels/2.png', np.resize(np.array(ids, np.uint8), SIZE[::-1]))
-    dataset = build(root, **changes)
     if words is None:
-        assert dataset[2]['gt_seg_map'].shape == SIZE[::-1]
+        assert build(root, **changes)[2]['gt_seg_map'].shape == SIZE[::-1]
         return
     with pytest.raises(ValueError) as caught:
-        dataset[2]
+        build(root, **changes)
     for word in ['labels/2.png, the labels of .*images/2.png, must have ids', 'reduce_zero_label', *words]:
         caught.match(word)
 
@@ -122,3 +122,22 @@ def test_own_loaders_of_labels_are_left_alone(root):
     save(root / 'labels/0.png', np.zeros((4, 6, 3), np.uint8))
     with pytest.raises(ValueError, match='is 4x6'):
         dataset[0]
+
+
+@pytest.mark.parametrize(
+    ('ids', 'classes', 'words'),
+    [
+        ([0, 255], ['wall', 'door'], ['no pixel of door', '50.0% of the pixels are 255', 'convert_masks.py']),
+        ([0, 1, 255], ['wall', 'door'], None),
+        ([0, 2], ['wall', 'door', 'roof'], ['no pixel of door, of which', 'absent_classes']),
+        ([1, 2], ['void', 'door', 'roof'], None),  # 0 is the ignored id
+    ],
+)
+def test_a_class_that_no_label_has(root, ids, classes, words):
+    for i in range(4):
+        save(root / f'labels/{i}.png', np.resize(np.array(ids, np.uint8), SIZE[::-1]))
+    dataset = build(root, metainfo=dict(classes=classes))
+    assert dataset.label_counts[ids].tolist() == [4 * SIZE[0] * SIZE[1] / len(ids)] * len(ids)
+    problem = absent_classes(dataset.label_counts, classes, 0 if classes[0] == 'void' else 255)
+    assert (problem is None) == (words is None)
+    assert all(word in str(problem) for word in words or [])

@@ -56,3 +56,15 @@ def test_more_than_the_limit(make_runner, broken):
     with pytest.raises(BrokenData, match='2 files cannot be used, but the limit of BrokenFilesHook is 1') as caught:
         make_runner(options(root, **more)).train()
     assert all(path in str(caught.value) for path in paths)
+
+
+def test_labels_that_only_serve_the_log_are_told_of_once(make_runner, shapes, tmp_path, capsys):
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    for path in (root / 'SegmentationClass').glob('unlabeled_*.png'):
+        path.write_bytes(b'404 Not Found')
+    runner = make_runner(options(root))
+    runner.train()
+    said = capsys.readouterr().out
+    assert said.count('The image is used all the same') == 1 and 'replaced_images' not in said
+    assert not any('accuracy' in name for name in runner.message_hub.log_scalars)

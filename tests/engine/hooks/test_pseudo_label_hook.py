@@ -176,6 +176,12 @@ REFUSED = {
         {f'train_dataloader.dataset.labeled.pipeline.{i}': (49, 49) for i in ('3.size', '4.crop_size')},
     ),
     'padding': (ValueError, r'33x33.*size=\(48, 48\)', {'model.segmentor.data_preprocessor.size': (48, 48)}),
+    'box': (
+        ValueError,
+        'RandomCutMixBox.*33x33.*does not fit',
+        {'train_dataloader.dataset.unlabeled.pipeline.6.strong.1.area': (0.5, 0.9)}
+        | {'train_dataloader.dataset.unlabeled.pipeline.6.strong.1.aspect': (3.0, 3.3)},
+    ),
     'no partner': (ValueError, r"num_unlabeled must be at least 2, but is 1.*partner='second_view'", ONE),
 }
 
@@ -206,6 +212,27 @@ def test_refuses_labels_outside_the_classes(refuse, shapes, tmp_path):
     Image.fromarray(np.full((64, 64), 9, np.uint8)).save(root / 'SegmentationClass/labeled_00000.png')
     options = {'train_dataloader.dataset.labeled.data_root': str(root)}
     refuse(ValueError, r'labeled_00000.png.*from 0 to 5.*\[9\]', options)
+
+
+def test_a_class_that_no_label_has(train, shapes, tmp_path, capsys):
+    root = tmp_path / 'shapes'
+    shutil.copytree(shapes, root)
+    for path in (root / 'SegmentationClass').glob('labeled_*.png'):
+        labels = np.array(Image.open(path))
+        Image.fromarray(np.where(labels == 5, 255, labels).astype(np.uint8)).save(path)
+    options = {'train_dataloader.dataset.labeled.data_root': str(root), 'train_cfg.max_iters': 1}
+    with pytest.raises(ValueError, match='no pixel of star.*absent_classes'):
+        train(options)
+    assert train(options, dict(absent_classes='warn'))[1].iter == 1 and 'no pixel of star' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('number', [2, 4])
+def test_few_images_for_batch_normalisation_are_warned_of(train, number, capsys):
+    sampler = {f'train_dataloader.sampler.num_{kind}': number for kind in ('labeled', 'unlabeled')}
+    train({**sampler, 'train_dataloader.batch_size': 2 * number, 'train_cfg.max_iters': 1})
+    assert (
+        'num_labeled and num_unlabeled of train_dataloader.sampler should be at least 4' in capsys.readouterr().out
+    ) == (number == 2)
 
 
 def test_refuses_one_image_for_normalised_image_pooling(refuse):
