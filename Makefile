@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-configs test-openmmlab demo lint format clean
+.PHONY: help setup test test-configs test-openmmlab wheel test-wheel release docs demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -76,18 +76,39 @@ $(OPENMMLAB)/.built: setup.cfg pyproject.toml
 test-configs: setup  ## train, evaluate, save and load every config for a step, with its whole network
 	@$(BIN)/python -m pytest -q -m configs $(ARGS)
 
+wheel: setup  ## build the source distribution and the wheel in dist, and check what a package index would show
+	@rm -rf build dist
+	@$(BIN)/python -m build --outdir dist . >/dev/null
+	@$(BIN)/twine check --strict dist/*
+
+test-wheel: wheel  ## install the wheel into an empty environment and run its commands there (7 GB, removed after)
+	@tests/try_wheel.sh $(BIN)/python dist/*.whl
+
+# Uploads nothing: that is `.venv/bin/twine upload dist/*`, by hand.
+release: wheel  ## check that a tagged commit is ready to be published: version, changelog, wheel
+	@version=$$($(BIN)/python -c 'exec(open("mmseg_derprop/version.py").read()); print(__version__)'); \
+		git diff --quiet HEAD || { echo 'The checkout must have no changes: commit them.' >&2; exit 1; }; \
+		[[ $$(git describe --tags --exact-match 2>/dev/null) == v$$version ]] || { \
+			echo "The commit must have the tag v$$version: git tag v$$version" >&2; exit 1; }; \
+		grep -q "^## $$version (20" CHANGELOG.md || { \
+			echo "CHANGELOG.md must have the heading \"## $$version (date)\", but has none." >&2; exit 1; }
+	@$(MAKE) test-wheel
+
+docs: setup  ## build the documentation site in site; broken links are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
 demo: setup  ## train on the embedded data set and compare methods
 	@$(BIN)/python tools/demo.py $(ARGS)
 
 lint: setup  ## check style and types
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy mmseg_derprop
+	@$(BIN)/mypy
 
 format: setup  ## rewrite files in the project's style
 	@$(BIN)/ruff check --fix --select I .
 	@$(BIN)/ruff format .
 
 clean:  ## remove the environments and all caches; keeps data and work_dirs
-	@rm -rf $(VENV) $(OPENMMLAB) .whl build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@rm -rf $(VENV) $(OPENMMLAB) .whl build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

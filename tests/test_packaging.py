@@ -1,18 +1,22 @@
 """What a wheel carries, and that it serves where nothing else of this repository is."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
 from mmengine.registry import Registry
 from mmseg import registry as mmseg_registry
+from packaging.requirements import Requirement
 
 from mmseg_derprop import registry
+from mmseg_derprop_cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = 'import sys; from setuptools import build_meta; getattr(build_meta, sys.argv[1])(sys.argv[2])'
@@ -106,6 +110,46 @@ def test_the_wheel_carries_package_configs_and_tools(wheel):
     wanted.add('mmseg_derprop/.mim/model-index.yml')
     assert len(wanted) > 80 and wanted <= names
     assert not [name for name in names if name.startswith(('tests/', 'configs/', 'tools/'))]
+
+
+def test_all_imported_packages_are_declared(site):
+    (info,) = site.glob('*.dist-info')
+    requires = [Requirement(line) for line in Distribution.at(info).requires]
+    declared = {r.name.lower() for r in requires if not re.search('test|dev', str(r.marker))}
+    statement = re.compile(r'^ *(?:import|from) (\w+)(?:[\w.]* import | as |[.\w]*$)', re.M)
+    imported = {name for path in site.rglob('*.py') for name in statement.findall(path.read_text())}
+    own = {'mmseg_derprop', 'mmseg_derprop_cli', 'reference', 'make_split'}
+    of_others = imported - sys.stdlib_module_names - own
+    names = packages_distributions()
+    undeclared = [module for module in of_others if declared.isdisjoint(map(str.lower, names[module]))]
+    assert len(of_others) > 12 and not undeclared
+
+
+HELP = """
+import contextlib, sys
+from mmseg_derprop_cli import COMMANDS, main
+for name in COMMANDS:
+    sys.argv = ['mmseg-derprop', name, '--help']
+    with contextlib.suppress(SystemExit):
+        main()
+"""
+
+
+def test_the_command_of_an_installation(site, tmp_path):
+    points = next(site.glob('*.dist-info/entry_points.txt')).read_text()
+    assert 'mmseg-derprop = mmseg_derprop_cli:main' in points
+    text = run(site, tmp_path, '-c', HELP)
+    assert all(f'usage: mmseg-derprop {name} ' in text for name in COMMANDS)
+
+
+@pytest.mark.parametrize('name, words', [('tran', 'no command tran. Choose'), ('train', 'two MMSegmentation stacks')])
+def test_a_command_that_cannot_run_says_why_in_a_sentence(site, tmp_path, name, words):
+    for other in ('mmcv', 'onedl-mmcv'):
+        (tmp_path / f'{other}-9.dist-info').mkdir()
+        (tmp_path / f'{other}-9.dist-info/METADATA').write_text(f'Metadata-Version: 2.1\nName: {other}\nVersion: 9\n')
+    with pytest.raises(AssertionError, match=words) as error:
+        run(site, tmp_path, '-m', 'mmseg_derprop_cli', name)
+    assert 'Traceback' not in str(error.value)
 
 
 def test_configs_of_an_installation_train(site, shapes, tmp_path):

@@ -1,7 +1,8 @@
 """Draws what a checkpoint sees in images.
 
     python tools/image_demo.py IMAGES CONFIG CHECKPOINT [--out-dir DIR] [--opacity 0.5] [--legend] [--side-by-side]
-        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--cfg-options ...]
+        [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N] [--workers N] [--shard I/N]
+        [--resume] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. The pictures have the names of the images, subfolders included.
 Configs and checkpoints of plain MMSegmentation work as well.
@@ -13,7 +14,7 @@ import argparse
 import os
 import os.path as osp
 
-import mmcv
+import cv2
 import numpy as np
 from rich.progress import track
 
@@ -21,6 +22,7 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.apis.image_files import ImageFile, add_arguments, check_arguments, result_path
 from mmseg_derprop.apis.inference import ImageDataset, inference_pipeline, load_segmentor, predict
 from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.files import write_bytes
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
 from mmseg_derprop.visualization.drawing import legend, overlay, paint, to_rgb
 
@@ -33,6 +35,7 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
     parser.add_argument('--legend', action='store_true', help='names of the classes that are seen, below the picture')
     parser.add_argument('--bands', type=int, nargs=3, default=(2, 1, 0), help='channels in red, green and blue')
     parser.add_argument('--side-by-side', action='store_true', help='the image beside the picture')
+    parser.add_argument('--resume', action='store_true', help='keep the pictures that exist')
     args = parser.parse_args()
     if not 0 <= args.opacity <= 1:
         parser.error(f'--opacity must be from 0 to 1, but is {args.opacity}')
@@ -41,6 +44,9 @@ def parse_args() -> tuple[argparse.Namespace, list[ImageFile]]:
         out = result_path(args.out_dir, image.name)
         if osp.exists(out) and osp.samefile(out, image.path):
             parser.error(f'{out} would replace the image. Name another --out-dir.')
+    images = images[args.shard]
+    if args.resume:
+        images = [image for image in images if not result_path(args.out_dir, image.name).exists()]
     return args, images
 
 
@@ -81,7 +87,8 @@ def main() -> None:
             continue
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         picture = draw(to_rgb(loaded(dataset, image), args.bands), labels, model.dataset_meta, args)
-        mmcv.imwrite(picture[..., ::-1], str(result_path(args.out_dir, image.name)))
+        path = result_path(args.out_dir, image.name)
+        write_bytes(path, cv2.imencode(path.suffix, picture[..., ::-1])[1].tobytes())
     print(f'{len(images) - len(unreadable)} of {len(images)} pictures in {args.out_dir}')
     if unreadable:
         raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))

@@ -2,7 +2,7 @@
 
     python tools/pseudo_label.py IMAGES CONFIG CHECKPOINT --out-dir DIR [--threshold 0.95 | --threshold-from-checkpoint]
         [--ignore 255] [--confidence] [--tta] [--predict-on teacher|student] [--device cuda|cpu] [--batch-size N]
-        [--workers N] [--cfg-options ...]
+        [--workers N] [--shard I/N] [--cfg-options ...]
 
 IMAGES is an image, a folder or a quoted pattern. DIR gets labels/ (8-bit PNG of class ids at the image's own size, with
 palette, --ignore where the confidence is below the threshold), images.csv (a line an image: share of labelled pixels,
@@ -19,7 +19,7 @@ import os.path as osp
 
 import numpy as np
 from mmengine.config import Config
-from mmseg.models import BaseSegmentor
+from mmengine.model import BaseModel
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
@@ -77,7 +77,7 @@ def checkpoint_threshold(loaded: dict, path: str) -> float:
     return float(value)
 
 
-def label_settings(args: argparse.Namespace, config: Config, model: BaseSegmentor, pipeline: list) -> dict:
+def label_settings(args: argparse.Namespace, config: Config, model: BaseModel, pipeline: list) -> dict:
     """What decides about labels; when it differs, labels of two runs must not be mixed."""
     checkpoint = args.checkpoint
     if osp.isfile(checkpoint):
@@ -124,9 +124,10 @@ def main() -> None:
         folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    todo = [image for image in images if not folder.label_path(image.name).exists()]
-    if len(todo) < len(images):
-        print(f'{len(images) - len(todo)} of {len(images)} images are labelled already')
+    own = images[args.shard]
+    todo = [image for image in own if not folder.label_path(image.name).exists()]
+    if len(todo) < len(own):
+        print(f'{len(own) - len(todo)} of {len(own)} images are labelled already')
     network = MeanProbabilityTTA(model) if args.tta else model
     results = predict(network, ImageDataset(todo, pipeline), args.batch_size, args.workers)
     unreadable = []
@@ -136,7 +137,11 @@ def main() -> None:
             continue
         labels, certainty = sample.pred_sem_seg.data[0].cpu().numpy(), confidence(sample).cpu().numpy()
         folder.add(image.name, labels, certainty, args.confidence)
-    print(summary(folder, images))
+    left = sum(not folder.label_path(image.name).exists() for image in images)
+    if left and len(own) < len(images):
+        print(f'{left} of {len(images)} images have no labels yet. The last shard writes the tables.')
+    else:
+        print(summary(folder, images))
     if unreadable:
         raise SystemExit('\n'.join(['Could not be loaded:', *unreadable]))
 

@@ -63,8 +63,9 @@ def print_plan(study: Study, jobs: list[Job], table: pd.DataFrame, at_once: int)
 
 def write_script(args: argparse.Namespace, study: Study, jobs: list[Job]) -> None:
     """Writes a Slurm script that calls this command line without ``--slurm``."""
-    words = [word for i, word in enumerate(sys.argv) if '--slurm' not in (word.split('=')[0], sys.argv[i - 1])]
-    command = shlex.join([sys.executable, *words, '--threads', str(args.threads)])
+    given = enumerate(sys.argv)
+    words = [word for i, word in given if i and '--slurm' not in (word.split('=')[0], sys.argv[i - 1])]
+    command = shlex.join([sys.executable, osp.abspath(__file__), *words, '--threads', str(args.threads)])
     starts = sum(job.run.stage == 'start' for job in jobs)
     with open(args.slurm, 'w') as file:
         file.write(array_script(study.name, shlex.quote(args.slurm), len(jobs), starts, args.threads, command))

@@ -1,25 +1,30 @@
 """Trains a config.
 
 python tools/train.py configs/derprop/r101_voc_1-4.py [--work-dir DIR] [--resume [CHECKPOINT]] [--amp [bfloat16]]
-    [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+    [--log-to tensorboard wandb mlflow] [--cfg-options data_root=data/voc ...] [--launcher pytorch]
+python tools/train.py BASE_CONFIG --unlabeled FOLDER_OR_LIST [--labeled LIST] [--method NAME] [--crop-size H W] ...
+
+With --unlabeled it makes the config of a plain segmentor semi-supervised, as tools/semi_config.py does, and trains it.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import importlib.util
 import os
 import os.path as osp
 import sys
 from datetime import timedelta
 
 import torch
-from mmengine.config import DictAction
+from mmengine.config import ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.apis.semi_config import add_arguments, make_semi_config
 from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
@@ -28,6 +33,8 @@ from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# By the names of their packages.
+LOGS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,16 +54,40 @@ def parse_args() -> argparse.Namespace:
         choices=('float16', 'bfloat16'),
         help='automatic mixed precision: float16 (without a value; needs an accelerator) or bfloat16',
     )
+    parser.add_argument('--log-to', nargs='+', default=[], choices=LOGS, help='log there too, scalars and pictures')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)  # given by torch.distributed.launch
+    add_arguments(parser.add_argument_group('make a plain config semi-supervised'), required=False)
     args = parser.parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.amp == 'float16' and get_device() == 'cpu':
         parser.error('--amp is float16, which needs an accelerator, and this machine has none: use --amp bfloat16')
     if args.resume not in (None, 'auto') and '://' not in args.resume and not osp.isfile(args.resume):
         parser.error(f'there is no checkpoint {args.resume}')
+    if missing := [name for name in args.log_to if importlib.util.find_spec(name) is None]:
+        parser.error(f'--log-to {missing[0]} needs its package: pip install {missing[0]}')
+    if not args.unlabeled and (args.labeled or args.method or args.crop_size or args.transforms):
+        parser.error(
+            '--labeled, --method, --crop-size and --transforms make a config semi-supervised: give --unlabeled too'
+        )
     return args
+
+
+def make_semi_supervised(args: argparse.Namespace) -> None:
+    """Replaces the config by its semi-supervised version, which it writes into the work dir."""
+    options = {key: value for key, value in (args.cfg_options or {}).items() if key == 'data_root'}
+    chosen = args.unlabeled, args.labeled, args.method, args.crop_size, args.transforms
+    try:
+        found = make_semi_config(args.config, *chosen, options)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
+    name = f'{osp.splitext(osp.basename(args.config))[0]}_{found.method}'
+    args.work_dir = args.work_dir or osp.join('work_dirs', name)
+    args.config = osp.join(args.work_dir, f'{name}.py')
+    found.write(args.config)
+    if os.environ.get('RANK', '0') == '0':
+        print(f'{found.summary()}\nConfig: {args.config}', file=sys.stderr)
 
 
 def find_checkpoint(work_dir: str) -> str | None:
@@ -79,6 +110,8 @@ def find_checkpoint(work_dir: str) -> str | None:
 
 def train(args: argparse.Namespace) -> None:
     """Trains as asked for."""
+    if args.unlabeled:
+        make_semi_supervised(args)
     try:
         config = load_config(args.config, args.cfg_options)
     except (FileNotFoundError, ValueError) as error:
@@ -91,6 +124,10 @@ def train(args: argparse.Namespace) -> None:
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')
     elif args.amp == 'bfloat16':
         config.optim_wrapper.type = 'BFloat16OptimWrapper'
+    if args.log_to:
+        visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
+        known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+        visualizer.vis_backends = [*known, *(dict(type=LOGS[name]) for name in args.log_to)]
     checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None and '://' not in checkpoint:
         check_run(checkpoint)

@@ -2,12 +2,11 @@
 #
 #   tools/dist_train.sh configs/derprop/r101_voc_1-4.py 4
 #
-# Reproduces the paper's setting: DeepLabV3+ on a dilated deep-stem ResNet-101, crop 321, 4 labelled + 4 unlabelled
-# images on each of 4 GPUs, 80 epochs of 639 iterations, SGD 0.001 (decoder and head x10), poly 0.9.
-# Differs from it: the mended preset (r101_voc_1-4_published.py behaves as the authors' program), and mIoU is over whole
-# images where the authors' program scores the central crop.
-# Pretrained weights: the deep-stem ResNet-101 that the field uses has no public URL that mmengine can read. Convert it
-# with tools/model_converters/published2mmseg.py to checkpoints/resnet101_deepstem.pth; r101v1c_voc_1-4.py needs none.
+# The paper's setting: DeepLabV3+ on a dilated ResNet-101, crop 321, 4 labelled + 4 unlabelled images on each of 4 GPUs,
+# 80 epochs of 639 iterations, SGD 0.001 (decoder and head x10), poly 0.9.
+# Differs from it: OpenMMLab's ResNet-101, whose weights mmengine downloads, in place of the field's, which has a wider
+# stem (r101-deepstem_voc_1-4.py); the mended preset (r101-deepstem_voc_1-4_published.py behaves as the authors'
+# program); and mIoU is over whole images where the authors' program scores the central crop.
 _base_ = [
     '../_base_/models/deeplabv3plus_r101.py',
     '../_base_/splits/voc_1-4.py',

@@ -63,6 +63,18 @@ def result_path(folder: str | os.PathLike, name: str) -> Path:
     return path
 
 
+def shard(text: str) -> slice:
+    """The part I/N of a list, every Nth element from the Ith on.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is no such part.
+    """
+    index, _, count = text.partition('/')
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
+        raise argparse.ArgumentTypeError(f'must be I/N with I from 1 to N, such as 1/4, but is {text}')
+    return slice(int(index) - 1, None, int(count))
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that tools for inference share."""
     parser.add_argument('images', help='an image, a folder (subfolders too) or a quoted pattern such as "x/**/*.jpg"')
@@ -72,6 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help='default: %(default)s')
     parser.add_argument('--batch-size', type=int, default=1, help='images of one size that are predicted together')
     parser.add_argument('--workers', type=int, default=2, help='processes that load images (default: %(default)s)')
+    parser.add_argument('--shard', type=shard, default='1/1', metavar='I/N', help='the Ith of N parts of the images')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
 
 

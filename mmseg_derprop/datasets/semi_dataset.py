@@ -200,6 +200,7 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
 def list_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
     """Loads a built source of images with labels; raises ValueError if it names none."""
     try:
+        source.full_init()
         images = len(source)
     except ValueError as error:
         if 'concatenate' not in str(error):  # how MMEngine fails to serialise an empty list

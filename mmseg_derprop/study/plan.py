@@ -161,12 +161,14 @@ class Study(_Part):
 
 
 def load_study(path: str) -> Study:
-    """Reads and checks a study file.
+    """Reads and checks a study file; ``mmseg_derprop::studies/NAME.yaml`` is one of this package.
 
     Raises:
         StudyError: If it cannot be read, or something in it is unknown or wrong; the message names the key and its
             value.
     """
+    if path.startswith('mmseg_derprop::'):
+        path = osp.join(osp.dirname(__file__), '..', '.mim', 'configs', path.partition('::')[2])
     try:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)

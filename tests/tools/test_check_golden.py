@@ -211,6 +211,6 @@ def test_golden_network(check, monkeypatch, tmp_path):
     torch.save(weights, tmp_path / 'published.pth')
     converter = 'model_converters/published2mmseg.py'
     assert run(monkeypatch, converter, tmp_path / 'published.pth', tmp_path / 'converted.pth') == 0
-    config = ROOT / 'configs/derprop/r101_voc_1-4.py'
+    config = ROOT / 'configs/derprop/r101-deepstem_voc_1-4.py'
     options = ('--cfg-options', 'model.segmentor.backbone.depth=50')
     assert check(path, '--weights', tmp_path / 'converted.pth', '--config', config, *options) == 0

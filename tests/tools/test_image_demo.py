@@ -54,6 +54,21 @@ def labels(run, path, network='teacher'):
     return inference_model(model, str(path)).pred_sem_seg.data[0].numpy()
 
 
+def test_shards_draw_what_one_process_draws_and_resume(run, images, tmp_path, capsys):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    demo(images, run, one)
+    demo(images, run, two, '--shard', '1/2')
+    assert files(two) == ['a.bmp', 'x/a.PNG']
+    (two / 'a.bmp').unlink()
+    (two / 'x/a.PNG').write_bytes(b'kept')
+    demo(images, run, two, '--shard', '1/2', '--resume')
+    assert (two / 'x/a.PNG').read_bytes() == b'kept' and '1 of 1 pictures' in capsys.readouterr().out
+    (two / 'x/a.PNG').unlink()
+    demo(images, run, two, '--resume')
+    assert files(one) == files(two)
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in files(one))
+
+
 @pytest.mark.parametrize('network', ['teacher', 'student'])
 def test_overlays_of_a_folder(run, images, tmp_path, capsys, network):
     out = tmp_path / 'out'

@@ -67,6 +67,23 @@ def expected(run, image, **options):
     return sample.pred_sem_seg.data[0].numpy(), sample.seg_logits.data.softmax(0).amax(0).numpy()
 
 
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+
+
+def test_shards_make_what_one_process_makes(run, images, tmp_path, capsys):
+    label(images, run, tmp_path / 'one', '--threshold', THRESHOLD)
+    for part in ('2/3', '1/3', '2/3', '3/3'):
+        capsys.readouterr()
+        label(images, run, tmp_path / 'three', '--threshold', THRESHOLD, '--shard', part)
+        assert ('images have no labels yet' in capsys.readouterr().out) == (part != '3/3')
+        assert (tmp_path / 'three/images.csv').exists() == (part == '3/3')
+    assert files(tmp_path / 'one') == files(tmp_path / 'three')
+    with pytest.raises(SystemExit):
+        label(images, run, tmp_path / 'three', '--shard', '4/3')
+    assert 'must be I/N with I from 1 to N, such as 1/4, but is 4/3' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('network', ['teacher', 'student'])
 def test_labels_are_the_networks_where_it_is_confident(run, images, tmp_path, capsys, network):
     out = tmp_path / 'out'

@@ -99,7 +99,7 @@ def convert(tool, monkeypatch, tmp_path):
 def test_network_loads_strictly_into_student_teacher_and_head(convert, network):
     checkpoint = convert(network)
     assert checkpoint['meta'] == dict(source='in.pth', kind='network', depth=50, num_classes=NUM_CLASSES)
-    segmentor = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model
+    segmentor = load_config(str(CONFIGS / 'models/deeplabv3plus_r101_deepstem.py')).model
     segmentor.backbone.depth = 50
     segmentor.decode_head.num_classes = NUM_CLASSES
     model = MODELS.build(dict(segmentor=segmentor, **load_config(str(CONFIGS / 'methods/derprop.py')).method))
@@ -145,7 +145,7 @@ def test_backbone_serves_as_init_cfg(convert, tmp_path):
     source = fill(backbone_shapes() | {'fc.weight': (1000, 2048), 'fc.bias': (1000,)})
     source = {name: value for name, value in source.items() if not name.endswith('num_batches_tracked')}  # old torch
     assert convert(source)['meta']['kind'] == 'backbone'
-    config = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model.backbone
+    config = load_config(str(CONFIGS / 'models/deeplabv3plus_r101_deepstem.py')).model.backbone
     init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'out.pth'))
     backbone = MODELS.build({**config, 'depth': 50, 'init_cfg': init_cfg})
     backbone.init_weights()

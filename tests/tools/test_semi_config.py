@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, MODELS
 
+from mmseg_derprop.apis.semi_config import make_semi_config
 from mmseg_derprop.utils.config import load_config
 
 LISTS = 'ImageSets/Segmentation'
@@ -222,6 +223,66 @@ def _zoo(folder, stock, shapes):
     return folder / 'zoo.py'
 
 
+def test_a_base_that_counts_epochs(plain, write, tmp_path):
+    """Each of its epochs is two iterations."""
+    plain['train_cfg'] = dict(by_epoch=True, max_epochs=3)
+    plain['param_scheduler'] = [
+        dict(type='LinearLR', start_factor=0.1, end=4, by_epoch=False),
+        dict(type='MultiStepLR', milestones=[1, 2], begin=1),
+        dict(type='ExponentialLR', gamma=0.25, by_epoch=True, convert_to_iter_based=True),
+    ]
+    plain['default_hooks'] = dict(checkpoint=dict(type='CheckpointHook', interval=3))
+    plain.pop('log_processor')
+    path, output = write(plain)
+    assert 'training    6 iterations in place of 3 epochs' in output and 'work_dirs/base/epoch_3.pth' in output
+    config = load_config(str(path))
+    config.work_dir, config.experiment_name = str(tmp_path / 'work'), f'semi_config_{next(_runs)}'
+    config.visualizer = dict(type='Visualizer', name=config.experiment_name)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    assert runner.iter == runner.max_iters == 6 and runner.train_loop.val_interval == 2
+    assert [path.name for path in (tmp_path / 'work').glob('*.pth')] == ['iter_6.pth']
+    warmup, steps, decay = runner.param_schedulers
+    assert (warmup.end, sorted(steps.milestones), steps.begin, decay.gamma) == (4, [2, 4], 2, 0.5)
+    assert not (warmup.by_epoch or steps.by_epoch or decay.by_epoch)
+
+
+def train_tool(base, *options):
+    name = f'semi_config_{next(_runs)}'
+    names = f'experiment_name={name}', f'visualizer.name={name}', 'visualizer.type=Visualizer'
+    call('train.py', base, *options, '--cfg-options', *names)
+
+
+def test_one_command_makes_it_and_trains_it(plain, write, tmp_path, shapes, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    written = load_config(str(write(plain, '--method', 'fixmatch')[0]))
+    unlabeled = ['--unlabeled', shapes / LISTS / 'unlabeled.txt', '--method', 'fixmatch']
+    train_tool(tmp_path / 'base.py', *unlabeled, '--labeled', shapes / LISTS / 'labeled.txt')
+    said, work = capsys.readouterr().err, tmp_path / 'work_dirs/base_fixmatch'
+    assert 'learns from 4 labelled and 12 unlabelled images with the method fixmatch' in said
+    assert 'Batches of 2 + 2 images, crops of 32x32.\nConfig: work_dirs/base_fixmatch/base_fixmatch.py' in said
+    trained = load_config(str(work / 'base_fixmatch.py'))
+    assert (work / 'iter_2.pth').is_file()
+    assert (trained.model, trained.train_dataloader) == (written.model, written.train_dataloader)
+
+
+def test_without_a_list_all_labelled_images_of_the_base_serve(plain, tmp_path, shapes, capsys):
+    Config(plain).dump(tmp_path / 'base.py')
+    lists = [shapes / LISTS / 'unlabeled.txt', shapes / LISTS / 'unlabeled.txt']
+    train_tool(tmp_path / 'base.py', '--unlabeled', *lists, '--work-dir', tmp_path / 'work')
+    assert 'learns from 4 labelled and 24 unlabelled images with the method aligned_teacher' in capsys.readouterr().err
+    assert (tmp_path / 'work/iter_2.pth').is_file()
+
+
+def test_a_base_of_this_package(tmp_path, shapes):
+    """It has the hooks of this package already."""
+    options, lists = dict(data_root=str(shapes)), [str(shapes / LISTS / 'unlabeled.txt')]
+    found = make_semi_config('mmseg_derprop::supervised/tiny_shapes.py', lists, options=options)
+    (tmp_path / 'semi.py').write_text(found.text(tmp_path / 'semi.py'))
+    hooks = [hook.type for hook in load_config(str(tmp_path / 'semi.py'), options).custom_hooks]
+    assert hooks == [hook.type for hook in load_config(str(HOOKS)).semi_hooks]
+
+
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 
@@ -244,7 +305,7 @@ def change(config, name, value):
 @pytest.mark.parametrize(
     'name, value, message',
     [
-        ('train_cfg', dict(type='EpochBasedTrainLoop', max_epochs=2), 'counts epochs .*IterBasedTrainLoop'),
+        ('train_cfg', dict(type='OwnLoop', max_epochs=2), 'must be IterBasedTrainLoop or .*, but is OwnLoop'),
         ('optim_wrapper', None, 'has no optim_wrapper: give a whole config'),
         ('model.type', None, 'model.segmentor must be a config'),
         ('model.type', 'SemiSegmentor', 'semi-supervised already'),
@@ -259,6 +320,25 @@ def test_bases_that_cannot_work(plain, write, tmp_path, capsys, name, value, mes
     text = refused(capsys, lambda: write(plain))
     assert re.search(message, text, re.S), text
     assert not (tmp_path / 'semi.py').exists()
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        (['--unlabeled', 'empty'], 'must name at least 1 unlabelled image, but names 0'),
+        (['--unlabeled', 'nowhere'], 'must be a folder of images or a list of ids, but nowhere does not exist'),
+        (['--unlabeled', 'empty', '--method', 'unheard'], "'unheard'.*aligned_teacher.*unimatch_v2"),
+        (['--method', 'fixmatch'], 'give --unlabeled too'),
+        (['--log-to', 'wandb'], 'needs its package: pip install wandb'),
+    ],
+)
+def test_training_that_cannot_begin(plain, tmp_path, monkeypatch, capsys, options, message):
+    monkeypatch.chdir(tmp_path)
+    Config(plain).dump('base.py')
+    (tmp_path / 'empty').mkdir()
+    text = refused(capsys, lambda: call('train.py', 'base.py', *options))
+    assert re.search(message, text, re.S), text
+    assert not (tmp_path / 'work_dirs').exists()
 
 
 def test_nothing_is_overwritten_without_being_told(plain, write, tmp_path, capsys):

@@ -32,7 +32,7 @@ from mmseg_derprop.utils.files import write_bytes
 KINDS = ('labeled', 'unlabeled')
 
 
-def parse_args() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+def parse_args(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(description='Draw labelled and unlabelled images')
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument('--list', type=Path, help='list of the images, an id a line')
@@ -49,7 +49,7 @@ def parse_args() -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser.add_argument('--nproc', type=int, default=os.cpu_count() or 1, help='processes that read label files')
     parser.add_argument('--out', type=Path, required=True, help='folder for the draws')
     parser.add_argument('--force', action='store_true', help='overwrite draws that differ')
-    return parser, parser.parse_args()
+    return parser, parser.parse_args(words)
 
 
 def read_ids(args: argparse.Namespace) -> tuple[list[str], str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from mmseg.models.backbones.timm_backbone import TIMMBackbone
+from mmseg.registry import MODELS
 from torch import Tensor
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, write_checkpoint
@@ -28,7 +28,7 @@ def convert(source: dict[str, Tensor], model_name: str) -> dict[str, Tensor]:
     Both programs define the same layers in the same order, so the entries are paired one by one.
     """
     entries = {name: value for name, value in source.items() if not name.startswith(NOT_IN_FEATURES)}
-    wanted = TIMMBackbone(model_name, pretrained=False).state_dict()
+    wanted = MODELS.build(dict(type='TIMMBackbone', model_name=model_name, pretrained=False)).state_dict()
     # Old checkpoints do not count batches.
     entries = {name: value for name, value in entries.items() if not name.endswith('num_batches_tracked')}
     names = [name for name in wanted if not name.endswith('num_batches_tracked')]

@@ -26,9 +26,8 @@ import warnings
 import torch
 import torch.nn.functional as F
 from mmengine.config import DictAction
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmseg.models import BaseSegmentor
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -50,7 +49,7 @@ FIXED = (
 class Predictor(nn.Module):
     """From loaded images to labels, as MMSegmentation predicts whole images."""
 
-    def __init__(self, segmentor: BaseSegmentor, preprocessing: dict) -> None:
+    def __init__(self, segmentor: BaseModel, preprocessing: dict) -> None:
         super().__init__()
         self.segmentor = segmentor
         swapped = preprocessing.get('bgr_to_rgb') or preprocessing.get('rgb_to_bgr')

@@ -4,8 +4,8 @@
 
 IN is a checkpoint of DerProp, CorrMatch or UniMatch (DeepLabV3+ on a deep-stem ResNet) or of the ImageNet backbone that
 they start from. Of a network, OUT holds the student, the teacher (a copy) and, where IN has it, the head that
-propagates; it serves as ``load_from`` of a config over configs/_base_/models/deeplabv3plus_r101.py. Of a backbone, OUT
-serves as ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` of that config's backbone.
+propagates; it serves as ``load_from`` of a config over configs/_base_/models/deeplabv3plus_r101_deepstem.py. Of a
+backbone, OUT serves as ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` of that config's backbone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 import torch
 from mmengine.model import BaseModule
 from mmengine.registry import init_default_scope
-from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from mmseg_derprop.utils.checkpoints import read_checkpoint, state_dict_of, writ
 from mmseg_derprop.utils.config import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/_base_'
-DEPTHS = {ResNet.arch_settings[depth][1]: depth for depth in (50, 101, 152)}
+DEPTHS = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}  # of ResNets, by the blocks of each stage
 
 FAMILY = (
     'Give a checkpoint of DerProp, CorrMatch or UniMatch with a deep-stem ResNet-50, -101 or -152, or the '
@@ -96,7 +95,7 @@ def convert(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict]:
     is_network = any(name.startswith('backbone.') for name in entries)
     prefix = 'backbone.' if is_network else ''
     found = dict(kind='network' if is_network else 'backbone', depth=find_depth(list(entries), prefix))
-    model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101.py')).model
+    model = load_config(str(CONFIGS / 'models/deeplabv3plus_r101_deepstem.py')).model
     with torch.device('meta'):
         backbone = MODELS.build({**model.backbone, 'depth': found['depth']})
     parts = take(entries, published_names(backbone, BACKBONE, prefix), problems)

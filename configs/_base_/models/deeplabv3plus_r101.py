@@ -1,4 +1,5 @@
-# The published network: DeepLabV3+ on a dilated deep-stem ResNet-101, output stride 8.
+# DeepLabV3+ with the published decoder on OpenMMLab's dilated ResNet-101 (stem 32-32-64), output stride 8. The
+# published network has another stem: deeplabv3plus_r101_deepstem.py.
 norm_cfg = dict(type='BN')
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -14,7 +15,6 @@ model = dict(
     backbone=dict(
         type='ResNetV1c',
         depth=101,
-        stem_channels=128,
         num_stages=4,
         out_indices=(0, 1, 2, 3),
         strides=(1, 2, 1, 1),
@@ -23,8 +23,7 @@ model = dict(
         style='pytorch',
         norm_cfg=norm_cfg,
         norm_eval=False,
-        # Converted by tools/model_converters/published2mmseg.py; mmengine can read no public URL of it.
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/resnet101_deepstem.pth'),
+        init_cfg=dict(type='Pretrained', checkpoint='open-mmlab://resnet101_v1c'),
     ),
     decode_head=dict(
         type='DeepLabV3PlusHead',

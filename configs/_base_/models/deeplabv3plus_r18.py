@@ -2,9 +2,7 @@
 _base_ = './deeplabv3plus_r101.py'
 model = dict(
     backbone=dict(
-        type='ResNetV1c',
         depth=18,
-        stem_channels=64,
         init_cfg=dict(checkpoint='open-mmlab://resnet18_v1c'),
     ),
     decode_head=dict(in_channels=[64, 512], channels=128, c1_channels=32),

@@ -1,8 +1,7 @@
 # MMSegmentation's DeepLabV3+ on ResNet-50, output stride 8: depthwise convolutions, an auxiliary head.
-_base_ = './deeplabv3plus_r101v1c.py'
+_base_ = './deeplabv3plus_r50.py'
 norm_cfg = dict(type='BN')
 model = dict(
-    backbone=dict(depth=50, init_cfg=dict(checkpoint='open-mmlab://resnet50_v1c')),
     decode_head=dict(
         _delete_=True,
         type='DepthwiseSeparableASPPHead',

@@ -1,6 +1,6 @@
-# As r101_voc_1-4.py, with everything as the authors' program does it (docs/options.md).
+# As r101_voc_1-4.py, on the paper's own network and with everything as the authors' program does it (docs/options.md).
 _base_ = [
-    '../_base_/models/deeplabv3plus_r101.py',
+    '../_base_/models/deeplabv3plus_r101_deepstem.py',
     '../_base_/splits/voc_1-4.py',
     '../_base_/methods/derprop_published.py',
     '../_base_/default_runtime.py',
