@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from commands import call
+from commands import call, load
 from mmseg.registry import DATASETS
 
 from mmseg_derprop.apis.inference import load_segmentor
@@ -85,7 +85,8 @@ def test_unlabelled_images_of_a_supervised_config(figures, run, tmp_path):
     path.write_text(
         f'_base_ = {str(run[1])!r}\n'
         'data = _base_.train_dataloader.dataset\n'
-        "new = dict(_delete_=True, type='SplitDataset', supervised=data.labeled, crop_size=(32, 32))\n"
+        "plain = dict(data.labeled, pipeline=[*data.labeled.pipeline[:-1], dict(type='PackSegInputs')])\n"
+        "new = dict(_delete_=True, type='SplitDataset', supervised=plain, crop_size=(32, 32))\n"
         'train_dataloader = dict(dataset=dict(new, unlabeled=data.unlabeled.ann_file))\n'
     )
     json_file = tmp_path / 'out.json'
@@ -99,3 +100,19 @@ def test_detail_is_what_the_grid_cannot_hold(figures):
     assert plain[0] == detailed[0] and plain[2] == detailed[2]
     assert plain[1] != detailed[1]
     assert plain[2] != plain[0] | {'alpha': 'grid'}
+
+
+def test_a_perfect_affinity(figures):
+    """Against loops over positions; and on true labels that the grid can hold it makes no mistake."""
+    oracle = load(TOOL).by_perfect_affinity
+    truth = torch.tensor([[0, 0, 2], [1, 255, 0]])
+    logits = torch.randn(1, 3, 2, 3)
+    found, p = oracle(logits, truth, 1, False).exp(), logits.softmax(1)
+    for y in range(2):
+        for x in range(3):
+            same = truth == truth[y, x] if truth[y, x] < 3 else torch.eye(6)[3 * y + x].view(2, 3) == 1
+            torch.testing.assert_close(found[0, :, y, x], p[0, :, same].mean(1))
+    torch.testing.assert_close(oracle(logits, truth, 1, True), found.log())
+    rows = figures('--alpha', 0, '--oracle', 4, 2)['alphas']
+    assert [row['alpha'] for row in rows] == [0, 'grid', *(f'oracle {s}{d}' for s in (4, 2) for d in ('', ', detail'))]
+    assert rows[-1]['mIoU'] > rows[0]['mIoU']

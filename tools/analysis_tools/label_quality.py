@@ -1,11 +1,13 @@
 """How good the pseudo-labels of a checkpoint are, where the unlabelled images have labels after all.
 
     python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT [--alpha 0 0.5 1] [--detail] [--step 4] [--json FILE]
-    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val
+    python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val --oracle 16 8 4
 
 Alpha is the share of the propagated prediction in the labels; "grid" is the decoder's prediction resized to the grid
-of the propagation and back. Classes are judged for the first alpha. Labels are made as in training, but of whole images
-through the validation's pipeline. The unlabelled images' ``data_prefix`` must have a ``seg_map_path``.
+of the propagation and back. ``--oracle`` bounds what propagation can give at these strides: by a perfect affinity each
+position averages the probabilities of all positions of its true class. Classes are judged for the first alpha. Labels
+are made as in training, but of whole images through the validation's pipeline. The unlabelled images' ``data_prefix``
+must have a ``seg_map_path``.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--data', choices=('unlabeled', 'val'), default='unlabeled', help='default: %(default)s')
     parser.add_argument('--alpha', type=float, nargs='+', default=[0.0, 0.25, 0.5, 0.75, 1.0])
     parser.add_argument('--detail', action='store_true', help='propagation changes only what its grid can hold')
+    parser.add_argument('--oracle', type=int, nargs='+', default=[], metavar='STRIDE', help='perfect affinities')
     parser.add_argument('--step', type=int, default=1, help='every how manieth image is judged (default: %(default)s)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--json', metavar='FILE', help='write the figures there too')
@@ -78,9 +81,28 @@ def on_grid(logits: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
     return logits
 
 
+def by_perfect_affinity(logits: torch.Tensor, truth: torch.Tensor, stride: int, detail: bool) -> torch.Tensor:
+    """Logits (1, K, H, W) after each position of a grid took the mean probabilities of all that have its true class.
+
+    Positions whose class (H, W) is none of K keep their own. With ``detail`` only what the grid can hold changes.
+    """
+    probabilities, size = logits.softmax(1), logits.shape[-2:]
+    grid = [-(-side // stride) for side in size]
+    coarse = F.interpolate(probabilities, grid, mode='bilinear', align_corners=True)[0].flatten(1)  # (K, L)
+    classes = F.interpolate(truth[None, None].float(), grid, mode='nearest-exact').flatten().long()
+    members = F.one_hot(classes.clamp(max=len(coarse)), len(coarse) + 1)[:, :-1].to(coarse.dtype)  # (L, K)
+    means = coarse @ members / members.sum(0).clamp_min(1)
+    propagated = torch.where(members.any(1), means @ members.mT, coarse)
+    change = propagated - coarse if detail else propagated
+    change = F.interpolate(change.unflatten(1, grid)[None], size, mode='bilinear', align_corners=True)
+    return (probabilities + change if detail else change).clamp_min(1e-12).log()
+
+
 @torch.no_grad()
-def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float], detail: bool) -> Iterator[Labels]:
-    """Labels of an image for each alpha; last, with a head, those of the decoder on its grid."""
+def pseudo_labels(
+    model: SemiSegmentor, sample: dict, truth: torch.Tensor, args: argparse.Namespace
+) -> Iterator[Labels]:
+    """Labels of an image of true classes (H, W) for each of the rows that :func:`kinds` names."""
     data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
     height, width = sample['inputs'].shape[-2:]
     inputs = data['inputs'][..., :height, :width]  # without padding: training crops
@@ -88,11 +110,13 @@ def pseudo_labels(model: SemiSegmentor, sample: dict, alphas: list[float], detai
     view = model.forward_view(inputs, embed=head is not None).view
     logits = model.logits_of(model.teacher, inputs) if labeler.source == 'teacher' else view.logits
     ignored = torch.zeros(1, height, width, dtype=torch.bool, device=inputs.device)
-    mixtures = [logits] * len(alphas)
+    mixtures = [logits] * len(args.alpha)
     if head is not None:
         coarse = on_grid(logits, view.embedding.grid)
-        lost = logits - coarse if detail else 0.0
-        mixtures = [torch.lerp(logits, view.propagated + lost, alpha) for alpha in alphas] + [coarse]
+        lost = logits - coarse if args.detail else 0.0
+        mixtures = [torch.lerp(logits, view.propagated + lost, alpha) for alpha in args.alpha] + [coarse]
+    truth = truth.to(logits.device)
+    mixtures += [by_perfect_affinity(logits, truth, s, detail) for s in args.oracle for detail in (False, True)]
     for mixture in mixtures:
         found = labeler.predict(mixture, ignored)
         yield Labels(found.labels[0].cpu().numpy(), labeler.threshold(found)[0].cpu().numpy())
@@ -108,24 +132,30 @@ def percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     return np.divide(100.0 * part, whole, out=np.full(np.shape(whole), np.nan), where=np.asarray(whole) > 0)
 
 
+def kinds(model: SemiSegmentor, args: argparse.Namespace) -> list[float | str]:
+    """Names of the labels that are judged."""
+    oracles = [f'oracle {stride}{detail}' for stride in args.oracle for detail in ('', ', detail')]
+    return [*args.alpha, *(['grid'] if model.propagation_head is not None else []), *oracles]
+
+
 def judge(model: SemiSegmentor, dataset: BaseDataset, args: argparse.Namespace) -> dict:
     """All figures, in percent."""
     names = list(dataset.metainfo['classes'])
-    kinds = [*args.alpha, *(['grid'] if model.propagation_head is not None else [])]
-    every = np.zeros((len(kinds), len(names), len(names)), dtype=np.int64)
+    every = np.zeros((len(kinds(model, args)), len(names), len(names)), dtype=np.int64)
     sure = np.zeros_like(every)
     for index in track(range(0, len(dataset), args.step), 'judging'):
         sample = dataset[index]
         truth = sample['data_samples'].gt_sem_seg.data[None].float()
-        truth = F.interpolate(truth, sample['inputs'].shape[-2:], mode='nearest-exact')[0, 0].long().numpy()
+        classes = F.interpolate(truth, sample['inputs'].shape[-2:], mode='nearest-exact')[0, 0].long()
+        truth = classes.numpy()
         known = truth < len(names)
-        for place, found in enumerate(pseudo_labels(model, sample, args.alpha, args.detail)):
+        for place, found in enumerate(pseudo_labels(model, sample, classes, args)):
             every[place] += confusion(truth[known], found.classes[known], len(names))
             sure[place] += confusion(truth[known & found.confident], found.classes[known & found.confident], len(names))
     right, true, called = (np.diagonal(every, axis1=1, axis2=2), every.sum(2), every.sum(1))
     iou = percent(right, true + called - right)
     rows = zip(
-        kinds,
+        kinds(model, args),
         percent(right.sum(1), true.sum(1)),
         [np.nanmean(values) if not np.isnan(values).all() else np.nan for values in iou],
         percent(sure.sum((1, 2)), true.sum(1)),
