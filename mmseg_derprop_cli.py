@@ -23,6 +23,7 @@ COMMANDS = {
     'export-onnx': ('model_converters/export_onnx.py', 'write an ONNX file'),
     'study': ('study.py', 'train a matrix of methods, splits and seeds'),
     'report': ('analysis_tools/report.py', 'make a page of the results of a study'),
+    'convert-masks': ('dataset_converters/convert_masks.py', 'turn masks of other formats into class ids'),
     'make-split': ('dataset_converters/make_split.py', 'draw which images of a data set are labelled'),
     'make-shapes': ('dataset_converters/make_shapes.py', 'draw the embedded data set'),
     'prepare-data': ('dataset_converters/prepare_data.py', 'make of archives all that the configs of a data set read'),
