@@ -26,12 +26,23 @@ from mmengine.runner import Runner
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.apis.semi_config import add_arguments, make_semi_config
 from mmseg_derprop.datasets import BrokenData
+from mmseg_derprop.datasets.checks.broken import SettingError
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
+# What a user can mend: one message says how, no traceback.
+TOLD = (
+    BrokenData,
+    SettingError,
+    CheckpointNotRead,
+    FolderInUse,
+    FloatingPointError,
+    FileNotFoundError,
+    ConnectionError,
+)
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 # By the names of their packages.
 LOGS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow='MLflowVisBackend')
@@ -143,7 +154,7 @@ def train(args: argparse.Namespace) -> None:
         config.model_wrapper_cfg = dict(own, device_ids=None)
     try:
         runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
-    except ValueError as error:  # an option, of any part
+    except (TypeError, ValueError) as error:  # an option, of any part
         raise SystemExit(f'{args.config}: {error}') from error
     try:
         runner.train()
@@ -156,7 +167,7 @@ def main() -> None:
     try:
         with checkpoints_as_data():
             train(args)
-    except (BrokenData, CheckpointNotRead, FileNotFoundError, FloatingPointError, FolderInUse) as error:
+    except TOLD as error:
         raise SystemExit(str(error)) from None
     except CheckpointNotWritten as error:
         raise SystemExit(error.strerror) from None

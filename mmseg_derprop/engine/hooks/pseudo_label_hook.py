@@ -12,7 +12,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import HOOKS
 from torch import Tensor
 
-from ...datasets import check_leaks
+from ...datasets import BrokenData, check_leaks
+from ...datasets.checks.broken import SettingError
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import Bounds, check_options
@@ -54,9 +55,26 @@ class PseudoLabelHook(Hook):
         self.absent_classes = absent_classes
 
     def before_train(self, runner: Runner) -> None:
-        """Checks model and data, and makes the teacher a copy of the student in a run that begins."""
-        self.model = semi_segmentor(runner)
+        """Checks model and data, and makes the teacher a copy of the student in a run that begins.
+
+        Raises:
+            BrokenData: If files cannot be used.
+            SettingError: If something in the config cannot work.
+        """
         self.seen: list[dict[str, Tensor]] = []
+        try:
+            self.model = semi_segmentor(runner)
+            self.check(runner)
+        except BrokenData:
+            raise
+        except (TypeError, ValueError) as error:
+            raise SettingError(str(error)) from error
+        if runner.iter == 0:
+            self.model.update_teacher(momentum=0)
+            runner.message_hub.update_info('pseudo_label_epoch', 0)
+
+    def check(self, runner: Runner) -> None:
+        """Raises ValueError or TypeError if model and data do not fit each other, or the run."""
         if not isinstance(runner.train_loop, IterBasedTrainLoop):
             raise TypeError(
                 f'train_cfg makes a {type(runner.train_loop).__name__}, which would wait for the end of an endless '
@@ -70,9 +88,6 @@ class PseudoLabelHook(Hook):
             load_labeled(val, 'validation')
         if self.leaks != 'ignore':
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
-        if runner.iter == 0:
-            self.model.update_teacher(momentum=0)
-            runner.message_hub.update_info('pseudo_label_epoch', 0)
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Goes on in the epoch that the run was in; by now the sampler knows its place."""

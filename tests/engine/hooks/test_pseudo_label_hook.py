@@ -163,7 +163,7 @@ def test_statistics_reach_the_message_hub(train, interval):
 ONE = {'train_dataloader.batch_size': 5, 'train_dataloader.sampler.num_unlabeled': 1}
 SECOND_VIEW = dict(partner='second_view', predictor='teacher')
 REFUSED = {
-    'sampler': (TypeError, r'SemiSampler', {'train_dataloader.sampler': dict(_delete_=True, type='InfiniteSampler')}),
+    'sampler': (ValueError, r'SemiSampler', {'train_dataloader.sampler': dict(_delete_=True, type='InfiniteSampler')}),
     'batch size': (ValueError, r'batch_size must be 8.*is 6', {'train_dataloader.batch_size': 6}),
     'branches': (
         ValueError,
