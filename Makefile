@@ -1,6 +1,6 @@
 # Everything runs in .venv inside this checkout, whatever environment is active.
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-configs test-openmmlab wheel test-wheel release docs demo lint format clean
+.PHONY: help setup test test-slow test-configs test-openmmlab wheel test-wheel release docs demo lint format clean
 MAKEFLAGS += --no-print-directory
 
 SHELL := /bin/bash
@@ -47,6 +47,9 @@ $(STAMP): setup.cfg pyproject.toml
 # Two processes with one thread each are twice as fast as one with two.
 test: setup  ## run the tests
 	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile $(ARGS)
+
+test-slow: setup  ## run the tests that take half a minute and more each
+	@OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(JOBS) --dist load -m slow $(ARGS)
 
 # The original MMSegmentation (docs/stacks.md). Its mmcv exists as source only; once compiled, .whl keeps it.
 OPENMMLAB := .venv-openmmlab

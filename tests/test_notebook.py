@@ -10,6 +10,7 @@ import pytest
 NOTEBOOK = Path(__file__).resolve().parents[1] / 'docs/notebooks/own_parts.ipynb'
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('quick_runs')
 def test_own_parts(monkeypatch):
     matplotlib.use('Agg')

@@ -135,6 +135,7 @@ for name in COMMANDS:
 """
 
 
+@pytest.mark.slow
 def test_the_command_of_an_installation(site, tmp_path):
     points = next(site.glob('*.dist-info/entry_points.txt')).read_text()
     assert 'mmseg-derprop = mmseg_derprop_cli:main' in points
@@ -152,6 +153,7 @@ def test_a_command_that_cannot_run_says_why_in_a_sentence(site, tmp_path, name, 
     assert 'Traceback' not in str(error.value)
 
 
+@pytest.mark.slow
 def test_configs_of_an_installation_train(site, shapes, tmp_path):
     (tmp_path / 'plain.py').write_text(PLAIN.replace('DATA', repr(str(shapes))))
     (tmp_path / 'semi.py').write_text(SEMI)

@@ -7,6 +7,7 @@ import os
 import random
 import time
 
+import pytest
 import torch
 from interrupted import ITERATIONS, Group, Run, assert_same, assert_same_end
 
@@ -33,6 +34,7 @@ def assert_same_group(folder, other):
         assert_same(*(torch.load(path / f'end.{rank}') for path in (folder, other)), f'process {rank}')
 
 
+@pytest.mark.slow
 def test_killed_together_at_random_moments(config, tmp_path):
     start = time.monotonic()
     whole = Group(config(OPTIONS), tmp_path / 'whole', SIZE).succeeds().folder

@@ -240,6 +240,7 @@ def test_equal_seeds_give_equal_steps(preset):
     assert all(torch.equal(one, two) for one, two in zip(step(), step(), strict=True))
 
 
+@pytest.mark.slow
 def test_mmengines_compile_trains(semi_config, small_segmentor):
     """``compile`` at the top level of a config is MMEngine's; a run with it ends in the same weights.
 

@@ -371,6 +371,7 @@ def test_long_curves_are_means_over_equal_intervals(tmp_path):
 PATHS = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
 
 
+@pytest.mark.slow
 def test_real_training(call, content, out, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', PATHS)
     status, said = call('--threads', 1, matrix=[{'methods': ['fixmatch'], 'splits': ['all'], 'seeds': [0]}])

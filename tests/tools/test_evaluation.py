@@ -126,5 +126,5 @@ def test_resuming_from_what_is_no_run(run, tool, tmp_path):
     whole = read_checkpoint(path)
     del whole['meta']
     torch.save(whole, tmp_path / 'x.pth')
-    with pytest.raises(SystemExit, match='x.pth holds weights, but not what a run resumes from'):
+    with pytest.raises(SystemExit, match='x.pth: it holds weights, but not all that a run resumes from'):
         tool('train.py', config, '--work-dir', tmp_path, '--resume', tmp_path / 'x.pth')
