@@ -89,6 +89,8 @@ class RandomRescale(BaseTransform):
 
 def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resizes an image (H, W) or (H, W, C) of any depth to (h, w), bilinearly and antialiased, as Pillow does."""
+    if image.shape[:2] == size:
+        return image
     kind = image.dtype if image.dtype == np.uint8 else np.float32
     pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image), kind))
     # Three times faster than Pillow, whose results differ by rounding only.
