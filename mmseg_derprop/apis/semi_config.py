@@ -69,9 +69,8 @@ class SemiConfig:
     @property
     def length(self) -> str:
         """How long training takes, and what that was in epochs."""
-        return f'{self.iterations} iterations' + (
-            f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else ''
-        )
+        epochs = f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else ''
+        return f'{self.iterations} iterations{epochs}'
 
     def summary(self) -> str:
         """Two lines: what it learns from, and how."""
@@ -196,10 +195,13 @@ def make_semi_config(
     config, method = read_base(base, options), method or 'aligned_teacher'
     init_default_scope(config.get('default_scope') or 'mmseg')
     try:
-        schedule = in_iterations(config, _epoch_length(config)) if counts_epochs(config) else {}
+        schedule, loader = {}, config.train_dataloader
+        if counts_epochs(config):
+            schedule = in_iterations(config, ceil(len(DATASETS.build(loader.dataset)) / loader.get('batch_size', 1)))
         own = dict(transforms=dict(entry.partition('=')[::2] for entry in transforms)) if transforms else {}
         data, dataset = _build_data(config, unlabeled, labeled, crop_size, own)
-        classes = _classes_to_set(config, dataset)
+        known, found = dataset.metainfo.get('classes'), classes_of(config.model.get('decode_head'))
+        classes = len(known) if known and found not in (None, len(known)) else None  # to give to the heads
         segmentor = _resize_padding(config, crop_size)
         model, shapes = _build_model(config, method, classes, data['crop_size'])
         if model.branches[1:] != ('weak', 'strong'):
@@ -262,12 +264,6 @@ def _has_classes(part: Any) -> bool:
     return any(map(_has_classes, part)) if isinstance(part, (list, tuple)) else isinstance(part, type)
 
 
-def _epoch_length(config: Config) -> int:
-    """Iterations of one of the base's epochs."""
-    loader = config.train_dataloader
-    return ceil(len(DATASETS.build(loader.dataset)) / loader.get('batch_size', 1))
-
-
 def _build_data(
     config: Config, unlabeled: Sequence[str], labeled: str | None, crop_size: Sequence[int] | None, own: dict
 ) -> tuple[dict, SplitDataset]:
@@ -292,13 +288,6 @@ def _relative(path: str, root: str | None) -> str:
         return path
     path, root = osp.abspath(path), osp.abspath(root) if root else ''
     return osp.relpath(path, root) if root and path.startswith(root + osp.sep) else path
-
-
-def _classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
-    """How many classes the heads must be given, None if they have as many as the data."""
-    classes = dataset.metainfo.get('classes')
-    found = classes_of(config.model.get('decode_head'))
-    return len(classes) if classes and found not in (None, len(classes)) else None
 
 
 def _resize_padding(config: Config, crop_size: Sequence[int] | None) -> str:

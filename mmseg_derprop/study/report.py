@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import os.path as osp
+from pathlib import Path
 
 import cv2
 import jinja2
@@ -48,8 +49,7 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
             figures.append(_source('png', cv2.imencode('.png', drawn[..., ::-1])[1].tobytes()))
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
-    loader = jinja2.FileSystemLoader(osp.dirname(osp.abspath(__file__)))
-    page = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True).get_template('page.html')
+    page = jinja2.Template(Path(__file__).with_name('page.html').read_text(), autoescape=True, trim_blocks=True)
     runs = data[data['metric'] == 'seconds'].rename(columns={'value': 'seconds', 'iteration': 'iterations'})
     runs = runs[['run', 'split', 'seed', 'iterations', 'seconds', 'revision', 'machine']]
     return page.render(baseline=baseline, sections=sections, runs=runs, html=pd.DataFrame.to_html)

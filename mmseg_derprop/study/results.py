@@ -12,8 +12,6 @@ import subprocess
 from contextlib import suppress
 from typing import IO
 
-import mmengine
-import mmseg
 import numpy as np
 import pandas as pd
 import torch
@@ -121,10 +119,9 @@ def lock_file(path: str, wait: bool = False) -> IO | None:
 
 
 def machine(threads: int) -> str:
-    """Versions that count, processor, threads of a run and graphics processor."""
+    """Versions of torch and this package, and the graphics processor, or the processor and threads of a run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()}, {threads} threads'
-    versions = [f'{package.__name__} {package.__version__}' for package in (torch, mmengine, mmseg, mmseg_derprop)]
-    return ', '.join([f'python {platform.python_version()}', *versions, device])
+    return f'torch {torch.__version__}, mmseg_derprop {mmseg_derprop.__version__}, {device}'
 
 
 def revision() -> str:

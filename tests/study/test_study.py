@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -71,7 +70,6 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
         ({'seeds': [-1]}, r'seeds\.0 is -1: .* greater than or equal to 0'),
         ({'splits': {164: {}}}, r'splits\.164.* is 164: Input should be a valid string'),
         ({'splits': {'../x': {}}}, r'splits\.\.\./x.*should match pattern'),
-        ({'name': '../x'}, r"name is '\.\./x'"),
         ({'bases': ['nowhere.py']}, 'no file .*nowhere.py; paths count from the folder of the study file'),
         ({'methods': {'start': {}}}, 'a method is called start'),
         ({'methods': {'a': {'confg': 'x'}}}, r"methods\.a\.confg is 'x': Extra inputs"),
@@ -132,12 +130,9 @@ def test_final_configs(write, content, shapes):
         ({'data': {'labeled': 'shapes.py'}}, r'fixmatch needs data\.semi'),
         ({'further': {'schedule': 'model.py'}}, 'cannot be joined'),  # the model twice
         (fixmatch(unlabeled_pipeline='no'), 'must be one of .*two_view_pip.*no'),
-        (
-            fixmatch(settings={'default_hooks.chekpoint.interval': 1}),
-            'no chekpoint in the config; there is .*checkpoint',
-        ),
-        (fixmatch(settings={'model.segmentor.0.x': 1}), 'no 0 in the config'),
-        (fixmatch(settings={'train_cfg.val_interval.every': 1}), 'sets train_cfg.val_interval.every|cannot be merged'),
+        (fixmatch(settings={'default_hooks.chekpoint.interval': 1}), r'methods\.fixmatch\.settings .*chekpoint'),
+        (fixmatch(settings={'model.segmentor.0.x': 1}), 'KeyError.*0'),
+        (fixmatch(settings={'train_cfg.val_interval.every': 1}), 'must set options that the config has, but do not'),
     ],
 )
 def test_parts_that_do_not_fit(write, content, changes, message):
@@ -158,7 +153,7 @@ def test_shipped_studies(name):
         digests.add(digest(config))
         train, splits = config.train_dataloader.dataset, study.splits[run.split]
         if 'labeled' in train:
-            assert (train.labeled.ann_file, train.unlabeled.ann_file) == (splits.labeled, splits.unlabeled)
+            assert {part: train[part].ann_file for part in ('labeled', 'unlabeled')} == splits
             assert train.labeled.data_root == train.unlabeled.data_root == 'elsewhere'
             assert config.train_dataloader.sampler.num_labeled == 4
             views = json.dumps(train.unlabeled.pipeline)
@@ -325,18 +320,15 @@ def test_another_configuration_is_refused_or_replaced(call, content, out, stand_
     assert results(out)['start_all_seed0']['', 'mIoU', 3] == 30 and len(results(out)) == 3
 
 
-def test_a_slurm_script_runs_each_task(call, out, stand_in, tmp_path):
-    script = tmp_path / 'study.sbatch'
-    assert call('--threads', 2, '--slurm', script)[0] == 0 and not out.exists()
-    text = script.read_text()
-    assert '#SBATCH --array=0-2\n' in text and '#SBATCH --cpus-per-task=2\n' in text
-    assert f'sbatch --wait --array=0-0 {script} && sbatch --array=1-2 {script}' in text
-    shown = text.replace(f'exec {sys.executable}', "printf '%s\\n'")
-    command = ['env', 'SLURM_ARRAY_TASK_ID=2', 'bash', '-c', shown]
-    words = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert words[2:6:2] == ['--work-dir', '--data-root']
-    said = call('--dry-run', *words[6:])[1]
-    assert words[-2:] == ['--index', '2'] and names(said) == ['start_all_seed0', 'fixmatch_all_seed0']
+def test_a_slurm_task_is_a_run_after_its_start(call, out, tmp_path):
+    (tmp_path / 'python').symlink_to('/bin/echo')
+    environment = {'PATH': f'{tmp_path}:{os.environ["PATH"]}', 'SLURM_ARRAY_TASK_ID': '2', 'SLURM_CPUS_PER_TASK': '3'}
+    command = [ROOT / 'tools/slurm_study.sh', 'x.yaml', '--jobs', '1']
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    _, script, _, *words = said.split()
+    assert (ROOT / script).is_file() and words[-4:] == ['--threads', '3', '--index', '2']
+    said = call('--dry-run', *words)[1]
+    assert names(said) == ['start_all_seed0', 'fixmatch_all_seed0'] and not out.exists()
 
 
 def write_log(folder, name, entries):
