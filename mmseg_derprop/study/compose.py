@@ -23,15 +23,8 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     """Joins the parts that a study names for a run.
 
     Bases, data, schedule and method file are joined like the ``_base_`` of a config. Then the study's settings are
-    merged, the method file's ``method`` wraps the model, and settings of stage, method and option are merged.
-
-    Args:
-        study (Study): The study.
-        run (Run): One of its runs.
-        data_root (str, optional): Where the data are, if not where the data config says.
-
-    Returns:
-        Config: Final but for ``load_from``.
+    merged, the method file's ``method`` wraps the model, and settings of stage, method and option are merged. The
+    config is final but for ``load_from``.
 
     Raises:
         StudyError: If the parts do not fit, or settings have an unknown key.

@@ -19,10 +19,7 @@ from ..visualization.drawing import paint, panel, to_rgb
 def draw_predictions(folder: str, data: pd.DataFrame, count: int) -> tuple[np.ndarray | None, list[str]]:
     """Images, their truth, and the predictions of each method that has a checkpoint, by its lowest such seed.
 
-    Args:
-        folder (str): The study's folder.
-        data (pd.DataFrame): Results of one split, with labels.
-        count (int): Number of images, evenly spaced over the validation set.
+    Of the results of one split, and ``count`` images evenly spaced over the validation set.
 
     Returns:
         tuple[np.ndarray | None, list[str]]: (H, W, 3) uint8 RGB with a row for each image, and why methods have none.

@@ -25,12 +25,9 @@ STYLE = {'font.size': 8, 'axes.grid': True, 'grid.alpha': 0.3, 'text.parse_math'
 
 
 def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> str:
-    """Makes one HTML page that needs no other file.
+    """Makes one HTML page, which needs no other file, of a study's folder or a table like its results.csv.
 
-    Args:
-        source (str): Folder of a study, or a table like its results.csv.
-        baseline (str): Method with which the others are compared.
-        images (int): Validation images of which predictions are drawn.
+    Methods are compared with the baseline. Predictions are drawn of so many validation images.
 
     Raises:
         StudyError: If there are no results, or none of the baseline.
@@ -56,11 +53,10 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
 
 
 def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """Statistics of a metric over seeds, of the results of one split.
+    """Statistics of a metric over seeds, of the results of one split, for each label and network.
 
-    Returns:
-        pd.DataFrame: For each label and network the number of seeds, ``last`` and ``best`` as mean ± standard
-        deviation, and ``difference`` to the baseline's last value: mean ± standard error over the seeds of both.
+    The number of ``seeds``, ``last`` and ``best`` as mean ± standard deviation, and ``difference`` to the baseline's
+    last value: mean ± standard error over the seeds of both.
     """
     values = data[data['metric'] == metric].sort_values('iteration')
     groups = values.groupby(['label', 'network', 'seed'])['value']
@@ -127,9 +123,8 @@ def draw_curves(data: pd.DataFrame) -> bytes:
                 axis.fill_between(values.index, values['min'], values['max'], color=colors[label], alpha=0.15)
                 axis.plot(values.index, values['mean'], color=colors[label], marker='.', markersize=3)
             axis.set(title=title, xlabel='iteration')
-        figure.legend(
-            [Line2D([], [], color=colors[label]) for label in labels], labels, loc='outside lower center', ncols=5
-        )
+        handles = [Line2D([], [], color=color) for color in colors.values()]
+        figure.legend(handles, labels, loc='outside lower center', ncols=5)
         buffer = io.BytesIO()
         figure.savefig(buffer, format='svg', metadata={'Date': None})
     return buffer.getvalue()
