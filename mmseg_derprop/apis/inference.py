@@ -88,13 +88,7 @@ def load_segmentor(
     """Builds the segmentor of a config and loads a checkpoint, of this package or of plain MMSegmentation.
 
     The segmentor's ``dataset_meta`` has ``classes`` and ``palette``: the checkpoint's, else those of the config's test
-    data, else numbers and drawn colours.
-
-    Args:
-        config (Config): The config.
-        checkpoint (str): Path of the checkpoint.
-        device (str): Where the segmentor goes.
-        predict_on (str, optional): ``'teacher'`` or ``'student'`` of a SemiSegmentor.
+    data, else numbers and drawn colours. ``predict_on`` is ``'teacher'`` or ``'student'`` of a SemiSegmentor.
 
     Returns:
         tuple[BaseSegmentor, dict]: The segmentor in evaluation mode, and what the checkpoint holds.
@@ -175,13 +169,9 @@ def confidence(sample: SegDataSample) -> Tensor:
 def predict(
     model: BaseModel, dataset: ImageDataset, batch_size: int = 1, workers: int = 0
 ) -> Iterator[tuple[ImageFile, SegDataSample | None, str]]:
-    """Predicts images in their order, up to ``batch_size`` of one size that follow each other together.
+    """Predicts images in their order, by a segmentor or its test-time augmentation.
 
-    Args:
-        model (BaseModel): A segmentor, or its test-time augmentation.
-        dataset (ImageDataset): The images.
-        batch_size (int): Of the network.
-        workers (int): Processes that load images.
+    Up to ``batch_size`` images of one size that follow each other go through the network together.
 
     Yields:
         tuple[ImageFile, SegDataSample | None, str]: The image; its prediction at its own size, or None and why it

@@ -180,9 +180,6 @@ def make_semi_config(
         transforms (Sequence[str]): ``NAME=KIND`` of transforms of one's own, as SplitDataset takes them.
         options (dict, optional): Merged into the base, as by :func:`load_config`.
 
-    Returns:
-        SemiConfig: What was chosen.
-
     Raises:
         ValueError: If the base, its data or the paths cannot be used; the message says what to do.
     """

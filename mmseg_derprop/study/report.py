@@ -62,20 +62,14 @@ def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
     groups = values.groupby(['label', 'network', 'seed'])['value']
     last, best = groups.last().unstack(), groups.max().unstack()
     table = pd.DataFrame({'seeds': last.count(axis=1), 'last': _text(last), 'best': _text(best)})
-    table['difference'] = _text(paired_differences(last, baseline), signed=True, standard_error=True)
+    differences = last * np.nan
+    if baseline in last.index:  # of each row the same network, or its only one
+        own = last.loc[baseline]
+        differences = last - np.array([own.loc[n] if n in own.index else own.iloc[0] for _, n in last.index])
+        differences.loc[[baseline]] = np.nan
+    table['difference'] = _text(differences, signed=True, standard_error=True)
     others = [label for label in sorted(set(values['label'])) if label != baseline]
     return table.reindex([baseline, *others], level=0)
-
-
-def paired_differences(values: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """Each row (label, network) minus the baseline's of the same network, or of its only one, seed by seed."""
-    if baseline not in values.index.get_level_values(0):
-        return values * np.nan
-    own = values.loc[baseline]
-    paired = [own.loc[n] if n in own.index else own.iloc[0] for _, n in values.index]
-    differences = values - np.array(paired)
-    differences.loc[[baseline]] = np.nan
-    return differences
 
 
 def _text(values: pd.DataFrame, signed: bool = False, standard_error: bool = False) -> pd.Series:

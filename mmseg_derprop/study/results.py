@@ -24,7 +24,7 @@ from .plan import StudyError
 KEYS = ['run', 'stage', 'method', 'option', 'split', 'seed', 'digest', 'revision', 'machine']
 COLUMNS = ['network', 'metric', 'iteration', 'value']
 POINTS = 50  # of each training curve
-NO_METRIC = ('data_time', 'time', 'memory', 'step', 'iter', 'epoch')
+NO_METRIC = ('data_time', 'time', 'memory', 'step', 'iter', 'epoch', 'iteration', 'training')
 ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
 
 
@@ -35,29 +35,19 @@ def read_scores(work_dir: str) -> pd.DataFrame:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
         called ``train/...``; each of their values is the mean over one of 50 intervals.
     """
-    training: dict[int, dict] = {}
-    scores: dict[int, dict] = {}
-    for entry in _read_log(work_dir):
-        (training if 'iter' in entry else scores)[entry['step']] = entry
-    tables = []
-    if scores:
-        long = _long(pd.DataFrame(scores.values()))
-        long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
-        tables.append(long)
-    if training:
-        curves = pd.DataFrame(training.values())
-        interval = curves['step'].max() / POINTS
-        ends = (np.ceil(curves['step'] / interval) * interval).round().astype(int)
-        long = _long(curves.groupby(ends).mean().drop(columns='step').reset_index())
-        tables.append(long.assign(metric='train/' + long['metric']))
-    return pd.concat(tables)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
-
-
-def _long(wide: pd.DataFrame) -> pd.DataFrame:
-    """A line for each number of a table that has a column for each metric."""
-    metrics = [name for name in wide if name not in NO_METRIC]
-    long = wide.melt('step', metrics, 'metric').rename(columns={'step': 'iteration'}).dropna()
-    return long.assign(network='').sort_values('iteration', kind='stable')
+    entries = _read_log(work_dir)
+    if not entries:
+        return pd.DataFrame(columns=COLUMNS)
+    log = pd.DataFrame(entries).assign(training=['iter' in entry for entry in entries])
+    log = log.drop_duplicates(['step', 'training'], keep='last').sort_values('step')
+    interval = log['step'].max() / POINTS
+    ends = (np.ceil(log['step'] / interval) * interval).round().astype(int)
+    log['iteration'] = log['step'].mask(log['training'], ends)
+    metrics = [name for name in log if name not in NO_METRIC]
+    long = log.melt(['iteration', 'training'], metrics, 'metric').dropna()
+    long['metric'] = long['metric'].mask(long['training'], 'train/' + long['metric'])
+    long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
+    return long.groupby(COLUMNS[:3], sort=False)['value'].mean().reset_index()
 
 
 def last_iteration(work_dir: str) -> int:

@@ -156,8 +156,6 @@ class Scheduler:
 def estimate(study: Study, table: pd.DataFrame, job: Job, done: int) -> float:
     """Seconds of a job's other iterations, from finished runs of the method, else from the study file; or NaN."""
     runs = table[(table['metric'] == 'seconds') & (table['method'] == job.run.method)]
-    alike = runs[runs['option'] == (job.run.option or '')]
-    runs = alike if len(alike) else runs
     known = study.seconds_per_iteration.get(job.run.method, math.nan)
     return (job.max_iters - done) * (float((runs['value'] / runs['iteration']).mean()) if len(runs) else known)
 

@@ -41,12 +41,7 @@ class SeededIndex(int):
         torch.default_generator.manual_seed(int(words[:2].view(np.uint64)[0]))
 
     def others(self, population: range, number: int) -> list[SeededIndex]:
-        """Indices to take in place of this one, one after the other; they follow from it alone.
-
-        Args:
-            population (range): Of which they are drawn, each at most once.
-            number (int): How many at most.
-        """
+        """Up to ``number`` of the population to take in place of this one, one after the other, as it alone decides."""
         generator = np.random.default_rng(_words(self.seed, _OTHERS, int(self), *self.draw))
         places = generator.choice(len(population), min(number + 1, len(population)), replace=False)
         indices = [population[place] for place in places.tolist() if population[place] != self]

@@ -349,7 +349,7 @@ def test_what_a_later_attempt_did_again_counts_once(tmp_path):
     with path.open('ab') as log:
         log.write(b'\n\xff\xfe\n{"loss": 3.0, "iter": 5, "st')
     found = read_scores(str(tmp_path)).drop(columns='network').values.tolist()
-    assert found == [['mIoU', 2, 6], ['mIoU', 4, 50], *(['train/loss', i, v] for i, v in ((1, 9), (2, 8), (3, 70)))]
+    assert found == [*(['train/loss', i, v] for i, v in ((1, 9), (2, 8), (3, 70))), ['mIoU', 2, 6], ['mIoU', 4, 50]]
     assert last_iteration(str(tmp_path)) == 4 and last_iteration(str(tmp_path / 'none')) == 0
 
 
