@@ -171,14 +171,8 @@ def make_semi_config(
 ) -> SemiConfig:
     """Looks at a base's data, and builds its model without weights.
 
-    Args:
-        base (str): Config of a segmentor, a file or ``mmseg::path``.
-        unlabeled (Sequence[str]): Folders of images, or lists of images in the folders of the labelled ones.
-        labeled (str, optional): List of labelled images; by default all of the base.
-        method (str, optional): One of METHODS; by default aligned_teacher.
-        crop_size (Sequence[int], optional): (h, w); by default the base's crop.
-        transforms (Sequence[str]): ``NAME=KIND`` of transforms of one's own, as SplitDataset takes them.
-        options (dict, optional): Merged into the base, as by :func:`load_config`.
+    The base is the config of a segmentor, a file or ``mmseg::path``, into which the options are merged. The other
+    arguments are those of the command line, which :func:`add_arguments` describes.
 
     Raises:
         ValueError: If the base, its data or the paths cannot be used; the message says what to do.

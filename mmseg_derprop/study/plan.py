@@ -19,10 +19,7 @@ class StudyError(ValueError):
 
 def _resolve(path: str, info: ValidationInfo) -> str:
     """Paths count from the study file's folder; ``package::path`` is a config that a package carries."""
-    found = path if '::' in path else osp.normpath(osp.join((info.context or {})['folder'], path))
-    if '::' not in path and not osp.isfile(found):
-        raise ValueError(f'there is no file {found}; paths count from the folder of the study file')
-    return found
+    return path if '::' in path else osp.normpath(osp.join((info.context or {})['folder'], path))
 
 
 # Names become parts of file names.

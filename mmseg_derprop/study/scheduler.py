@@ -22,13 +22,7 @@ FINISHED, FAILED, LEFT = 0, 1, 3
 class Scheduler:
     """Runs the jobs of a study, starts first; others may work on the same folder, each run is taken by one of them.
 
-    Args:
-        study (Study): The study.
-        jobs (list[Job]): Its jobs, starts first.
-        folder (str): The study's folder.
-        at_once (int): How many run at the same time.
-        threads (int): Processor threads of each.
-        time_limit (float): Seconds after which running jobs save and end, and no other is started.
+    Jobs have so many processor threads each. After the time limit in seconds they save and end; no other is started.
     """
 
     def __init__(

@@ -70,7 +70,6 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
         ({'seeds': [-1]}, r'seeds\.0 is -1: .* greater than or equal to 0'),
         ({'splits': {164: {}}}, r'splits\.164.* is 164: Input should be a valid string'),
         ({'splits': {'../x': {}}}, r'splits\.\.\./x.*should match pattern'),
-        ({'bases': ['nowhere.py']}, 'no file .*nowhere.py; paths count from the folder of the study file'),
         ({'methods': {'start': {}}}, 'a method is called start'),
         ({'methods': {'a': {'confg': 'x'}}}, r"methods\.a\.confg is 'x': Extra inputs"),
         ({'start': {'method': 'teacher'}}, "methods has no 'teacher', but only supervised, fixmatch"),
@@ -127,6 +126,7 @@ def test_final_configs(write, content, shapes):
     ('changes', 'message'),
     [
         ({'further': {}}, 'must define optim_wrapper'),
+        ({'bases': ['nowhere.py']}, 'cannot be joined: .*nowhere.py'),
         ({'data': {'labeled': 'shapes.py'}}, r'fixmatch needs data\.semi'),
         ({'further': {'schedule': 'model.py'}}, 'cannot be joined'),  # the model twice
         (fixmatch(unlabeled_pipeline='no'), 'must be one of .*two_view_pip.*no'),
