@@ -43,9 +43,7 @@ class LabelFolder:
         ignore: Annotated[int, Bounds(1, 255)] = 255,
     ) -> None:
         if not 0 < len(classes) <= ignore:
-            raise ValueError(
-                f'There must be 1 to {ignore} classes, because {ignore} means none, but {len(classes)} are.'
-            )
+            raise ValueError(f'There must be 1 to {ignore} classes, as {ignore} means none, but {len(classes)} are.')
         self.root, self.classes, self.threshold, self.ignore = Path(root), classes, threshold, ignore
         colours = np.full((256, 3), 255, np.uint8)
         colours[: len(classes)] = palette

@@ -177,8 +177,6 @@ def make_semi_config(
     Raises:
         ValueError: If the base, its data or the paths cannot be used; the message says what to do.
     """
-    if '::' not in base and not osp.isfile(base):
-        raise ValueError(f'there is no config {base}')
     if labeled is not None and not osp.isfile(labeled):
         raise ValueError(f'--labeled must be a list of the labelled images, an id a line, but {labeled} is no file.')
     if missing := [path for path in unlabeled if not osp.exists(path)]:
@@ -207,15 +205,9 @@ def make_semi_config(
 
 def add_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     """Adds the options of a tool that makes a config semi-supervised, ``--unlabeled`` among them."""
-    parser.add_argument(
-        '--labeled', help="list of labelled images as the base's ann_file is written (default: all of the base)"
-    )
-    parser.add_argument(
-        '--unlabeled',
-        required=required,
-        nargs='+',
-        help='list of unlabelled images in the same folders, or a folder of images; or several of them',
-    )
+    parser.add_argument('--labeled', help="labelled images, a list like the base's ann_file (default: all of them)")
+    unlabeled = 'list of unlabelled images in the same folders, or a folder of images; or several of them'
+    parser.add_argument('--unlabeled', required=required, nargs='+', help=unlabeled)
     parser.add_argument('--method', choices=METHODS, help='how to learn from them (default: aligned_teacher)')
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
     parser.add_argument('--transforms', nargs='+', default=[], metavar='NAME=KIND', help='for your own: both, ...')
@@ -237,14 +229,11 @@ def read_base(path: str, options: dict | None = None) -> Config:
     if _has_classes(dict(config.items())):  # MMEngine's pure Python style, which no other can inherit
         config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    missing = [key for key in needed if not config.get(key)]
-    if missing:
+    if missing := [key for key in needed if not config.get(key)]:
         raise ValueError(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
     if 'method' in config or type_name(config.model) == 'SemiSegmentor':
-        raise ValueError(
-            f'{path} must be the config of a plain segmentor, but is semi-supervised already, or has a key "method". '
-            'Train it as it is.'
-        )
+        text = 'must be the config of a plain segmentor, but is semi-supervised already, or has a key "method"'
+        raise ValueError(f'{path} {text}. Train it as it is.')
     return config
 
 
@@ -275,10 +264,8 @@ def _build_data(
 
 def _relative(path: str, root: str | None) -> str:
     """A path as a data set takes it that has this data_root."""
-    if root is None:
-        return path
-    path, root = osp.abspath(path), osp.abspath(root) if root else ''
-    return osp.relpath(path, root) if root and path.startswith(root + osp.sep) else path
+    path = osp.abspath(path)
+    return osp.relpath(path, root) if root and Path(path).is_relative_to(osp.abspath(root)) else path
 
 
 def _resize_padding(config: Config, crop_size: Sequence[int] | None) -> str:

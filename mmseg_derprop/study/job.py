@@ -104,11 +104,7 @@ class Job:
 
 
 def make_jobs(study: Study, runs: list[Run], folder: str, data_root: str | None = None) -> list[Job]:
-    """Composes the configs of runs, each behind its start.
-
-    Raises:
-        StudyError: If the study's parts do not fit.
-    """
+    """Composes the configs of runs, each behind its start."""
     jobs: dict[str, Job] = {}
     for run in runs:
         start = jobs[run.start.name] if run.start else None

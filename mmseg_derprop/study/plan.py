@@ -26,7 +26,6 @@ def _resolve(path: str, info: ValidationInfo) -> str:
 Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*$')]
 ConfigPath = Annotated[str, AfterValidator(_resolve)]
 Seed = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Settings = dict[str, Any]
 
 
@@ -90,7 +89,7 @@ class Study(_Part):
     further: Stage = Stage()
     options: dict[Name, Settings] = {}
     matrix: list[Entry] | None = Field(None, min_length=1)
-    seconds_per_iteration: dict[str, Seconds] = {}
+    seconds_per_iteration: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
     @model_validator(mode='after')
     def _check_names(self) -> Study:
@@ -120,11 +119,7 @@ class Study(_Part):
         return sorted(runs.values(), key=lambda run: run.stage != 'start')
 
     def select(self, pattern: str = '', index: int | None = None) -> list[Run]:
-        """Runs whose names match a regular expression, or one of these by its index, each behind its start.
-
-        Raises:
-            StudyError: If there is no such run.
-        """
+        """Runs whose names match a regular expression, or one of these by its index, each behind its start."""
         try:
             chosen = [run for run in self.runs if re.search(pattern, run.name)]
         except re.error as error:
@@ -143,8 +138,7 @@ class Study(_Part):
 def load_study(path: str) -> Study:
     """Reads and checks a study file; ``mmseg_derprop::studies/NAME.yaml`` is one of this package.
 
-    Raises:
-        StudyError: If it cannot be read; or names each key that is wrong and its value.
+    Raises StudyError if it cannot be read, or with each key that is wrong and its value.
     """
     if path.startswith('mmseg_derprop::'):
         path = osp.join(osp.dirname(__file__), '..', '.mim', 'configs', path.partition('::')[2])

@@ -25,8 +25,9 @@ from ..visualization.drawing import paint, panel, to_rgb
 from .plan import StudyError
 from .results import read_table
 
-# Training curves that are drawn where they were logged.
-CURVES = ('loss', 'threshold', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
+# What is drawn where it was logged.
+TRAINING = ('loss', 'threshold', 'alpha', 'confident', 'accepted', 'accuracy_confident', 'accuracy_accepted')
+CURVES = ['mIoU', *(f'train/{name}' for name in TRAINING)]
 STYLE = {'font.size': 8, 'axes.grid': True, 'grid.alpha': 0.3, 'text.parse_math': False, 'svg.hashsalt': 'report'}
 
 
@@ -52,7 +53,7 @@ def build_page(source: str, baseline: str = 'supervised', images: int = 3) -> st
             figures.append(_source('png', cv2.imencode('.png', drawn[..., ::-1])[1].tobytes()))
         tables = dict(scores=score_table(part, baseline), classes=class_table(part, baseline))
         sections.append(dict(split=split, notes=notes, figures=figures, **tables))
-    page = jinja2.Template(Path(__file__).with_name('page.html').read_text(), autoescape=True, trim_blocks=True)
+    page = jinja2.Template(Path(__file__).with_name('page.html').read_text('utf-8'), autoescape=True, trim_blocks=True)
     runs = data[data['metric'] == 'seconds'].rename(columns={'value': 'seconds', 'iteration': 'iterations'})
     runs = runs[['run', 'split', 'seed', 'iterations', 'seconds', 'revision', 'machine']]
     return page.render(baseline=baseline, sections=sections, runs=runs, html=pd.DataFrame.to_html)
@@ -104,10 +105,8 @@ def class_table(data: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 def draw_curves(data: pd.DataFrame) -> bytes:
     """Means over seeds of the validation mIoU and of training curves, and the range of the seeds as a band; SVG."""
-    data = data[data['stage'] != 'start']
-    curves = [(network, 'mIoU', f'mIoU {network}') for network in sorted(set(data['network']), reverse=True)]
-    curves += [('', f'train/{name}', name) for name in CURVES]
-    curves = [c for c in curves if ((data['network'] == c[0]) & (data['metric'] == c[1])).any()]
+    data = data[(data['stage'] != 'start') & data['metric'].isin(CURVES)]
+    curves = sorted(data.groupby(['metric', 'network']), key=lambda curve: CURVES.index(curve[0][0]))
     labels = sorted(set(data['label']))
     colors = dict(zip(labels, matplotlib.colormaps['turbo'](np.linspace(0.05, 0.95, len(labels)))))
     with matplotlib.rc_context(STYLE):
@@ -116,13 +115,12 @@ def draw_curves(data: pd.DataFrame) -> bytes:
         axes = figure.subplots(rows, 3, squeeze=False).ravel()
         for axis in axes[len(curves) :]:
             axis.remove()
-        for axis, (network, metric, title) in zip(axes, curves):
-            part = data[(data['network'] == network) & (data['metric'] == metric)]
+        for axis, ((metric, network), part) in zip(axes, curves):
             for label, lines in part.groupby('label'):
                 values = lines.groupby('iteration')['value'].agg(['mean', 'min', 'max'])
                 axis.fill_between(values.index, values['min'], values['max'], color=colors[label], alpha=0.15)
                 axis.plot(values.index, values['mean'], color=colors[label], marker='.', markersize=3)
-            axis.set(title=title, xlabel='iteration')
+            axis.set(title=f'{metric.removeprefix("train/")} {network}', xlabel='iteration')
         handles = [Line2D([], [], color=color) for color in colors.values()]
         figure.legend(handles, labels, loc='outside lower center', ncols=5)
         buffer = io.BytesIO()

@@ -35,7 +35,7 @@ def read_scores(work_dir: str) -> pd.DataFrame:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
         called ``train/...``; each of their values is the mean over one of 50 intervals.
     """
-    entries = _read_log(work_dir)
+    entries = read_log(work_dir)
     if not entries:
         return pd.DataFrame(columns=COLUMNS)
     log = pd.DataFrame(entries).assign(training=['iter' in entry for entry in entries])
@@ -50,13 +50,8 @@ def read_scores(work_dir: str) -> pd.DataFrame:
     return long.groupby(COLUMNS[:3], sort=False)['value'].mean().reset_index()
 
 
-def last_iteration(work_dir: str) -> int:
-    """The iteration that was logged last; 0 if there is none."""
-    return next((entry['step'] for entry in reversed(_read_log(work_dir))), 0)
-
-
-def _read_log(work_dir: str) -> list[dict]:
-    """Numbers in the lines that all attempts have logged."""
+def read_log(work_dir: str) -> list[dict]:
+    """The numbers in each line that an attempt has logged, that of an iteration."""
     entries = []
     for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         with open(path, errors='replace') as file:
@@ -67,11 +62,7 @@ def _read_log(work_dir: str) -> list[dict]:
 
 
 def read_table(path: str) -> pd.DataFrame:
-    """Reads a results.csv.
-
-    Raises:
-        StudyError: If it cannot be read or lacks a column.
-    """
+    """Reads a results.csv; raises StudyError if it is none."""
     numbers = {'seed': int, 'iteration': int, 'value': float}
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=KEYS + COLUMNS).astype(numbers)

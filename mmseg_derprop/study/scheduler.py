@@ -12,11 +12,10 @@ from rich.console import Console
 
 from .job import Job, stop
 from .plan import Study
-from .results import join_tables, last_iteration, lock_file, read_tables
+from .results import join_tables, lock_file, read_log, read_tables
 
 POLL_SECONDS = 0.3
 SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two states in a terminal, and elsewhere
-FINISHED, FAILED, LEFT = 0, 1, 3
 
 
 class Scheduler:
@@ -42,9 +41,7 @@ class Scheduler:
     def run(self) -> int:
         """Works until nothing is left to do.
 
-        Returns:
-            int: 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus the signal's
-            number after a signal.
+        Returns 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus a signal's number.
         """
 
         def note(number: int, frame: object) -> None:
@@ -122,7 +119,7 @@ class Scheduler:
         if time.monotonic() < self.next_show:
             return
         self.next_show = time.monotonic() + (SHOW_SECONDS if self.console.is_terminal else LINE_SECONDS)
-        done = {job: max(job.done(), last_iteration(job.work_dir)) for job in self.running}
+        done = {job: max([job.done(), *(line['step'] for line in read_log(job.work_dir))]) for job in self.running}
         done |= {job: job.done() for job in self.waiting}
         table = read_tables(self.folder)
         left = total([estimate(self.study, table, job, number) for job, number in done.items()], self.at_once)
@@ -144,7 +141,7 @@ class Scheduler:
             self._say(f'stopped by {why}; {left} runs are left, the same command resumes them')
         if self.signal:
             return 128 + self.signal
-        return FAILED if self.failed else LEFT if left else FINISHED
+        return 1 if self.failed else 3 if left else 0
 
 
 def estimate(study: Study, table: pd.DataFrame, job: Job, done: int) -> float:

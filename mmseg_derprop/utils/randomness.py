@@ -48,14 +48,9 @@ class SeededIndex(int):
         return [SeededIndex(index, self.seed, (*self.draw, int(self))) for index in indices[:number]]
 
 
-def seed_step(seed: int, rank: int, iteration: int) -> None:
-    """Seeds all generators for a training step: Python's, NumPy's, and torch's on all devices."""
-    set_random_seed(int(_words(seed, _STEP, rank, iteration)[0]))
-
-
-def seed_loading(seed: int, rank: int, iteration: int) -> None:
-    """The same for loading its batch, where samples do not know their seeds."""
-    set_random_seed(int(_words(seed, _LOADING, rank, iteration)[0]))
+def seed_step(seed: int, rank: int, iteration: int, loading: bool = False) -> None:
+    """Seeds Python, NumPy and torch on all devices for a step, or for loading its batch if samples know no seed."""
+    set_random_seed(int(_words(seed, _LOADING if loading else _STEP, rank, iteration)[0]))
 
 
 @contextmanager

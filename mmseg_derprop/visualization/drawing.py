@@ -104,6 +104,5 @@ def _tile(title: str, picture: np.ndarray) -> np.ndarray:
     top = TITLE_HEIGHT + MARGIN
     tile = cv2.copyMakeBorder(picture, top, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     size = min(0.42, 0.42 * (tile.shape[1] - 2 * MARGIN) / max(7.2 * len(title), 1))
-    return cv2.putText(
-        tile, title, (MARGIN, TITLE_HEIGHT - 3), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    corner = (MARGIN, TITLE_HEIGHT - 3)
+    return cv2.putText(tile, title, corner, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from mmseg_derprop.utils import stack
@@ -10,17 +12,13 @@ FORK = ['onedl-mmengine', 'onedl-mmcv', 'onedl_mmsegmentation', 'onedl-mmpretrai
 ORIGINAL = ['mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain']
 
 
-class _Distribution:
-    def __init__(self, name: str | None) -> None:
-        self.metadata = {'Name': name}
-
-
 @pytest.fixture
 def install(monkeypatch):
     """Returns a function that makes the given distributions the installed ones."""
 
     def install(names):
-        monkeypatch.setattr(stack, 'distributions', lambda: map(_Distribution, ['torch', *names]))
+        found = [SimpleNamespace(metadata={'Name': name}) for name in ('torch', *names)]
+        monkeypatch.setattr(stack, 'distributions', lambda: found)
 
     return install
 
