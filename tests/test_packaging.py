@@ -10,7 +10,6 @@ from importlib.metadata import Distribution, packages_distributions
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
 from mmengine.registry import Registry
 from mmseg import registry as mmseg_registry
 from packaging.requirements import Requirement
@@ -179,12 +178,6 @@ def test_configs_of_an_installation_train(site, shapes, tmp_path):
     assert line == f'{site}/mmseg_derprop/__init__.py (64, 64)'
     path = site / 'mmseg_derprop/.mim/configs/derprop/r101_voc_1-4.py'
     assert names == f'{path} SemiSegmentor SemiSegmentor mmseg_derprop'
-
-
-def test_configs_of_the_checkout_are_found_by_name(tmp_path):
-    (tmp_path / 'own.py').write_text("_base_ = 'mmseg_derprop::_base_/methods/derprop_published.py'\n")
-    method = Config.fromfile(tmp_path / 'own.py').method
-    assert method.propagation_head.normalize == 'source' and method._scope_ == 'mmseg_derprop'
 
 
 def test_every_registry_of_mmseg_has_a_child():

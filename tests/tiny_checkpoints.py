@@ -9,6 +9,16 @@ import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.datasets import ShapesDataset
 
 
+class Harmful:
+    """Runs something where it is unpickled."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
 def save_checkpoint(config, path, threshold=None, meta=ShapesDataset.METAINFO):
     """Saves random weights for a config's model, with classifiers large enough for confidences of all sizes.
 

@@ -1,7 +1,7 @@
 """Runs a study: methods, splits, seeds and options of one file, each run in a process of its own.
 
     python tools/study.py configs/studies/camvid_cpu.yaml [--data-root data/camvid] [--dry-run]
-        [--jobs 2] [--threads 1] [--only REGEX] [--index I] [--time-limit MINUTES] [--rerun] [--slurm FILE]
+        [--jobs 2] [--threads 1] [--only REGEX] [--index I] [--time-limit MINUTES] [--rerun]
 
 The same command resumes what was interrupted, and skips what is finished. docs/study_runner.md describes the file and
 the results. Exit status: 0 all runs are finished, 1 some failed, 2 wrong input, 3 the time limit left some.
@@ -13,7 +13,6 @@ import argparse
 import math
 import os
 import os.path as osp
-import shlex
 import shutil
 import sys
 
@@ -23,13 +22,12 @@ from mmseg_derprop.study.job import Job, make_jobs
 from mmseg_derprop.study.plan import Study, StudyError, load_study
 from mmseg_derprop.study.results import read_tables
 from mmseg_derprop.study.scheduler import Scheduler, duration, estimate, total
-from mmseg_derprop.study.slurm import array_script
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Run a study')
     parser.add_argument('study', help='path of the YAML file')
-    parser.add_argument('--work-dir', help="the study's folder (default: work_dirs/<name of the study>)")
+    parser.add_argument('--work-dir', help="the study's folder (default: work_dirs/<name of the file>)")
     parser.add_argument('--data-root', help='where the data are, if not where the data config says')
     parser.add_argument('--jobs', type=int, default=1, help='runs at the same time (default: 1)')
     parser.add_argument('--threads', type=int, help='processor threads of a run (default: cores / jobs)')
@@ -38,7 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--time-limit', type=float, metavar='MINUTES', help='then runs save and end; call again')
     parser.add_argument('--dry-run', action='store_true', help='print the plan and the estimated time')
     parser.add_argument('--rerun', action='store_true', help='replace runs of another configuration')
-    parser.add_argument('--slurm', metavar='FILE', help='write an array script for sbatch instead of running')
     args = parser.parse_args()
     for name in ('jobs', 'threads', 'time_limit'):
         value = getattr(args, name)
@@ -61,27 +58,14 @@ def print_plan(study: Study, jobs: list[Job], table: pd.DataFrame, at_once: int)
     print(f'{len(jobs)} runs; time left with {at_once} at once: {total(times, at_once)}')
 
 
-def write_script(args: argparse.Namespace, study: Study, jobs: list[Job]) -> None:
-    """Writes a Slurm script that calls this command line without ``--slurm``."""
-    given = enumerate(sys.argv)
-    words = [word for i, word in given if i and '--slurm' not in (word.split('=')[0], sys.argv[i - 1])]
-    command = shlex.join([sys.executable, osp.abspath(__file__), *words, '--threads', str(args.threads)])
-    starts = sum(job.run.stage == 'start' for job in jobs)
-    with open(args.slurm, 'w') as file:
-        file.write(array_script(study.name, shlex.quote(args.slurm), len(jobs), starts, args.threads, command))
-
-
 def main() -> int:
     args = parse_args()
     try:
         study = load_study(args.study)
-        folder = args.work_dir or osp.join('work_dirs', study.name)
+        folder = args.work_dir or osp.join('work_dirs', osp.splitext(osp.basename(args.study))[0])
         jobs = make_jobs(study, study.select(args.only, args.index), folder, args.data_root)
         if args.dry_run:
             print_plan(study, jobs, read_tables(folder), args.jobs)
-            return 0
-        if args.slurm:
-            write_script(args, study, jobs)
             return 0
         stale = [job for job in jobs if job.is_stale()]
         if stale and not args.rerun:

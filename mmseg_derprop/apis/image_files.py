@@ -24,13 +24,7 @@ class ImageFile(NamedTuple):
 
 
 def find_images(source: str) -> list[ImageFile]:
-    """Images of a folder and its subfolders, of a pattern, or one image.
-
-    Args:
-        source (str): Path of a folder or of an image, or a pattern as :mod:`glob` knows it, ``**`` included.
-
-    Returns:
-        list[ImageFile]: Sorted by name.
+    """Images of a folder and its subfolders, of a pattern of :mod:`glob`, or one image; sorted by name.
 
     Raises:
         FileNotFoundError: If there is no such file or no image is found.
@@ -64,11 +58,7 @@ def result_path(folder: str | os.PathLike, name: str) -> Path:
 
 
 def shard(text: str) -> slice:
-    """The part I/N of a list, every Nth element from the Ith on.
-
-    Raises:
-        argparse.ArgumentTypeError: If it is no such part.
-    """
+    """The part I/N of a list, every Nth element from the Ith on; an error of argparse if it is no such part."""
     index, _, count = text.partition('/')
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise argparse.ArgumentTypeError(f'must be I/N with I from 1 to N, such as 1/4, but is {text}')

@@ -72,21 +72,14 @@ def inference_pipeline(config: Config, tta: bool = False) -> list[dict]:
     return _without_annotations(pipeline)
 
 
-def _without_annotations(pipeline: Sequence) -> list:
-    kept = []
-    for step in pipeline:
-        if isinstance(step, (list, tuple)):  # the alternatives of TestTimeAug
-            step = _without_annotations(step)
-            if not step:
-                continue
-        else:
-            kind = type_name(step)
-            if kind.startswith('Load') and 'Annotation' in kind:
-                continue
-            if 'transforms' in step:
-                step = {**step, 'transforms': _without_annotations(step['transforms'])}
-        kept.append(step)
-    return kept
+def _without_annotations(part: Any) -> Any:
+    """A pipeline, a step or the alternatives of TestTimeAug; None for what has nothing left."""
+    if isinstance(part, (list, tuple)):
+        return [step for step in map(_without_annotations, part) if step]
+    kind = type_name(part)
+    if kind.startswith('Load') and 'Annotation' in kind:
+        return None
+    return {**part, 'transforms': _without_annotations(part['transforms'])} if 'transforms' in part else part
 
 
 def load_segmentor(
@@ -95,13 +88,7 @@ def load_segmentor(
     """Builds the segmentor of a config and loads a checkpoint, of this package or of plain MMSegmentation.
 
     The segmentor's ``dataset_meta`` has ``classes`` and ``palette``: the checkpoint's, else those of the config's test
-    data, else numbers and drawn colours.
-
-    Args:
-        config (Config): The config.
-        checkpoint (str): Path of the checkpoint.
-        device (str): Where the segmentor goes.
-        predict_on (str, optional): ``'teacher'`` or ``'student'`` of a SemiSegmentor.
+    data, else numbers and drawn colours. ``predict_on`` is ``'teacher'`` or ``'student'`` of a SemiSegmentor.
 
     Returns:
         tuple[BaseSegmentor, dict]: The segmentor in evaluation mode, and what the checkpoint holds.
@@ -168,14 +155,9 @@ class MeanProbabilityTTA(BaseTTAModel):
 
 
 def confidence(sample: SegDataSample) -> Tensor:
-    """Probability that a prediction gives to its own labels.
+    """Probability (H, W) float32 that a prediction, ``seg_logits`` (K, H, W), gives to its own labels.
 
-    Args:
-        sample (SegDataSample): With ``seg_logits`` (K, H, W) and ``pred_sem_seg`` (1, H, W). MMSegmentation has
-            taken the sigmoid of a single channel already.
-
-    Returns:
-        Tensor: (H, W) float32 within 0 .. 1.
+    MMSegmentation has taken the sigmoid of a single channel already.
     """
     logits = sample.seg_logits.data.float()
     if len(logits) == 1:
@@ -187,21 +169,15 @@ def confidence(sample: SegDataSample) -> Tensor:
 def predict(
     model: BaseModel, dataset: ImageDataset, batch_size: int = 1, workers: int = 0
 ) -> Iterator[tuple[ImageFile, SegDataSample | None, str]]:
-    """Predicts images in their order.
+    """Predicts images in their order, by a segmentor or its test-time augmentation.
 
-    Args:
-        model (BaseModel): A segmentor, or its test-time augmentation.
-        dataset (ImageDataset): The images.
-        batch_size (int): Images of one size that follow each other go through the network together, at most so many.
-        workers (int): Processes that load images.
+    Up to ``batch_size`` images of one size that follow each other go through the network together.
 
     Yields:
         tuple[ImageFile, SegDataSample | None, str]: The image; its prediction at its own size, or None and why it
         could not be loaded.
     """
-    loader = DataLoader(
-        dataset, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread if workers else None
-    )
+    loader = DataLoader(dataset, batch_size, num_workers=workers, collate_fn=list, worker_init_fn=_one_thread)
     for batch in loader:
         for _, group in groupby(batch, key=_size):
             items = list(group)

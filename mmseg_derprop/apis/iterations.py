@@ -29,11 +29,7 @@ def counts_epochs(config: Config) -> bool:
 
 
 def in_iterations(config: Config, length: int) -> dict[str, Any]:
-    """What must change in a config that counts epochs.
-
-    Args:
-        config (Config): The config.
-        length (int): Iterations of one of its epochs.
+    """What must change in a config that counts epochs, of ``length`` iterations each.
 
     Returns:
         dict: ``train_cfg`` and ``param_scheduler``, whole; ``checkpoint`` and ``logger``, options to merge into
@@ -42,12 +38,9 @@ def in_iterations(config: Config, length: int) -> dict[str, Any]:
     loop, hooks = config.train_cfg, config.get('default_hooks') or {}
     schedulers = config.get('param_scheduler') or []
     schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    train_cfg = dict(type='IterBasedTrainLoop', max_iters=loop.max_epochs * length, val_interval=length)
     return dict(
-        train_cfg=dict(
-            type='IterBasedTrainLoop',
-            max_iters=loop.max_epochs * length,
-            **{'val_interval': length, **_longer(loop, LOOP, length)},
-        ),
+        train_cfg=train_cfg | _longer(loop, LOOP, length),
         param_scheduler=[_scheduler(dict(one), length) for one in schedulers],
         checkpoint=_longer(hooks.get('checkpoint') or {}, CHECKPOINT, length),
         logger=dict({} if hooks.get('logger') else dict(type='LoggerHook'), log_metric_by_epoch=False),

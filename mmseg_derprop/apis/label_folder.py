@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from ..utils.files import lock_folder, write_bytes, write_text
@@ -43,9 +43,7 @@ class LabelFolder:
         ignore: Annotated[int, Bounds(1, 255)] = 255,
     ) -> None:
         if not 0 < len(classes) <= ignore:
-            raise ValueError(
-                f'There must be 1 to {ignore} classes, because {ignore} means none, but {len(classes)} are.'
-            )
+            raise ValueError(f'There must be 1 to {ignore} classes, as {ignore} means none, but {len(classes)} are.')
         self.root, self.classes, self.threshold, self.ignore = Path(root), classes, threshold, ignore
         colours = np.full((256, 3), 255, np.uint8)
         colours[: len(classes)] = palette
@@ -64,13 +62,9 @@ class LabelFolder:
         return result_path(self.root / 'labels', name).with_suffix('.png')
 
     def add(self, name: str, labels: np.ndarray, confidence: np.ndarray, keep_confidence: bool = False) -> None:
-        """Writes the maps of an image; the label map, which tells that it is finished, last.
+        """Writes class ids (H, W), the label map, of an image; it comes last, because it tells that it is finished.
 
-        Args:
-            name (str): The image's, from the folder of images on.
-            labels (np.ndarray): (H, W) class ids.
-            confidence (np.ndarray): (H, W) from 0 to 1.
-            keep_confidence (bool): Whether to write it too, 16 bits, times 65535.
+        The confidence (H, W), from 0 to 1, may be kept too, in 16 bits, times 65535.
         """
         if keep_confidence:
             levels = (confidence.clip(0, 1) * 65535).round().astype(np.uint16)
@@ -87,17 +81,16 @@ class LabelFolder:
 
         Images without a label map are left out. Returns the shares by image, each (K,) float64.
         """
-        shares, count = {}, len(self.classes)
+        shares = {}
         for name in names:
             if self.label_path(name).exists():
                 labels = np.asarray(Image.open(self.label_path(name)))
-                shares[name] = np.bincount(labels.ravel(), minlength=256)[:count] / labels.size
-        table = io.StringIO(newline='')
-        writer = csv.writer(table, lineterminator='\n')
-        writer.writerow(['file', 'labelled', *(f'share_{name}' for name in self.classes)])
-        writer.writerows([name, *(f'{s:.6f}' for s in (share.sum(), *share))] for name, share in shares.items())
+                shares[name] = np.bincount(labels.ravel(), minlength=256)[: len(self.classes)] / labels.size
+        table = pd.DataFrame.from_dict(shares, 'index', columns=[f'share_{name}' for name in self.classes])
+        table.insert(0, 'labelled', table.sum(axis=1))
+        text = table.to_csv(index_label='file', float_format='%.6f', lineterminator='\n')
         # Names of files may be of any bytes.
-        write_bytes(self.root / 'images.csv', table.getvalue().encode(errors='surrogateescape'))
+        write_bytes(self.root / 'images.csv', text.encode(errors='surrogateescape'))
         lines = sorted(f'{Path(name).with_suffix("")}\n' for name, share in shares.items() if share.any())
         write_bytes(self.root / 'images.txt', ''.join(lines).encode(errors='surrogateescape'))
         return shares

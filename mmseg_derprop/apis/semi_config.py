@@ -69,9 +69,8 @@ class SemiConfig:
     @property
     def length(self) -> str:
         """How long training takes, and what that was in epochs."""
-        return f'{self.iterations} iterations' + (
-            f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else ''
-        )
+        epochs = f' in place of {self.config.train_cfg.max_epochs} epochs' if self.schedule else ''
+        return f'{self.iterations} iterations{epochs}'
 
     def summary(self) -> str:
         """Two lines: what it learns from, and how."""
@@ -172,23 +171,12 @@ def make_semi_config(
 ) -> SemiConfig:
     """Looks at a base's data, and builds its model without weights.
 
-    Args:
-        base (str): Config of a segmentor, a file or ``mmseg::path``.
-        unlabeled (Sequence[str]): Folders of images, or lists of images in the folders of the labelled ones.
-        labeled (str, optional): List of labelled images; by default all of the base.
-        method (str, optional): One of METHODS; by default aligned_teacher.
-        crop_size (Sequence[int], optional): (h, w); by default the base's crop.
-        transforms (Sequence[str]): ``NAME=KIND`` of transforms of one's own, as SplitDataset takes them.
-        options (dict, optional): Merged into the base, as by :func:`load_config`.
-
-    Returns:
-        SemiConfig: What was chosen.
+    The base is the config of a segmentor, a file or ``mmseg::path``, into which the options are merged. The other
+    arguments are those of the command line, which :func:`add_arguments` describes.
 
     Raises:
         ValueError: If the base, its data or the paths cannot be used; the message says what to do.
     """
-    if '::' not in base and not osp.isfile(base):
-        raise ValueError(f'there is no config {base}')
     if labeled is not None and not osp.isfile(labeled):
         raise ValueError(f'--labeled must be a list of the labelled images, an id a line, but {labeled} is no file.')
     if missing := [path for path in unlabeled if not osp.exists(path)]:
@@ -196,10 +184,13 @@ def make_semi_config(
     config, method = read_base(base, options), method or 'aligned_teacher'
     init_default_scope(config.get('default_scope') or 'mmseg')
     try:
-        schedule = in_iterations(config, _epoch_length(config)) if counts_epochs(config) else {}
+        schedule, loader = {}, config.train_dataloader
+        if counts_epochs(config):
+            schedule = in_iterations(config, ceil(len(DATASETS.build(loader.dataset)) / loader.get('batch_size', 1)))
         own = dict(transforms=dict(entry.partition('=')[::2] for entry in transforms)) if transforms else {}
         data, dataset = _build_data(config, unlabeled, labeled, crop_size, own)
-        classes = _classes_to_set(config, dataset)
+        known, found = dataset.metainfo.get('classes'), classes_of(config.model.get('decode_head'))
+        classes = len(known) if known and found not in (None, len(known)) else None  # to give to the heads
         segmentor = _resize_padding(config, crop_size)
         model, shapes = _build_model(config, method, classes, data['crop_size'])
         if model.branches[1:] != ('weak', 'strong'):
@@ -214,15 +205,9 @@ def make_semi_config(
 
 def add_arguments(parser: argparse._ActionsContainer, required: bool) -> None:
     """Adds the options of a tool that makes a config semi-supervised, ``--unlabeled`` among them."""
-    parser.add_argument(
-        '--labeled', help="list of labelled images as the base's ann_file is written (default: all of the base)"
-    )
-    parser.add_argument(
-        '--unlabeled',
-        required=required,
-        nargs='+',
-        help='list of unlabelled images in the same folders, or a folder of images; or several of them',
-    )
+    parser.add_argument('--labeled', help="labelled images, a list like the base's ann_file (default: all of them)")
+    unlabeled = 'list of unlabelled images in the same folders, or a folder of images; or several of them'
+    parser.add_argument('--unlabeled', required=required, nargs='+', help=unlabeled)
     parser.add_argument('--method', choices=METHODS, help='how to learn from them (default: aligned_teacher)')
     parser.add_argument('--crop-size', type=int, nargs=2, metavar=('H', 'W'), help="by default the base's crop")
     parser.add_argument('--transforms', nargs='+', default=[], metavar='NAME=KIND', help='for your own: both, ...')
@@ -244,14 +229,11 @@ def read_base(path: str, options: dict | None = None) -> Config:
     if _has_classes(dict(config.items())):  # MMEngine's pure Python style, which no other can inherit
         config = Config(Config.fromstring(config.pretty_text, '.py').to_dict())
     needed = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
-    missing = [key for key in needed if not config.get(key)]
-    if missing:
+    if missing := [key for key in needed if not config.get(key)]:
         raise ValueError(f'{path} has no {", ".join(missing)}: give a whole config, one that trains by itself')
     if 'method' in config or type_name(config.model) == 'SemiSegmentor':
-        raise ValueError(
-            f'{path} must be the config of a plain segmentor, but is semi-supervised already, or has a key "method". '
-            'Train it as it is.'
-        )
+        text = 'must be the config of a plain segmentor, but is semi-supervised already, or has a key "method"'
+        raise ValueError(f'{path} {text}. Train it as it is.')
     return config
 
 
@@ -260,12 +242,6 @@ def _has_classes(part: Any) -> bool:
     if isinstance(part, dict):
         return any(map(_has_classes, part.values()))
     return any(map(_has_classes, part)) if isinstance(part, (list, tuple)) else isinstance(part, type)
-
-
-def _epoch_length(config: Config) -> int:
-    """Iterations of one of the base's epochs."""
-    loader = config.train_dataloader
-    return ceil(len(DATASETS.build(loader.dataset)) / loader.get('batch_size', 1))
 
 
 def _build_data(
@@ -288,17 +264,8 @@ def _build_data(
 
 def _relative(path: str, root: str | None) -> str:
     """A path as a data set takes it that has this data_root."""
-    if root is None:
-        return path
-    path, root = osp.abspath(path), osp.abspath(root) if root else ''
-    return osp.relpath(path, root) if root and path.startswith(root + osp.sep) else path
-
-
-def _classes_to_set(config: Config, dataset: SplitDataset) -> int | None:
-    """How many classes the heads must be given, None if they have as many as the data."""
-    classes = dataset.metainfo.get('classes')
-    found = classes_of(config.model.get('decode_head'))
-    return len(classes) if classes and found not in (None, len(classes)) else None
+    path = osp.abspath(path)
+    return osp.relpath(path, root) if root and Path(path).is_relative_to(osp.abspath(root)) else path
 
 
 def _resize_padding(config: Config, crop_size: Sequence[int] | None) -> str:

@@ -9,7 +9,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import IterBasedTrainLoop
 
 from ..datasets import SemiSampler
-from ..utils.randomness import seed_loading, seed_step
+from ..utils.randomness import seed_step
 
 
 class Batches:
@@ -47,7 +47,7 @@ class Batches:
         if self._source is None:
             self._source = iter(self.loop.dataloader) if self._knows_place else self._engines
         if not self._knows_place:
-            seed_loading(*place)
+            seed_step(*place, loading=True)
         self.waiting = True
         try:
             batch = next(self._source)

@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from ..utils.config import load_config, type_name
-from .plan import Method, Run, Split, Study, StudyError
+from .plan import Method, Run, Study, StudyError
 
 NEEDED = ('model', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'optim_wrapper', 'train_cfg', 'val_cfg')
 SEMI_HOOKS = ('PseudoLabelHook', 'BrokenFilesHook')
@@ -23,15 +23,8 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     """Joins the parts that a study names for a run.
 
     Bases, data, schedule and method file are joined like the ``_base_`` of a config. Then the study's settings are
-    merged, the method file's ``method`` wraps the model, and settings of stage, method and option are merged.
-
-    Args:
-        study (Study): The study.
-        run (Run): One of its runs.
-        data_root (str, optional): Where the data are, if not where the data config says.
-
-    Returns:
-        Config: Final but for ``load_from``.
+    merged, the method file's ``method`` wraps the model, and settings of stage, method and option are merged. The
+    config is final but for ``load_from``.
 
     Raises:
         StudyError: If the parts do not fit, or settings have an unknown key.
@@ -39,10 +32,9 @@ def compose(study: Study, run: Run, data_root: str | None = None) -> Config:
     stage, method = study.start if run.stage == 'start' else study.further, study.methods[run.method]
     assert stage is not None
     kind = 'semi' if method.config else 'labeled'
-    data = getattr(study.data, kind)
-    if data is None:
+    if kind not in study.data:
         raise StudyError(f'The method {run.method} needs data.{kind}, which the study file does not have.')
-    bases = tuple(part for part in (*study.bases, data, stage.schedule, method.config) if part)
+    bases = tuple(part for part in (*study.bases, study.data[kind], stage.schedule, method.config) if part)
     config = copy.deepcopy(_join(bases, data_root))
     if missing := [key for key in NEEDED if not isinstance(config.get(key), dict)]:
         raise StudyError(f'{", ".join(bases)} must define {missing[0]}, but do not. Name a base that does.')
@@ -84,7 +76,7 @@ def _set_logs(config: Config) -> None:
         config.val_evaluator.type = 'UnroundedIoUMetric'
 
 
-def _wrap(config: Config, method: Method, lists: Split) -> None:
+def _wrap(config: Config, method: Method, lists: dict) -> None:
     """Makes the segmentor semi-supervised."""
     if 'method' not in config:
         raise StudyError(f'{method.config} must define `method`, but does not, so it is not a method file.')
@@ -100,32 +92,27 @@ def _wrap(config: Config, method: Method, lists: Split) -> None:
         raise StudyError(f'unlabeled_pipeline must be one of the data config ({known}), but is {pipeline}.')
     if pipeline:
         data.unlabeled.pipeline = config[pipeline]
-    data.labeled.ann_file = lists.labeled or data.labeled.ann_file
-    data.unlabeled.ann_file = lists.unlabeled or data.unlabeled.ann_file
+    for part, ann_file in lists.items():
+        data[part].ann_file = ann_file
 
 
-def _make_supervised(config: Config, lists: Split) -> None:
+def _make_supervised(config: Config, lists: dict) -> None:
     """Removes the hooks of semi-supervised runs, and gives labelled images in the order in which SemiSampler does."""
     config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if type_name(hook) not in SEMI_HOOKS]
     loader = config.train_dataloader
     loader.sampler = ConfigDict(type='LabeledSampler', num_labeled=loader.batch_size)
-    loader.dataset.ann_file = lists.labeled or loader.dataset.ann_file
+    loader.dataset.ann_file = lists.get('labeled', loader.dataset.ann_file)
 
 
 def _merge(config: Config, settings: dict[str, Any], what: str) -> None:
-    for key in settings:
-        # A misspelt place would be merged silently and change nothing. A misspelt last part ends the run.
-        part: Any = config
-        for place in key.split('.')[:-1]:
-            known = {str(i): item for i, item in enumerate(part)} if isinstance(part, (list, tuple)) else part
-            if not isinstance(known, dict | Config) or place not in known:
-                found = ', '.join(map(str, known)) if isinstance(known, dict | Config) else repr(known)
-                raise StudyError(f'{what} sets {key}, but there is no {place} in the config; there is {found}.')
-            part = known[place]
     try:
+        for key in settings:
+            part: Any = config
+            for place in key.split('.')[:-1]:  # merging would make a misspelt one anew, which changes nothing
+                part = part[int(place) if isinstance(part, list) else place]
         config.merge_from_dict(copy.deepcopy(settings))
-    except (TypeError, KeyError) as error:  # a value of another kind than the config's
-        raise StudyError(f'{what} cannot be merged into the config: {error}') from error
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise StudyError(f'{what} must set options that the config has, but do not: {error!r}.') from error
 
 
 def digest(config: Config, start: str | None = None) -> str:

@@ -25,7 +25,7 @@ TRAIN = osp.join(ROOT, 'mmseg_derprop', '.mim', 'tools', 'train.py')
 PATIENCE = 30.0  # seconds until a run that was asked to end is killed; an iteration may have to end first
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """A run with its config, final but for ``load_from``, in the study's folder, from ``start`` on."""
 
@@ -64,18 +64,12 @@ class Job:
             self.config.load_from = self.start.checkpoint
         write_text(config, self.config.pretty_text)
         write_text(osp.join(self.work_dir, 'digest'), self.digest)
+        command = [sys.executable, TRAIN, config, '--work-dir', self.work_dir, '--resume']
+        environment = os.environ | dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), str(threads))
+        self.lock = lock
         with open(osp.join(self.work_dir, f'console_{time.time():.1f}.log'), 'w') as log:
-            self.lock, self.process = (
-                lock,
-                subprocess.Popen(
-                    [sys.executable, TRAIN, config, '--work-dir', self.work_dir, '--resume'],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, 'OMP_NUM_THREADS': str(threads), 'MKL_NUM_THREADS': str(threads)},
-                    pass_fds=[lock.fileno()],
-                    start_new_session=True,
-                ),
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, pass_fds=[lock.fileno()], start_new_session=True
             )
 
     def finish(self, threads: int) -> pd.DataFrame | None:
@@ -88,9 +82,9 @@ class Job:
             if path != self.checkpoint:
                 os.remove(path)
         seconds = dict(network='', metric='seconds', iteration=self.max_iters, value=self.seconds())
-        keys = {key: getattr(self.run, key) or '' for key in ('stage', 'method', 'option', 'split')}
-        keys |= dict(run=self.name, seed=self.run.seed, digest=self.digest)
-        keys |= dict(revision=revision(), machine=machine(threads))
+        run = self.run
+        keys: dict = dict(run=run.name, stage=run.stage, method=run.method, option=run.option or '', split=run.split)
+        keys |= dict(seed=run.seed, digest=self.digest, revision=revision(), machine=machine(threads))
         table = pd.concat([scores, pd.DataFrame([seconds])]).assign(**keys)
         write_table(table, self.results)
         return table
@@ -103,18 +97,14 @@ class Job:
         """The end of the newest console log, and where it is."""
         path = self._files('console_*.log')[-1]
         with open(path, errors='replace') as log:
-            return ''.join([f'    {line}' for line in log.readlines()[-lines:]]) + f'    (all of it: {path})'
+            return ''.join([*log.readlines()[-lines:], f'(all of it: {path})'])
 
     def _files(self, pattern: str) -> list[str]:
         return sorted(glob.glob(osp.join(glob.escape(self.work_dir), pattern)))
 
 
 def make_jobs(study: Study, runs: list[Run], folder: str, data_root: str | None = None) -> list[Job]:
-    """Composes the configs of runs, each behind its start.
-
-    Raises:
-        StudyError: If the study's parts do not fit.
-    """
+    """Composes the configs of runs, each behind its start."""
     jobs: dict[str, Job] = {}
     for run in runs:
         start = jobs[run.start.name] if run.start else None

@@ -7,7 +7,7 @@ import os.path as osp
 import re
 import reprlib
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -19,36 +19,18 @@ class StudyError(ValueError):
 
 def _resolve(path: str, info: ValidationInfo) -> str:
     """Paths count from the study file's folder; ``package::path`` is a config that a package carries."""
-    found = path if '::' in path else osp.normpath(osp.join((info.context or {})['folder'], path))
-    if '::' not in path and not osp.isfile(found):
-        raise ValueError(f'there is no file {found}; paths count from the folder of the study file')
-    return found
+    return path if '::' in path else osp.normpath(osp.join((info.context or {})['folder'], path))
 
 
 # Names become parts of file names.
 Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+)*$')]
 ConfigPath = Annotated[str, AfterValidator(_resolve)]
 Seed = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Settings = dict[str, Any]
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra='forbid')
-
-
-class Data(_Part):
-    """Data configs, for methods without and with unlabelled images."""
-
-    labeled: ConfigPath | None = None
-    semi: ConfigPath | None = None
-
-
-class Split(_Part):
-    """Lists, as the data config writes its ``ann_file``; None leaves the config's own."""
-
-    labeled: str | None = None
-    unlabeled: str | None = None
 
 
 class Stage(_Part):
@@ -97,10 +79,9 @@ class Run:
 class Study(_Part):
     """A study file; docs/study_runner.md describes the keys."""
 
-    name: Name
     bases: list[ConfigPath] = Field(min_length=1)
-    data: Data
-    splits: dict[Name, Split] = Field(min_length=1)
+    data: dict[Literal['labeled', 'semi'], ConfigPath]
+    splits: dict[Name, dict[Literal['labeled', 'unlabeled'], str]] = Field(min_length=1)
     seeds: list[Seed] = Field(min_length=1)
     methods: dict[Name, Method] = Field(min_length=1)
     settings: Settings = {}
@@ -108,7 +89,7 @@ class Study(_Part):
     further: Stage = Stage()
     options: dict[Name, Settings] = {}
     matrix: list[Entry] | None = Field(None, min_length=1)
-    seconds_per_iteration: dict[str, Seconds] = {}
+    seconds_per_iteration: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
     @model_validator(mode='after')
     def _check_names(self) -> Study:
@@ -138,11 +119,7 @@ class Study(_Part):
         return sorted(runs.values(), key=lambda run: run.stage != 'start')
 
     def select(self, pattern: str = '', index: int | None = None) -> list[Run]:
-        """Runs whose names match a regular expression, or one of these by its index, each behind its start.
-
-        Raises:
-            StudyError: If there is no such run.
-        """
+        """Runs whose names match a regular expression, or one of these by its index, each behind its start."""
         try:
             chosen = [run for run in self.runs if re.search(pattern, run.name)]
         except re.error as error:
@@ -150,22 +127,18 @@ class Study(_Part):
         starts = {run.start for run in chosen}
         found = [run for run in self.runs if run in chosen or run in starts]
         if not found:
-            names = ', '.join(run.name for run in self.runs[:6])
-            raise StudyError(f'--only matches no run: {pattern!r}. Names are like {names}.')
+            raise StudyError(f'--only matches no run: {pattern!r}. Names are like {self.runs[-1].name}.')
         if index is None:
             return found
         if not 0 <= index < len(found):
             raise StudyError(f'--index must be from 0 to {len(found) - 1}, but is {index}.')
-        run = found[index]
-        return [run.start, run] if run.start else [run]
+        return [run for run in (found[index].start, found[index]) if run]
 
 
 def load_study(path: str) -> Study:
     """Reads and checks a study file; ``mmseg_derprop::studies/NAME.yaml`` is one of this package.
 
-    Raises:
-        StudyError: If it cannot be read, or something in it is unknown or wrong; the message names the key and its
-            value.
+    Raises StudyError if it cannot be read, or with each key that is wrong and its value.
     """
     if path.startswith('mmseg_derprop::'):
         path = osp.join(osp.dirname(__file__), '..', '.mim', 'configs', path.partition('::')[2])
@@ -174,11 +147,9 @@ def load_study(path: str) -> Study:
             content = yaml.safe_load(file)
     except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date of month 13
         raise StudyError(f'{path} must be a YAML file, but cannot be read: {error}') from None
-    if isinstance(content, dict):
-        content.setdefault('name', osp.splitext(osp.basename(path))[0])
     try:
         return Study.model_validate(content, context={'folder': osp.dirname(osp.abspath(path))})
     except ValidationError as error:
         wrong = [f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: {e["msg"]}.' for e in error.errors()]
-        text = '\n  '.join([f'{path} is wrong; docs/study_runner.md lists what it may hold.', *wrong])
-        raise StudyError(text) from None
+        head = f'{path} is wrong; docs/study_runner.md lists what it may hold.'
+        raise StudyError('\n  '.join([head, *wrong])) from None

@@ -12,8 +12,6 @@ import subprocess
 from contextlib import suppress
 from typing import IO
 
-import mmengine
-import mmseg
 import numpy as np
 import pandas as pd
 import torch
@@ -26,7 +24,7 @@ from .plan import StudyError
 KEYS = ['run', 'stage', 'method', 'option', 'split', 'seed', 'digest', 'revision', 'machine']
 COLUMNS = ['network', 'metric', 'iteration', 'value']
 POINTS = 50  # of each training curve
-NO_METRIC = ('data_time', 'time', 'memory', 'step', 'iter', 'epoch')
+NO_METRIC = ('data_time', 'time', 'memory', 'step', 'iter', 'epoch', 'iteration', 'training')
 ROOT = osp.dirname(osp.dirname(osp.abspath(mmseg_derprop.__file__)))
 
 
@@ -37,38 +35,23 @@ def read_scores(work_dir: str) -> pd.DataFrame:
         pd.DataFrame: Columns network ('' if there is only one), metric, iteration and value. Metrics of training are
         called ``train/...``; each of their values is the mean over one of 50 intervals.
     """
-    training: dict[int, dict] = {}
-    scores: dict[int, dict] = {}
-    for entry in _read_log(work_dir):
-        (training if 'iter' in entry else scores)[entry['step']] = entry
-    tables = []
-    if scores:
-        long = _long(pd.DataFrame(scores.values()))
-        long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
-        tables.append(long)
-    if training:
-        curves = pd.DataFrame(training.values())
-        interval = curves['step'].max() / POINTS
-        ends = (np.ceil(curves['step'] / interval) * interval).round().astype(int)
-        long = _long(curves.groupby(ends).mean().drop(columns='step').reset_index())
-        tables.append(long.assign(metric='train/' + long['metric']))
-    return pd.concat(tables)[COLUMNS] if tables else pd.DataFrame(columns=COLUMNS)
+    entries = read_log(work_dir)
+    if not entries:
+        return pd.DataFrame(columns=COLUMNS)
+    log = pd.DataFrame(entries).assign(training=['iter' in entry for entry in entries])
+    log = log.drop_duplicates(['step', 'training'], keep='last').sort_values('step')
+    interval = log['step'].max() / POINTS
+    ends = (np.ceil(log['step'] / interval) * interval).round().astype(int)
+    log['iteration'] = log['step'].mask(log['training'], ends)
+    metrics = [name for name in log if name not in NO_METRIC]
+    long = log.melt(['iteration', 'training'], metrics, 'metric').dropna()
+    long['metric'] = long['metric'].mask(long['training'], 'train/' + long['metric'])
+    long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
+    return long.groupby(COLUMNS[:3], sort=False)['value'].mean().reset_index()
 
 
-def _long(wide: pd.DataFrame) -> pd.DataFrame:
-    """A line for each number of a table that has a column for each metric."""
-    metrics = [name for name in wide if name not in NO_METRIC]
-    long = wide.melt('step', metrics, 'metric').rename(columns={'step': 'iteration'}).dropna()
-    return long.assign(network='').sort_values('iteration', kind='stable')
-
-
-def last_iteration(work_dir: str) -> int:
-    """The iteration that was logged last; 0 if there is none."""
-    return next((entry['step'] for entry in reversed(_read_log(work_dir))), 0)
-
-
-def _read_log(work_dir: str) -> list[dict]:
-    """Numbers in the lines that all attempts have logged."""
+def read_log(work_dir: str) -> list[dict]:
+    """The numbers in each line that an attempt has logged, that of an iteration."""
     entries = []
     for path in sorted(glob.glob(osp.join(glob.escape(work_dir), '*', 'vis_data', 'scalars.json'))):
         with open(path, errors='replace') as file:
@@ -79,11 +62,7 @@ def _read_log(work_dir: str) -> list[dict]:
 
 
 def read_table(path: str) -> pd.DataFrame:
-    """Reads a results.csv.
-
-    Raises:
-        StudyError: If it cannot be read or lacks a column.
-    """
+    """Reads a results.csv; raises StudyError if it is none."""
     numbers = {'seed': int, 'iteration': int, 'value': float}
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, usecols=KEYS + COLUMNS).astype(numbers)
@@ -121,10 +100,9 @@ def lock_file(path: str, wait: bool = False) -> IO | None:
 
 
 def machine(threads: int) -> str:
-    """Versions that count, processor, threads of a run and graphics processor."""
+    """Versions of torch and this package, and the graphics processor, or the processor and threads of a run."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f'{platform.machine()}, {threads} threads'
-    versions = [f'{package.__name__} {package.__version__}' for package in (torch, mmengine, mmseg, mmseg_derprop)]
-    return ', '.join([f'python {platform.python_version()}', *versions, device])
+    return f'torch {torch.__version__}, mmseg_derprop {mmseg_derprop.__version__}, {device}'
 
 
 def revision() -> str:

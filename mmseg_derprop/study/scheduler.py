@@ -9,27 +9,19 @@ from datetime import timedelta
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .job import Job, stop
 from .plan import Study
-from .results import join_tables, last_iteration, lock_file, read_tables
+from .results import join_tables, lock_file, read_log, read_tables
 
 POLL_SECONDS = 0.3
-SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two updates of the bars, and two lines where there is no terminal
-FINISHED, FAILED, LEFT = 0, 1, 3
+SHOW_SECONDS, LINE_SECONDS = 3.0, 60.0  # between two states in a terminal, and elsewhere
 
 
 class Scheduler:
     """Runs the jobs of a study, starts first; others may work on the same folder, each run is taken by one of them.
 
-    Args:
-        study (Study): The study.
-        jobs (list[Job]): Its jobs, starts first.
-        folder (str): The study's folder.
-        at_once (int): How many run at the same time.
-        threads (int): Processor threads of each.
-        time_limit (float): Seconds after which running jobs save and end, and no other is started.
+    Jobs have so many processor threads each. After the time limit in seconds they save and end; no other is started.
     """
 
     def __init__(
@@ -44,15 +36,12 @@ class Scheduler:
         self.signal = 0
         self.next_show = 0.0
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-        columns = TextColumn('{task.description}', markup=False), BarColumn(), MofNCompleteColumn()
-        self.progress = Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal)
+        self.status = self.console.status('')
 
     def run(self) -> int:
         """Works until nothing is left to do.
 
-        Returns:
-            int: 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus the signal's
-            number after a signal.
+        Returns 0 if all runs are finished, 1 if some failed, 3 if the time limit left some, 128 plus a signal's number.
         """
 
         def note(number: int, frame: object) -> None:
@@ -61,7 +50,7 @@ class Scheduler:
         old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             join_tables(self.folder)  # an earlier call may have been killed before it did
-            with self.progress:
+            with self.status:
                 while (self.waiting or self.running) and not self.signal and time.monotonic() < self.end:
                     self._begin()
                     self._show()
@@ -129,19 +118,18 @@ class Scheduler:
         """Shows iterations and the time left, now and then."""
         if time.monotonic() < self.next_show:
             return
-        self.next_show = time.monotonic() + (LINE_SECONDS if self.progress.disable else SHOW_SECONDS)
+        self.next_show = time.monotonic() + (SHOW_SECONDS if self.console.is_terminal else LINE_SECONDS)
+        done = {job: max([job.done(), *(line['step'] for line in read_log(job.work_dir))]) for job in self.running}
+        done |= {job: job.done() for job in self.waiting}
         table = read_tables(self.folder)
-        bars = {job.name: (max(job.done(), last_iteration(job.work_dir)), job.max_iters) for job in self.running}
-        left = [estimate(self.study, table, job, bars[job.name][0]) for job in self.running]
-        left += [estimate(self.study, table, job, job.done()) for job in self.waiting]
-        finished = self.total - len(self.waiting) - len(self.running) - len(self.failed)
-        text = f'{finished} of {self.total} runs finished, {total(left, self.at_once)} left'
-        for task in self.progress.task_ids:
-            self.progress.remove_task(task)
-        for name, (done, last) in {text: (finished, self.total), **bars}.items():
-            self.progress.add_task(name, completed=done, total=last)
-        if self.progress.disable:
-            self._say('; '.join([text, *(f'{name} {done}/{last}' for name, (done, last) in bars.items())]))
+        left = total([estimate(self.study, table, job, number) for job, number in done.items()], self.at_once)
+        finished = self.total - len(done) - len(self.failed)
+        runs = [f'{job.name} {done[job]}/{job.max_iters}' for job in self.running]
+        text = '; '.join([f'{finished} of {self.total} runs finished, {left} left', *runs])
+        if self.console.is_terminal:
+            self.status.update(text)
+        else:
+            self._say(text)
 
     def _report(self) -> int:
         left = len(self.waiting)
@@ -153,14 +141,12 @@ class Scheduler:
             self._say(f'stopped by {why}; {left} runs are left, the same command resumes them')
         if self.signal:
             return 128 + self.signal
-        return FAILED if self.failed else LEFT if left else FINISHED
+        return 1 if self.failed else 3 if left else 0
 
 
 def estimate(study: Study, table: pd.DataFrame, job: Job, done: int) -> float:
     """Seconds of a job's other iterations, from finished runs of the method, else from the study file; or NaN."""
     runs = table[(table['metric'] == 'seconds') & (table['method'] == job.run.method)]
-    alike = runs[runs['option'] == (job.run.option or '')]
-    runs = alike if len(alike) else runs
     known = study.seconds_per_iteration.get(job.run.method, math.nan)
     return (job.max_iters - done) * (float((runs['value'] / runs['iteration']).mean()) if len(runs) else known)
 

@@ -35,11 +35,7 @@ def read_checkpoint(path: str, mmap: bool = False) -> dict:
 
 
 def state_dict_of(checkpoint: dict) -> dict[str, Tensor]:
-    """The state dict in a checkpoint, at its top or under ``model`` or ``state_dict``.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """The state dict in a checkpoint, at its top or under ``model`` or ``state_dict``; ValueError if there is none."""
     for key in ('model', 'state_dict'):
         if isinstance(checkpoint.get(key), dict):
             checkpoint = checkpoint[key]

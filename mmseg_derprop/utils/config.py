@@ -10,16 +10,9 @@ from mmengine.hub import get_config
 
 
 def load_config(path: str, options: dict | None = None) -> Config:
-    """Reads a config and merges options into it.
+    """Reads a config, ``package::path`` where an installed package carries it, and merges ``--cfg-options`` into it.
 
     Besides what mmengine does, an option ``data_root`` reaches every part that has the config's top-level data root.
-
-    Args:
-        path (str): Of the config; ``package::path`` is one that an installed package carries.
-        options (dict, optional): Dotted keys and values, as of ``--cfg-options``.
-
-    Returns:
-        Config: The merged config.
 
     Raises:
         ValueError: If ``data_root`` is given but the config has none at its top level.
@@ -45,9 +38,8 @@ def type_name(part: Mapping[str, Any]) -> str:
 
 def _replace_data_root(part: Any, old: str, new: str) -> None:
     if isinstance(part, dict):
-        part.update({key: new for key, value in part.items() if key == 'data_root' and value == old})
-        part = part.values()
-    elif not isinstance(part, (list, tuple)):
-        return
-    for value in part:
+        if part.get('data_root') == old:
+            part['data_root'] = new
+        part = list(part.values())
+    for value in part if isinstance(part, (list, tuple)) else ():
         _replace_data_root(value, old, new)

@@ -41,26 +41,16 @@ class SeededIndex(int):
         torch.default_generator.manual_seed(int(words[:2].view(np.uint64)[0]))
 
     def others(self, population: range, number: int) -> list[SeededIndex]:
-        """Indices to take in place of this one, one after the other; they follow from it alone.
-
-        Args:
-            population (range): Of which they are drawn, each at most once.
-            number (int): How many at most.
-        """
+        """Up to ``number`` of the population to take in place of this one, one after the other, as it alone decides."""
         generator = np.random.default_rng(_words(self.seed, _OTHERS, int(self), *self.draw))
         places = generator.choice(len(population), min(number + 1, len(population)), replace=False)
         indices = [population[place] for place in places.tolist() if population[place] != self]
         return [SeededIndex(index, self.seed, (*self.draw, int(self))) for index in indices[:number]]
 
 
-def seed_step(seed: int, rank: int, iteration: int) -> None:
-    """Seeds all generators for a training step: Python's, NumPy's, and torch's on all devices."""
-    set_random_seed(int(_words(seed, _STEP, rank, iteration)[0]))
-
-
-def seed_loading(seed: int, rank: int, iteration: int) -> None:
-    """The same for loading its batch, where samples do not know their seeds."""
-    set_random_seed(int(_words(seed, _LOADING, rank, iteration)[0]))
+def seed_step(seed: int, rank: int, iteration: int, loading: bool = False) -> None:
+    """Seeds Python, NumPy and torch on all devices for a step, or for loading its batch if samples know no seed."""
+    set_random_seed(int(_words(seed, _LOADING if loading else _STEP, rank, iteration)[0]))
 
 
 @contextmanager

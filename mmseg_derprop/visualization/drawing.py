@@ -28,15 +28,9 @@ def to_rgb(image: np.ndarray, bands: Sequence[int] = (2, 1, 0)) -> np.ndarray:
 
 
 def paint(labels: np.ndarray, palette: Sequence[Sequence[int]], known: np.ndarray | None = None) -> np.ndarray:
-    """Labels in the colours of a palette, white where nothing is known.
+    """Labels (H, W) in the RGB colours of a palette, (H, W, 3) uint8.
 
-    Args:
-        labels (np.ndarray): (H, W) integers; those outside the palette are taken as unknown.
-        palette (Sequence[Sequence[int]]): RGB of each class.
-        known (np.ndarray, optional): (H, W) bool.
-
-    Returns:
-        np.ndarray: (H, W, 3) uint8 RGB.
+    What is outside of the palette, or of the mask ``known`` (H, W), is white.
     """
     inside = (labels >= 0) & (labels < len(palette))
     picture = np.asarray(palette, np.uint8)[np.where(inside, labels, 0)]
@@ -50,15 +44,9 @@ def overlay(image: np.ndarray, picture: np.ndarray, opacity: float = 0.5) -> np.
 
 
 def legend(names: Sequence[str], palette: Sequence[Sequence[int]], width: int) -> np.ndarray:
-    """Names beside their colours, in as many lines as they need.
+    """Names beside their RGB colours, in as many lines as they need, (H, width, 3) uint8 on white.
 
-    Args:
-        names (Sequence[str]): Of the classes.
-        palette (Sequence[Sequence[int]]): RGB of each.
-        width (int): Of the picture in pixels.
-
-    Returns:
-        np.ndarray: (H, width, 3) uint8 RGB on white; names longer than a line are cut off.
+    Names longer than a line are cut off.
     """
     font, size = cv2.FONT_HERSHEY_SIMPLEX, 0.42
     x, y, places = MARGIN, 0, []
@@ -94,26 +82,20 @@ def count_map(regions: np.ndarray) -> np.ndarray:
 
 
 def panel(rows: Sequence[Sequence[tuple[str, np.ndarray]]]) -> np.ndarray:
-    """Pictures in rows, each under its title.
+    """Pictures (H, W, 3) uint8 RGB in rows, each under its title, as one on white."""
+    lines = [_join([_tile(title, picture) for title, picture in row], axis=1) for row in rows]
+    return _join(lines, axis=0)
 
-    Args:
-        rows (Sequence[Sequence[tuple[str, np.ndarray]]]): Titles and (H, W, 3) uint8 RGB pictures.
 
-    Returns:
-        np.ndarray: One (H, W, 3) uint8 RGB picture on white.
-    """
-    tiles = [[_tile(title, picture) for title, picture in row] for row in rows]
-    height = sum(max(t.shape[0] for t in row) for row in tiles)
-    width = max(sum(t.shape[1] for t in row) for row in tiles)
-    sheet = np.full((height, width, 3), 255, np.uint8)
-    y = 0
-    for row in tiles:
-        x = 0
-        for tile in row:
-            sheet[y : y + tile.shape[0], x : x + tile.shape[1]] = tile
-            x += tile.shape[1]
-        y += max(t.shape[0] for t in row)
-    return sheet
+def _join(pictures: list[np.ndarray], axis: int) -> np.ndarray:
+    """Pictures beside (axis 1) or below each other, the smaller ones filled up with white."""
+    size = max(picture.shape[1 - axis] for picture in pictures)
+    joined = []
+    for picture in pictures:
+        missing = [(0, 0)] * 3
+        missing[1 - axis] = (0, size - picture.shape[1 - axis])
+        joined.append(np.pad(picture, missing, constant_values=255))
+    return np.concatenate(joined, axis)
 
 
 def _tile(title: str, picture: np.ndarray) -> np.ndarray:
@@ -122,6 +104,5 @@ def _tile(title: str, picture: np.ndarray) -> np.ndarray:
     top = TITLE_HEIGHT + MARGIN
     tile = cv2.copyMakeBorder(picture, top, MARGIN, MARGIN, MARGIN, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     size = min(0.42, 0.42 * (tile.shape[1] - 2 * MARGIN) / max(7.2 * len(title), 1))
-    return cv2.putText(
-        tile, title, (MARGIN, TITLE_HEIGHT - 3), cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA
-    )
+    corner = (MARGIN, TITLE_HEIGHT - 3)
+    return cv2.putText(tile, title, corner, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)

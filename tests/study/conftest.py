@@ -77,18 +77,10 @@ def call(monkeypatch, capsys, write, out, shapes):
     """Runs tools/study.py in this process with the study, changed; gives its exit status and what it said."""
 
     def run(*args, **changes):
-        argv = [
-            str(ROOT / 'tools/study.py'),
-            write(**changes),
-            '--work-dir',
-            str(out),
-            '--data-root',
-            str(shapes),
-            *map(str, args),
-        ]
-        monkeypatch.setattr(sys, 'argv', argv)
+        argv = [ROOT / 'tools/study.py', write(**changes), '--work-dir', out, '--data-root', shapes, *args]
+        monkeypatch.setattr(sys, 'argv', [str(word) for word in argv])
         try:
-            runpy.run_path(argv[0], run_name='__main__')
+            runpy.run_path(sys.argv[0], run_name='__main__')
         except SystemExit as end:
             said = capsys.readouterr()
             return end.code, said.out + said.err

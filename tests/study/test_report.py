@@ -79,10 +79,8 @@ def test_scores_and_paired_differences(study, report):
         return {seed: pick(lines.value.to_list()) for seed, lines in chosen.groupby('seed')}
 
     scores, classes = score_table(part, 'supervised'), class_table(part, 'supervised')
-    networks = [
-        ('supervised', ''),
-        *((label, n) for label in ('derprop', 'derprop+slow') for n in ('student', 'teacher')),
-    ]
+    networks = [(label, n) for label in ('derprop', 'derprop+slow') for n in ('student', 'teacher')]
+    networks = [('supervised', ''), *networks]
     assert list(scores.index) == list(classes.index) == networks
     base = of('supervised', '', 'mIoU')
     best = said([*of('supervised', '', 'mIoU', max).values()])

@@ -68,7 +68,7 @@ def expected(run, image, **options):
 
 
 def files(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob('[!.]*') if path.is_file()}
 
 
 def test_shards_make_what_one_process_makes(run, images, tmp_path, capsys):
@@ -193,9 +193,7 @@ def test_resuming_after_a_kill(run, images, tmp_path, capsys):
     assert f'{len(before)} of 65 images are labelled already' in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     label(images, run, tmp_path / 'whole', '--threshold', THRESHOLD)
-    files = [{p.relative_to(root): p.read_bytes() for p in root.rglob('[!.]*') if p.is_file()}
-             for root in (out, tmp_path / 'whole')]  # fmt: skip
-    assert files[0] == files[1] and len(files[0]) == 65 + 3
+    assert files(out) == files(tmp_path / 'whole') and len(files(out)) == 65 + 3
 
 
 def test_other_settings_are_refused(run, images, tmp_path):

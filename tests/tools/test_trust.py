@@ -8,19 +8,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from commands import call
-from tiny_checkpoints import save_checkpoint
+from tiny_checkpoints import Harmful, save_checkpoint
 
 from mmseg_derprop.utils.checkpoints import read_checkpoint
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
-
-
-class Harmful:
-    """Makes a file where it is unpickled."""
-
-    def __reduce__(self):
-        return os.system, ('touch harmed',)
 
 
 @pytest.fixture
@@ -43,7 +36,7 @@ def bad(config):
     """A checkpoint that would serve, but for one harmful entry."""
     save_checkpoint(config, 'good.pth')
     checkpoint = torch.load('good.pth', weights_only=True)
-    checkpoint |= dict(optimizer={}, message_hub=Harmful(), param_schedulers=[])
+    checkpoint |= dict(optimizer={}, message_hub=Harmful(os.system, 'touch harmed'), param_schedulers=[])
     checkpoint['meta'] |= dict(iter=1, epoch=0, cfg=config.pretty_text, time='')
     torch.save(checkpoint, 'bad.pth')
     return 'bad.pth'

@@ -12,6 +12,7 @@ import torch
 from mmengine.config import ConfigDict
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OneCycleLR
+from tiny_checkpoints import Harmful
 
 from mmseg_derprop.utils.checkpoints import (
     check_run,
@@ -28,27 +29,14 @@ class Own:
     """Of a user."""
 
 
-class Harmful:
-    """Runs something where it is unpickled."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
-
-
 def test_all_that_the_engine_may_save_becomes_plain(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('mmseg_derprop.utils.checkpoints.print_log', lambda text, *args: said.append(text))
     optimizer = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))])
     schedule = OneCycleLR(optimizer, eta_max=0.1, total_steps=5)
-    info = dict(
-        best=np.float64(0.1), n=np.int64(3), ids=deque([1, 2]), raw=b'bytes', counts=np.arange(3), yes=np.bool_(1)
-    )
-    hub = dict(
-        log_scalars=dict(loss=HistoryBuffer([1.0], [1])), runtime_info=info, resumed_keys=dict(loss=True, best=True)
-    )
+    info = dict(best=np.float64(0.1), n=np.int64(3), ids=deque([1, 2]), raw=b'bytes', counts=np.arange(3))
+    info['yes'], history = np.bool_(1), HistoryBuffer([1.0], [1])
+    hub = dict(log_scalars=dict(loss=history), runtime_info=info, resumed_keys=dict(loss=True, best=True))
     meta = ConfigDict(classes=('a', np.str_('b')), names=np.array(['c']), part=OrderedDict(x=None))
     checkpoint = dict(meta=meta, message_hub=hub, param_schedulers=[schedule.state_dict()])
     make_plain(checkpoint)

@@ -1,11 +1,10 @@
-"""The stack check, and configs named by package."""
+"""The stack check."""
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, distribution
+from types import SimpleNamespace
 
 import pytest
-from mmengine.config import Config
 
 from mmseg_derprop.utils import stack
 
@@ -13,17 +12,13 @@ FORK = ['onedl-mmengine', 'onedl-mmcv', 'onedl_mmsegmentation', 'onedl-mmpretrai
 ORIGINAL = ['mmengine', 'mmcv', 'mmsegmentation', 'mmpretrain']
 
 
-class _Distribution:
-    def __init__(self, name: str | None) -> None:
-        self.metadata = {'Name': name}
-
-
 @pytest.fixture
 def install(monkeypatch):
     """Returns a function that makes the given distributions the installed ones."""
 
     def install(names):
-        monkeypatch.setattr(stack, 'distributions', lambda: map(_Distribution, ['torch', *names]))
+        found = [SimpleNamespace(metadata={'Name': name}) for name in ('torch', *names)]
+        monkeypatch.setattr(stack, 'distributions', lambda: found)
 
     return install
 
@@ -60,24 +55,3 @@ def test_mixed_stacks_name_what_to_uninstall(install, names):
         stack.check_stack()
     command = next(line for line in str(error.value).splitlines() if 'pip uninstall -y' in line)
     assert set(command.split()[3:]) == {name.replace('_', '-') for name in names}
-
-
-def test_mmseg_bases_resolve(tmp_path):
-    stack.extend_config_packages()
-    for base in ('_base_/models/deeplabv3plus_r50-d8.py', 'pspnet/pspnet_r50-d8_4xb4-20k_voc12aug-512x512.py'):
-        file = tmp_path / 'config.py'
-        file.write_text(f'_base_ = [{"mmseg::" + base!r}]\nmodel = dict(test_cfg=dict(mode="slide"))\n')
-        config = Config.fromfile(file)
-        assert config.model.test_cfg.mode == 'slide' and 'type' in config.model.decode_head
-
-
-def test_own_bases_are_looked_up_in_the_package():
-    from mmengine.config.utils import MODULE2PACKAGE
-    from mmengine.utils import get_installed_path, is_installed
-
-    stack.extend_config_packages()
-    name = MODULE2PACKAGE['mmseg_derprop']
-    assert is_installed(name)
-    with pytest.raises(PackageNotFoundError):  # whose folder would lack the package in an editable installation
-        distribution(name)
-    assert get_installed_path(name).endswith('mmseg_derprop')

@@ -10,7 +10,6 @@ from mmseg_derprop.visualization.drawing import (
     count_map,
     heat,
     outline,
-    overlay,
     paint,
     panel,
     to_rgb,
@@ -26,12 +25,6 @@ def test_paint():
     np.testing.assert_array_equal(paint(labels, PALETTE, known)[0], [[10, 20, 30], [255] * 3])
     assert (paint(labels, PALETTE, known)[1] == 255).all()
     assert paint(labels, PALETTE).dtype == np.uint8
-
-
-def test_overlay():
-    black, white = np.zeros((2, 3, 3), np.uint8), np.full((2, 3, 3), 200, np.uint8)
-    assert (overlay(black, white, 0.25) == 50).all()
-    assert (overlay(white, black, 0.0) == 200).all()
 
 
 def test_heat_rises_and_clips():
