@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import cv2
 import numpy as np
@@ -16,7 +15,7 @@ from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 from mmseg.registry import TRANSFORMS
 
-from ..utils.options import Bounds, PositiveInt, check_options
+from ..utils.options import PositiveInt, PositiveRange, check_options
 from .checks.broken import BrokenData, Problem, file_problem
 from .checks.labels import CheckLabels, label_header_problem
 
@@ -72,7 +71,7 @@ class RandomRescale(BaseTransform):
     """
 
     @check_options
-    def __init__(self, ratio_range: Annotated[tuple[float, float], Bounds(above=0)] = (0.5, 2.0)) -> None:
+    def __init__(self, ratio_range: PositiveRange = (0.5, 2.0)) -> None:
         self.ratio_range = ratio_range
 
     def transform(self, results: dict) -> dict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from mmengine.device import get_device
@@ -16,7 +16,7 @@ from ...datasets import BrokenData, check_leaks
 from ...datasets.checks.broken import SettingError
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
-from ...utils.options import Bounds, check_options
+from ...utils.options import PositiveInt, check_options
 from ..preflight import check_batch, check_classes, check_score_names
 from .strict_load_hook import unwrap
 
@@ -46,7 +46,7 @@ class PseudoLabelHook(Hook):
     @check_options
     def __init__(
         self,
-        interval: Annotated[int, Bounds(1)] = 10,
+        interval: PositiveInt = 10,
         leaks: Literal['error', 'warn', 'ignore'] = 'error',
         absent_classes: Literal['error', 'warn'] = 'error',
     ) -> None:

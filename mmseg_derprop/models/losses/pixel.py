@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...utils.options import Bounds, check_options
+from ...utils.options import PositiveInt, Share, check_options
 
 
 @MODELS.register_module()
@@ -54,8 +52,8 @@ class OhemCrossEntropyLoss(nn.Module):
     @check_options
     def __init__(
         self,
-        thresh: Annotated[float, Bounds(0, 1)] = 0.7,
-        min_kept: Annotated[int, Bounds(1)] = 100_000,
+        thresh: Share = 0.7,
+        min_kept: PositiveInt = 100_000,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ohem',
     ) -> None:
