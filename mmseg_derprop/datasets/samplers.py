@@ -120,20 +120,12 @@ class SemiSampler(_Stream):
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
         """Resumes before an iteration of a run with this state; warns if numbers of processes or images differ."""
-        try:
-            seed, (labeled, unlabeled) = state['seed'], state['batch']
-            before = state['processes'], labeled, unlabeled
-            old, new = SamplerPosition(**state['stream']), self.stream
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"The checkpoint's state of the sampler must be that of a SemiSampler, but is {state!r} "
-                f'({type(error).__name__}: {error}). Resume from another checkpoint.'
-            ) from error
-        self.seed = seed
+        old, new = SamplerPosition(**state['stream']), self.stream
+        self.seed = state['seed']
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        then = (*before, old.labeled_images, old.unlabeled_images)
+        then = (state['processes'], *state['batch'], old.labeled_images, old.unlabeled_images)
         if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             message = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -56,16 +56,27 @@ def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
-    momenta = {part: part.momentum for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)}
-    for part in momenta:
-        part.momentum = 0.0
+def _with_attribute(parts: Iterable[Any], name: str, value: Any) -> Iterator[None]:
+    """While it lasts, an attribute of modules has another value."""
+    before = [(part, getattr(part, name)) for part in parts]
+    for part, _ in before:
+        setattr(part, name, value)
     try:
         yield
     finally:
-        for part, momentum in momenta.items():
-            part.momentum = momentum
+        for part, old in before:
+            setattr(part, name, old)
+
+
+def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
+    """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
+    norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    return _with_attribute(norms, 'momentum', 0.0)
+
+
+def evaluating(module: nn.Module) -> AbstractContextManager[None]:
+    """While it lasts, a module and all its parts are in evaluation mode."""
+    return _with_attribute(module.modules(), 'training', False)
 
 
 def checkpoint_activations(backbone: nn.Module) -> None:
@@ -82,18 +93,6 @@ def checkpoint_activations(backbone: nn.Module) -> None:
         part.set_grad_checkpointing()
     for part in blocks:
         part.with_cp = True
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """While it lasts, a module is in evaluation mode; afterwards each of its parts is in that which it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def check_heads(segmentor: BaseSegmentor) -> None:
