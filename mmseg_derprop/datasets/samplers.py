@@ -150,8 +150,6 @@ class LabeledSampler(_Stream):
 
     @check_options
     def __init__(self, dataset, num_labeled: PositiveInt, seed: NonNegativeInt | None = None) -> None:
-        if not len(dataset):
-            raise ValueError('A data set must hold at least 1 image, but holds 0. Check its ann_file and data_prefix.')
         super().__init__(dataset, seed)
         self.num_labeled = num_labeled
 

@@ -169,8 +169,6 @@ class MultiBranch(BaseTransform):
                 )
             for kind, merged in packed.items():
                 value = branch[kind] if isinstance(branch['inputs'], dict) else {name: branch[kind]}
-                if twice := merged.keys() & value.keys():
-                    raise ValueError(f'Two pipelines fill the branch {sorted(twice)[0]!r}. Rename one of them.')
                 merged.update(value)
         return packed
 

@@ -62,11 +62,6 @@ class Probe(NamedTuple):
     readings: list[Reading]
     size: tuple[int, int]
 
-    def grid(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of a feature of images of another size."""
-        height, width = self.shapes[index][1:]
-        return round(height * size[0] / self.size[0]), round(width * size[1] / self.size[1])
-
 
 def decode(segmentor: BaseSegmentor, features: Any, readings: list[Reading], size: tuple[int, int]) -> list[Decoded]:
     """What each decode head makes of what ``extract_feat`` gave of images of a size (h, w), the final one last."""

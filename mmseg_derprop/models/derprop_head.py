@@ -40,7 +40,7 @@ class DerPropHead(BaseModule):
 
     Args:
         num_classes (int): K; SemiSegmentor gives it.
-        in_channels (int): Channels of the feature; SemiSegmentor finds them out where the config leaves them out.
+        in_channels (int): Channels of the feature; SemiSegmentor finds them out.
         in_index (int): Which of the features that the segmentor's ``extract_feat`` gives; where the config leaves it
             out, SemiSegmentor takes the deepest (:func:`mmseg_derprop.models.segmentors.deepest`).
         channels (int): Channels of the 3x3 convolution.
@@ -92,10 +92,6 @@ class DerPropHead(BaseModule):
     def forward(self, features: tuple[Tensor, ...]) -> Embedding:
         """Embeds the positions of the feature ``in_index``, (N, in_channels, h, w)."""
         feature = features[self.in_index]
-        if feature.shape[1] != self.in_channels:
-            raise ValueError(
-                f'in_channels = {self.in_channels}, but the feature {self.in_index} has {feature.shape[1]}: give these.'
-            )
         return self.embed(self.dropout(self.conv(feature.detach() if self.warming_up else feature)))
 
     def embed(self, feature: Tensor) -> Embedding:

@@ -49,8 +49,9 @@ class View:
         return view
 
     def _changed(self, change: Callable[[Any], Any]) -> View:
-        parts = (self.logits, self.perturbed_logits, self.maybe_embedding)
-        return View(*(part if part is None else change(part) for part in parts), self.maybe_head, self.align_corners)
+        parts = dict(logits=self.logits, perturbed_logits=self.perturbed_logits, maybe_embedding=self.maybe_embedding)
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if part is not None}
+        return replace(self, **changed)
 
     @property
     def size(self) -> tuple[int, int]:

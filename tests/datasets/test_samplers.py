@@ -147,5 +147,3 @@ def test_errors(monkeypatch):
         make(monkeypatch, num_unlabeled=0)
     with pytest.raises(TypeError, match='must be a SemiDataset, but is a list'):
         SemiSampler([1, 2], 1, 1)
-    with pytest.raises(ValueError, match='holds 0.*ann_file'):
-        LabeledSampler([], 2)

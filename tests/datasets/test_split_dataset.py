@@ -12,7 +12,6 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
-from mmseg_derprop.datasets import semi_collate
 from mmseg_derprop.datasets.pipelines import crop_size_of, semi_pipelines
 from mmseg_derprop.datasets.split_dataset import _find, supervised_parts
 from mmseg_derprop.utils.config import type_name
@@ -301,9 +300,3 @@ def test_what_the_labels_mean_is_kept(tmp_path):
     labels = dataset[1]['data_samples']['weak'].gt_sem_seg.data
     assert set(labels.unique().tolist()) <= {1, 255}
     assert dataset.metainfo['classes'] == ('wall', 'floor')
-
-
-@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2)), None])
-def test_a_pipeline_without_branches(item):
-    with pytest.raises(ValueError, match='must give inputs by branch.*MultiBranch'):
-        semi_collate([item])

@@ -53,12 +53,6 @@ def test_dropout_in_training_only():
     assert torch.equal(head.eval()(inputs).q, head(inputs).q)
 
 
-def test_a_feature_of_other_channels():
-    head = DerPropHead(num_classes=3, in_channels=1)
-    with pytest.raises(ValueError, match='in_channels = 1, but the feature -1 has 8'):
-        head((torch.zeros(1, 8, 4, 4),))
-
-
 @pytest.mark.parametrize('max_order', [0, 1, 2, 5])
 @pytest.mark.parametrize('normalize', ['source', 'source_mean', 'target'])
 def test_propagation(max_order, normalize):

@@ -44,7 +44,7 @@ class BrokenFilesHook(Hook):
         if not self.watches:
             return
         hub = runner.message_hub
-        found = replaced(data_batch)
+        found = [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]
         if self.group is not None:
             found = sum(all_gather_object(found, self.group), [])
         if found:
@@ -64,8 +64,3 @@ class BrokenFilesHook(Hook):
         if files := hub.runtime_info.get('broken_files', {}):
             hub.update_scalar('train/broken_files', len(files))
             hub.update_scalar('train/replaced_images', hub.get_info('replaced_images'))
-
-
-def replaced(data_batch: dict | None) -> list[tuple]:
-    """The problems of the files that the images of a batch stand for."""
-    return [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]

@@ -19,7 +19,7 @@ from mmengine.dist import (
     is_main_process,
 )
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
@@ -28,7 +28,7 @@ from ...utils.checkpoints import make_plain
 from ...utils.files import FolderInUse, lock_folder, remove_unfinished
 from ...utils.options import check_options
 from .. import whole_files  # noqa: F401  (registers the file backend)
-from ..batches import Batches
+from ..batches import Batches, iteration_loop
 from ..signals import StopSignals, leave_signals
 from .strict_load_hook import unwrap
 
@@ -79,12 +79,7 @@ class ExactCheckpointHook(CheckpointHook):
         make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        if not isinstance(loop, IterBasedTrainLoop):
-            raise TypeError(
-                f'train_cfg makes a {type(loop).__name__}, but ExactCheckpointHook counts iterations: '
-                "train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
-            )
+        loop = iteration_loop(runner)
         super().before_train(runner)
         self.runner = runner
         self.group = cpu_group(runner) if get_world_size() > 1 else None
