@@ -1,4 +1,4 @@
-"""Geometry of the weak view, branches, packing."""
+"""Geometry of the weak view, branches, packing, collating."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform, Compose, Pad
 from mmengine import fileio
+from mmengine.registry import FUNCTIONS
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 from mmseg.registry import TRANSFORMS
@@ -189,3 +190,20 @@ class PackSemiInputs(PackSegInputs):
             ignored = torch.from_numpy(results['ignore_map'][None] != 0)
             packed['data_samples'].set_data(dict(ignore_map=PixelData(data=ignored)))
         return packed
+
+
+@FUNCTIONS.register_module()
+def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
+    """Gathers items by branch, tensors and samples in a list of each, which the data preprocessor stacks.
+
+    Args:
+        batch (Sequence[dict]): Items ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples':
+            {branch: SegDataSample}}``; labelled ones have the branch ``sup``.
+        _scope_ (str, optional): Unused; mmengine hands it over where a base is named ``mmseg_derprop::``.
+    """
+    collated: dict[str, dict[str, list]] = {'inputs': {}, 'data_samples': {}}
+    for item in batch:
+        for kind, branches in collated.items():
+            for branch, value in item[kind].items():
+                branches.setdefault(branch, []).append(value)
+    return collated

@@ -56,14 +56,13 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
         _check_single_image(model, inputs['weak'], alone[-1])
 
 
-def branches_of(item: Any) -> dict[str, torch.Tensor]:
+def branches_of(item: dict) -> dict[str, torch.Tensor]:
     """Images of an item by branch; raises ValueError if it has none."""
-    branches = item.get('inputs') if isinstance(item, dict) else None
+    branches = item.get('inputs')
     if not isinstance(branches, dict):
-        has = f'the keys {sorted(map(str, item))}' if isinstance(item, dict) else f'{type(item).__name__}'
         raise ValueError(
-            f'A pipeline must give inputs by branch, but gives {has}. End it in MultiBranch(sup=[...]) or '
-            'MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs.'
+            f'A pipeline must give inputs by branch, but gives {", ".join(map(str, item))}. End it in MultiBranch(sup='
+            '[...]) or MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs.'
         )
     return branches
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
@@ -23,7 +24,7 @@ def build_segmentor(config: dict) -> BaseSegmentor:
     try:
         segmentor = MODELS.build(config)
     except (ImportError, *FAILURES) as error:
-        packages = sorted({name.partition('.')[0] for name in _types(config) if '.' in name})
+        packages = sorted(set(re.findall(r"'type': '(\w+)\.", str(config))))
         raise ValueError(f'model.segmentor cannot be built: {error}.{"".join(map(missing, packages))}') from error
     for part in segmentor.modules():
         if isinstance(part, CrossEntropyLoss) and part.class_weight is not None and part.cls_criterion is cross_entropy:
@@ -38,15 +39,6 @@ def missing(package: str) -> str:
     except ImportError as error:
         return f' It has parts of {package}, which cannot be imported: {error}.'
     return ''
-
-
-def _types(part: Any) -> Iterator[str]:
-    if isinstance(part, Mapping):
-        if isinstance(part.get('type'), str):
-            yield part['type']
-        part = list(part.values())
-    for value in part if isinstance(part, (list, tuple)) else ():
-        yield from _types(value)
 
 
 def decode_heads(segmentor: BaseSegmentor) -> list[Any]:

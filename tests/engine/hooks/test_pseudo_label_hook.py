@@ -206,7 +206,7 @@ def test_refuses_what_does_not_fit(refuse, what):
     refuse(*REFUSED[what])
 
 
-@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2)), None])
+@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2))])
 def test_a_pipeline_without_branches(item):
     with pytest.raises(ValueError, match='must give inputs by branch.*MultiBranch'):
         branches_of(item)
