@@ -115,8 +115,8 @@ class SemiSampler(_Stream):
 
     def state_dict(self) -> dict:
         """What a resumed run needs: seed and stream, the same in all processes and all iterations."""
-        own = dict(seed=self.seed, processes=self.world_size, batch=(self.num_labeled, self.num_unlabeled))
-        return {**own, 'stream': asdict(self.stream)}
+        batch = (self.num_labeled, self.num_unlabeled)
+        return dict(seed=self.seed, processes=self.world_size, batch=batch, stream=asdict(self.stream))
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
         """Resumes before an iteration of a run with this state; warns if numbers of processes or images differ."""

@@ -240,12 +240,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def active_losses(self) -> dict[str, SemiLoss]:
-        """The terms that have a weight."""
         return {name: loss for name, loss in self.losses.items() if loss.loss_weight}  # type: ignore[misc]
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the terms need."""
         return frozenset().union(*(loss.needs for loss in self.active_losses.values()))
 
     @property
@@ -261,7 +259,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def has_joint_forward(self) -> bool:
-        """Whether the student predicts labelled images and weak views together."""
         return self.needs_weak_forward and self.views.joint_forward
 
     @property
@@ -276,7 +273,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def strong_branches(self) -> tuple[str, ...]:
-        """Branches of the strong views."""
         return ('strong', 'strong2')[: self.views.num_strong]
 
     @property

@@ -56,8 +56,8 @@ def class_counts(labels: Tensor, valid: Tensor, num_classes: int) -> Tensor:
 def move_class_bias(bias: Tensor, predicted: Tensor, labeled: Tensor, rate: float) -> Tensor:
     """Moves the bias (K,) of each class's logit by ``rate`` times the logarithm of labelled over predicted shares (K,).
 
-    Shares are of pixels. The new bias has mean 0, but within -2 .. 2: a class that is predicted too seldom rises (the aim
-    of DARS, arXiv 2107.11279).
+    Shares are of pixels. The new bias has mean 0, but within -2 .. 2: a class that is predicted too seldom rises (the
+    aim of DARS, arXiv 2107.11279).
     """
     bias = bias + rate * (labeled.clamp_min(FLOOR) / predicted.clamp_min(FLOOR)).log()
     return (bias - bias.mean()).clamp(-LIMIT, LIMIT)
