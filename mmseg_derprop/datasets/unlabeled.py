@@ -103,4 +103,5 @@ class UnlabeledDataset(BaseSegDataset):
 
 def _stem(name: str, suffixes: Sequence[str]) -> str:
     """A name without that of ``suffixes`` in which it ends, regardless of case."""
-    return next((name[: -len(suffix)] for suffix in suffixes if name.lower().endswith(suffix.lower())), name)
+    found = next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), '')
+    return name[: len(name) - len(found)]
