@@ -89,10 +89,6 @@ class SemiDataset(ConcatDataset):
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
 
-    @property
-    def skips(self) -> bool:
-        return 'skip' in (self.broken_labeled, self.broken_unlabeled)
-
     def __getitem__(self, index: int) -> Any:
         self.full_init()
         if not isinstance(index, SeededIndex):

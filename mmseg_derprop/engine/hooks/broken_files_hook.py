@@ -32,7 +32,8 @@ class BrokenFilesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.told_of_labels = False
-        self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
+        options = vars(runner.train_dataloader.dataset)
+        self.watches = 'skip' in (options.get('broken_labeled'), options.get('broken_unlabeled'))
         self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
