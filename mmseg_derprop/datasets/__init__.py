@@ -4,11 +4,10 @@ from .camvid import CamVidDataset
 from .checks.broken import BrokenData, Problem
 from .checks.labels import CheckLabels
 from .checks.leaks import check_leaks
-from .collate import semi_collate
 from .samplers import LabeledSampler, SemiSampler
 from .semi_dataset import SemiDataset
 from .split_dataset import SplitDataset
 from .strong import RandomCutMixBox, StrongAugment
 from .synthetic import ShapesDataset, write_shapes
-from .transforms import LoadUnlabeledAnnotations, MultiBranch, PackSemiInputs, PadToCrop, RandomRescale
+from .transforms import LoadUnlabeledAnnotations, MultiBranch, PackSemiInputs, PadToCrop, RandomRescale, semi_collate
 from .unlabeled import UnlabeledDataset

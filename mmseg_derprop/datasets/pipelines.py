@@ -9,6 +9,7 @@ from typing import Any, Literal
 from mmcv.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
+from ..utils.config import type_name
 from ..utils.options import PositiveInt, check_options
 
 Kinds = Literal['both', 'labeled', 'strong', 'drop']
@@ -30,7 +31,7 @@ def crop_size_of(pipeline: Sequence[dict]) -> tuple[int, int] | None:
     """Size (h, w) of the images that a supervised training pipeline ends in, None if they have none in common."""
     size = None
     for step in pipeline:
-        name = transform_name(step)
+        name = type_name(step)
         given = step.get(SIZES.get(name)) if not step.get('keep_ratio') else None
         if given:
             h, w = (given, given) if isinstance(given, int) else given
@@ -75,7 +76,7 @@ def semi_pipelines(
 
     strong = [*those('strong'), dict(type='StrongAugment'), dict(type='RandomCutMixBox'), pack]
     common = [_for_unlabeled(step) for step in those('both')]
-    end = 1 + max((index for index, step in enumerate(common) if 'Load' in transform_name(step)), default=-1)
+    end = 1 + max((index for index, step in enumerate(common) if 'Load' in type_name(step)), default=-1)
     geometry, second = common[end:], [name for name in branches if name.endswith('_mix')]
     views = [*geometry, _views((name for name in branches if name not in second), strong, pack)]
     if second:
@@ -83,15 +84,9 @@ def semi_pipelines(
     return copy.deepcopy(labeled), copy.deepcopy([*common[:end], *views])
 
 
-def transform_name(transform: dict) -> str:
-    """A transform's class name, whether its config names it, with a scope or without, or holds the class."""
-    kind = transform['type']
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
 def _kind_of(step: dict, given: Mapping[str, Kinds]) -> str:
     """Which images a transform is for; ValueError if that is not known."""
-    name = transform_name(step)
+    name = type_name(step)
     if name in given:
         return given[name]
     if 'Load' in name:
@@ -115,7 +110,7 @@ def _cropped(steps: list[dict], crop_size: Sequence[int] | None) -> list[dict]:
     """Steps whose images have the crop size, padded where they are smaller; what is added stands last."""
     found = crop_size_of(steps)
     size = (crop_size[0], crop_size[1]) if crop_size else found
-    names = [transform_name(step) for step in steps]
+    names = [type_name(step) for step in steps]
     if size is None:
         raise ValueError(
             f'The training pipeline ({", ".join(names)}) does not end in images of one size. Give crop_size=(h, w).'
@@ -136,7 +131,7 @@ def _cropped(steps: list[dict], crop_size: Sequence[int] | None) -> list[dict]:
 
 def _for_unlabeled(step: dict) -> dict:
     """A step for images that may have no labels, and whose ignore map is to be 1 where it fills in."""
-    name, kind = transform_name(step), _class_of(step)
+    name, kind = type_name(step), _class_of(step)
     if 'Annotation' in name or (isinstance(kind, type) and issubclass(kind, LoadAnnotations)):
         return {**step, 'type': 'LoadUnlabeledAnnotations', 'loader': step['type']}
     if name == 'RandomCrop':

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,9 +15,50 @@ from torch.utils.data import Sampler
 
 from ..utils.options import NonNegativeInt, PositiveInt, check_options
 from ..utils.randomness import SeededIndex
-from .sampler_position import SamplerPosition
 
 _LABELED, _UNLABELED = 0, 1
+
+
+@dataclass(frozen=True)
+class SamplerPosition:
+    """Arithmetic of the stream that :class:`SemiSampler` describes, a group of images each iteration."""
+
+    labeled_images: int
+    unlabeled_images: int
+    labeled_step: int  # images that all processes together draw in an iteration
+    unlabeled_step: int
+    iteration: int = 0  # where the stream begins; 0 unless the numbers above have changed since
+    labeled: tuple[int, int] = (0, 0)  # number of the pass or epoch there, and images of it drawn before
+    unlabeled: tuple[int, int] = (0, 0)
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return -(-self.unlabeled_images // self.unlabeled_step)
+
+    def labeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:
+        """Pass and place in it of a labelled image, the ``offset``-th that all processes draw in an iteration."""
+        number, place = self.labeled
+        drawn = place + (iteration - self.iteration) * self.labeled_step + offset
+        return number + drawn // self.labeled_images, drawn % self.labeled_images
+
+    def unlabeled_at(self, iteration: int, offset: int = 0) -> tuple[int, int]:
+        """Epoch and place in it of an unlabelled image; a place behind the last image is the beginning again."""
+        epoch, place = self.unlabeled
+        iteration -= self.iteration
+        rest = -(-(self.unlabeled_images - place) // self.unlabeled_step)
+        if iteration >= rest:
+            more, iteration = divmod(iteration - rest, self.iterations_per_epoch)
+            epoch, place = epoch + 1 + more, 0
+        return epoch, place + iteration * self.unlabeled_step + offset
+
+    def moved(self, other: SamplerPosition, iteration: int) -> SamplerPosition:
+        """A stream with the numbers of images of ``other``, beginning where this one is before an iteration."""
+        sizes = other.labeled_images, other.unlabeled_images
+        labeled, unlabeled = (
+            (number, place) if place < size else (number + 1, 0)
+            for (number, place), size in zip((self.labeled_at(iteration), self.unlabeled_at(iteration)), sizes)
+        )
+        return SamplerPosition(*sizes, other.labeled_step, other.unlabeled_step, iteration, labeled, unlabeled)
 
 
 class _Stream(Sampler):
@@ -115,25 +156,17 @@ class SemiSampler(_Stream):
 
     def state_dict(self) -> dict:
         """What a resumed run needs: seed and stream, the same in all processes and all iterations."""
-        own = dict(seed=self.seed, processes=self.world_size, batch=(self.num_labeled, self.num_unlabeled))
-        return {**own, 'stream': asdict(self.stream)}
+        batch = (self.num_labeled, self.num_unlabeled)
+        return dict(seed=self.seed, processes=self.world_size, batch=batch, stream=asdict(self.stream))
 
     def load_state_dict(self, state: dict, iteration: int) -> None:
         """Resumes before an iteration of a run with this state; warns if numbers of processes or images differ."""
-        try:
-            seed, (labeled, unlabeled) = state['seed'], state['batch']
-            before = state['processes'], labeled, unlabeled
-            old, new = SamplerPosition(**state['stream']), self.stream
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"The checkpoint's state of the sampler must be that of a SemiSampler, but is {state!r} "
-                f'({type(error).__name__}: {error}). Resume from another checkpoint.'
-            ) from error
-        self.seed = seed
+        old, new = SamplerPosition(**state['stream']), self.stream
+        self.seed = state['seed']
         self.stream = old.moved(new, iteration)
         self.skip(iteration * self.batch_size)
         now = (self.world_size, self.num_labeled, self.num_unlabeled, new.labeled_images, new.unlabeled_images)
-        then = (*before, old.labeled_images, old.unlabeled_images)
+        then = (state['processes'], *state['batch'], old.labeled_images, old.unlabeled_images)
         if then != now:
             words = '{} processes with {} labelled and {} unlabelled images a batch, of {} and {} images'
             message = (
@@ -158,8 +191,6 @@ class LabeledSampler(_Stream):
 
     @check_options
     def __init__(self, dataset, num_labeled: PositiveInt, seed: NonNegativeInt | None = None) -> None:
-        if not len(dataset):
-            raise ValueError('A data set must hold at least 1 image, but holds 0. Check its ann_file and data_prefix.')
         super().__init__(dataset, seed)
         self.num_labeled = num_labeled
 

@@ -6,7 +6,7 @@ import copy
 import logging
 import os.path as osp
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -89,10 +89,6 @@ class SemiDataset(ConcatDataset):
         self.num_labeled = sum(map(len, self.labeled_sources))
         self.num_unlabeled = sum(map(len, self.unlabeled_sources))
 
-    @property
-    def skips(self) -> bool:
-        return 'skip' in (self.broken_labeled, self.broken_unlabeled)
-
     def __getitem__(self, index: int) -> Any:
         self.full_init()
         if not isinstance(index, SeededIndex):
@@ -100,24 +96,19 @@ class SemiDataset(ConcatDataset):
         labeled = index < self.num_labeled
         option = 'broken_labeled' if labeled else 'broken_unlabeled'
         stop = getattr(self, option) == 'stop'
-        sample = self._sample(index, stop)
-        if not isinstance(sample, Problem):
-            return sample
-        if stop:
-            raise BrokenData(
-                f'{sample}. tools/check_data.py lists all such files; to leave them out of training, and count them, '
-                f"set train_dataloader.dataset.{option}='skip'."
-            )
-        problems = [sample]
-        if not isinstance(index, SeededIndex):
-            index = SeededIndex(index, np.random.randint(1 << 31), ())
         kind = range(self.num_labeled) if labeled else range(self.num_labeled, len(self))
-        for other in index.others(kind, _TRIES):
-            sample = self._sample(other, stop)
+        problems: list[Problem] = []
+        for candidate in _candidates(index, kind):
+            sample = self._sample(candidate, stop)
             if not isinstance(sample, Problem):
-                first = next(iter(sample['data_samples'].values()))
-                first.set_metainfo(dict(replaced=problems))
+                if problems:
+                    next(iter(sample['data_samples'].values())).set_metainfo(dict(replaced=problems))
                 return sample
+            if stop:
+                raise BrokenData(
+                    f'{sample}. tools/check_data.py lists all such files; to leave them out of training, and count '
+                    f"them, set train_dataloader.dataset.{option}='skip'."
+                )
             problems.append(sample)
         if len({(problem.kind, problem.cause) for problem in problems}) == 1 and problems[0].kind == TRANSFORM:
             number = f'All of {len(problems)} images that were drawn fail'
@@ -193,7 +184,10 @@ def load_labeled(source: BaseDataset, kind: str = 'labelled', check: bool = True
     """Loads a built source and returns the pixels of each label id; with ``check`` files must exist and be usable."""
     list_labeled(source, kind)
     if check:
-        check_listed(source, kind)
+        infos = [source.get_data_info(index) for index in range(len(source))]
+        for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):
+            paths = [info[key] for info in infos if info.get(key)]
+            check_files(paths, what, f'the {kind} list {_name(source)}', getattr(source, 'backend_args', None))
     return count_labels(source, kind, check)
 
 
@@ -214,13 +208,12 @@ def list_labeled(source: BaseDataset, kind: str = 'labelled') -> None:
     check_loaded_labels(source)
 
 
-def check_listed(source: BaseDataset, kind: str = 'labelled') -> None:
-    """Raises FileNotFoundError unless all images and label files of a loaded source exist."""
-    infos = [source.get_data_info(index) for index in range(len(source))]
-    backend_args = getattr(source, 'backend_args', None)
-    for key, what in (('img_path', f'{kind} images'), ('seg_map_path', 'label files')):
-        paths = [info[key] for info in infos if info.get(key)]
-        check_files(paths, what, f'the {kind} list {_name(source)}', backend_args)
+def _candidates(index: int, kind: range) -> Iterator[int]:
+    """An index, and then others of its kind to take in its place."""
+    yield index
+    if not isinstance(index, SeededIndex):
+        index = SeededIndex(index, np.random.randint(1 << 31), ())
+    yield from index.others(kind, _TRIES)
 
 
 def _name(source: BaseDataset) -> str:

@@ -11,10 +11,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmseg.registry import TRANSFORMS
 
-from ..utils.options import Bounds, Share, check_options
+from ..utils.options import Ascending, Bounds, PositiveRange, Share, check_options
 from .checks.broken import SettingError
 
-PositiveRange = Annotated[tuple[float, float], Bounds(above=0)]
+PositiveShare = Annotated[float, Bounds(above=0, high=1)]
 _TRIES = 10_000
 
 
@@ -155,7 +155,7 @@ class RandomCutMixBox(BaseTransform):
     def __init__(
         self,
         prob: Share = 0.5,
-        area: Annotated[tuple[float, float], Bounds(above=0, high=1)] = (0.02, 0.4),
+        area: Annotated[tuple[PositiveShare, PositiveShare], Ascending] = (0.02, 0.4),
         aspect: PositiveRange = (0.3, 1 / 0.3),
     ) -> None:
         self.prob, self.area, self.aspect = prob, area, aspect

@@ -1,10 +1,9 @@
-"""Geometry of the weak view, branches, packing."""
+"""Geometry of the weak view, branches, packing, collating."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Annotated
 
 import cv2
 import numpy as np
@@ -12,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from mmcv.transforms import BaseTransform, Compose, Pad
 from mmengine import fileio
+from mmengine.registry import FUNCTIONS
 from mmengine.structures import PixelData
 from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
 from mmseg.registry import TRANSFORMS
 
-from ..utils.options import Bounds, PositiveInt, check_options
+from ..utils.options import PositiveInt, PositiveRange, check_options
 from .checks.broken import BrokenData, Problem, file_problem
 from .checks.labels import CheckLabels, label_header_problem
 
@@ -72,7 +72,7 @@ class RandomRescale(BaseTransform):
     """
 
     @check_options
-    def __init__(self, ratio_range: Annotated[tuple[float, float], Bounds(above=0)] = (0.5, 2.0)) -> None:
+    def __init__(self, ratio_range: PositiveRange = (0.5, 2.0)) -> None:
         self.ratio_range = ratio_range
 
     def transform(self, results: dict) -> dict:
@@ -172,8 +172,6 @@ class MultiBranch(BaseTransform):
                 )
             for kind, merged in packed.items():
                 value = branch[kind] if isinstance(branch['inputs'], dict) else {name: branch[kind]}
-                if twice := merged.keys() & value.keys():
-                    raise ValueError(f'Two pipelines fill the branch {sorted(twice)[0]!r}. Rename one of them.')
                 merged.update(value)
         return packed
 
@@ -194,3 +192,20 @@ class PackSemiInputs(PackSegInputs):
             ignored = torch.from_numpy(results['ignore_map'][None] != 0)
             packed['data_samples'].set_data(dict(ignore_map=PixelData(data=ignored)))
         return packed
+
+
+@FUNCTIONS.register_module()
+def semi_collate(batch: Sequence[dict], _scope_: str | None = None) -> dict:
+    """Gathers items by branch, tensors and samples in a list of each, which the data preprocessor stacks.
+
+    Args:
+        batch (Sequence[dict]): Items ``{'inputs': {branch: (C, H, W) uint8}, 'data_samples':
+            {branch: SegDataSample}}``; labelled ones have the branch ``sup``.
+        _scope_ (str, optional): Unused; mmengine hands it over where a base is named ``mmseg_derprop::``.
+    """
+    collated: dict[str, dict[str, list]] = {'inputs': {}, 'data_samples': {}}
+    for item in batch:
+        for kind, branches in collated.items():
+            for branch, value in item[kind].items():
+                branches.setdefault(branch, []).append(value)
+    return collated

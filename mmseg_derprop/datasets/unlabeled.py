@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import os.path as osp
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from mmengine import fileio
 from mmseg.datasets import BaseSegDataset
@@ -83,24 +83,25 @@ class UnlabeledDataset(BaseSegDataset):
         label_dir = self.data_prefix.get('seg_map_path')
         if label_dir is not None:
             name = info['img_path'].removeprefix(osp.join(self._img_dir(), ''))
-            stem = name[: len(name) - len(_suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)))]
+            stem = _stem(name, (*self.img_suffix, *IMAGE_SUFFIXES))
             info['seg_map_path'] = osp.join(label_dir, stem + self.seg_map_suffix)
         return info
 
     def _img_dir(self) -> str:
         return self.data_prefix.get('img_path') or self.data_root or ''
 
-    def _listed_names(self) -> Iterator[str]:
-        for name in read_list(self.ann_file, 'unlabelled images', self.backend_args):
-            yield name if _suffix(name, (*self.img_suffix, *IMAGE_SUFFIXES)) else name + self.img_suffix[0]
+    def _listed_names(self) -> list[str]:
+        names, suffixes = read_list(self.ann_file, 'unlabelled images', self.backend_args), self.img_suffix
+        return [name + suffixes[0] * (_stem(name, (*suffixes, *IMAGE_SUFFIXES)) == name) for name in names]
 
     def _folder_names(self, folder: str) -> list[str]:
         files = fileio.list_dir_or_file(folder or '.', list_dir=False, recursive=True, backend_args=self.backend_args)
         # Folders that are hidden hold thumbnails and the like; hidden files the engine leaves out itself.
-        images = (name for name in files if _suffix(name, self.img_suffix) and '/.' not in f'/{name}')
-        return sorted(images, key=lambda name: name[: len(name) - len(_suffix(name, self.img_suffix))])
+        images = (name for name in files if _stem(name, self.img_suffix) != name and '/.' not in f'/{name}')
+        return sorted(images, key=lambda name: _stem(name, self.img_suffix))
 
 
-def _suffix(name: str, suffixes: Sequence[str]) -> str:
-    """The one of ``suffixes`` that a name ends in, regardless of case; '' if there is none."""
-    return next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), '')
+def _stem(name: str, suffixes: Sequence[str]) -> str:
+    """A name without that of ``suffixes`` in which it ends, regardless of case."""
+    found = next((suffix for suffix in suffixes if name.lower().endswith(suffix.lower())), '')
+    return name[: len(name) - len(found)]

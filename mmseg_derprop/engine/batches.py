@@ -6,10 +6,21 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.dist import get_rank
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..datasets import SemiSampler
 from ..utils.randomness import seed_step
+
+
+def iteration_loop(runner: Runner) -> IterBasedTrainLoop:
+    """The training loop of a runner; raises TypeError unless it counts iterations."""
+    loop = runner.train_loop
+    if not isinstance(loop, IterBasedTrainLoop):
+        raise TypeError(
+            f'train_cfg must make an IterBasedTrainLoop, but makes a {type(loop).__name__}: the method counts '
+            "iterations, and its sampler has no end. Set train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
+        )
+    return loop
 
 
 class Batches:

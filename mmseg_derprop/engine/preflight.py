@@ -12,13 +12,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from mmseg.structures import SegDataSample
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..datasets import SemiDataset, SemiSampler
 from ..datasets.checks.labels import absent_classes
-from ..datasets.collate import branches_of
 from ..models import Embedding, SemiSegmentor
 from ..models.data_preprocessor import check_crops
 from ..models.decoding import MANY_POSITIONS, decode
@@ -46,7 +44,6 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
         samples = [dataset[0], dataset[dataset.num_labeled]]
     inputs = {branch: image for sample in samples for branch, image in branches_of(sample).items()}
     _check_branches(model, inputs, samples[1]['data_samples'])
-    _check_labels(model, dataset, samples[0]['data_samples']['sup'])
     if sampler.num_unlabeled == 1 and model.cutmix.partner != 'second_view' and 'strong' in model.needs:
         raise ValueError(
             'train_dataloader.sampler.num_unlabeled must be at least 2, but is 1: a single image has no partner in its '
@@ -59,9 +56,31 @@ def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
         _check_single_image(model, inputs['weak'], alone[-1])
 
 
+def branches_of(item: dict) -> dict[str, torch.Tensor]:
+    """Images of an item by branch; raises ValueError if it has none."""
+    branches = item.get('inputs')
+    if not isinstance(branches, dict):
+        raise ValueError(
+            f'A pipeline must give inputs by branch, but gives {", ".join(map(str, item))}. End it in MultiBranch(sup='
+            '[...]) or MultiBranch(weak=[...], strong=[...]), each branch in PackSemiInputs.'
+        )
+    return branches
+
+
 def check_classes(model: SemiSegmentor, dataset: SemiDataset, absent: str) -> None:
-    """Raises ValueError, or with ``absent='warn'`` warns, if a class has no labelled pixel."""
-    problem = absent_classes(dataset.label_counts, dataset.metainfo.get('classes') or (), model.ignore_index)
+    """Raises ValueError unless model and labels have the same classes; ``absent``, for one without a labelled pixel."""
+    classes, number = dataset.metainfo.get('classes') or (), model.num_classes
+    if classes and len(classes) != number:
+        raise ValueError(
+            f'model.num_classes must be {len(classes)}, the number of classes of the data, but is {number}. Set it.'
+        )
+    found = dataset.label_counts.nonzero()[0].tolist()
+    if outside := [label for label in found if label >= number and label not in (model.ignore_index, PADDED)]:
+        raise ValueError(
+            f'Labels must be from 0 to {number - 1}, or {model.ignore_index} for ignored, but there are {outside}. Set '
+            'num_classes and ignore_index of the heads, or map the labels (reduce_zero_label or classes of the data).'
+        )
+    problem = absent_classes(dataset.label_counts, classes, model.ignore_index)
     if problem and absent == 'error':
         raise ValueError(str(problem))
     if problem:
@@ -99,30 +118,13 @@ def _check_branches(model: SemiSegmentor, inputs: dict[str, torch.Tensor], unlab
         )
 
 
-def _check_labels(model: SemiSegmentor, dataset: SemiDataset, sample: SegDataSample) -> None:
-    """Whether the classes of data and model agree."""
-    classes = dataset.metainfo.get('classes')
-    if classes and len(classes) != model.num_classes:
-        raise ValueError(
-            f'model.num_classes must be {len(classes)}, the number of classes of the data, but is {model.num_classes}. '
-            'Set it.'
-        )
-    labels = sample.gt_sem_seg.data.unique()
-    outside = [i for i in labels.tolist() if not 0 <= i < model.num_classes and i not in (model.ignore_index, PADDED)]
-    if outside:
-        raise ValueError(
-            f'Labels must be from 0 to {model.num_classes - 1}, or {model.ignore_index} for ignored, but '
-            f'{sample.img_path} has {outside}. Set num_classes and ignore_index of the heads, or map the '
-            'labels (reduce_zero_label or classes of the data set).'
-        )
-
-
 def _warn_of_fine_grid(model: SemiSegmentor, size: tuple[int, int], images: int) -> None:
     """Says how long propagation takes where its grid is fine, from the time of a small one."""
     head = model.propagation_head
     if head is None:
         return
-    (height, width), side = model.probed.grid(head.in_index, size), 48
+    side, feature = 48, model.probed.shapes[head.in_index]
+    height, width = (round(feature[i + 1] * size[i] / model.probed.size[i]) for i in (0, 1))
     if height * width <= MANY_POSITIONS:
         return
     device = next(head.parameters()).device

@@ -46,7 +46,9 @@ class _TeacherStudentLoop:
             for index, batch in enumerate(self.dataloader):
                 self.run_iter(index, batch)  # type: ignore[attr-defined]
                 model.predict_on = other
-                self.score(batch, self.evaluators[other])
+                with torch.no_grad(), autocast(enabled=self.fp16):  # hooks do not see this network
+                    samples = getattr(self.runner.model, f'{self.stage}_step')(batch)
+                self.evaluators[other].process(data_samples=samples, data_batch=batch)
                 model.predict_on = chosen
             scores = {}
             for name, evaluator in self.evaluators.items():
@@ -59,13 +61,6 @@ class _TeacherStudentLoop:
         self.runner.call_hook(f'after_{self.stage}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.stage}')
         return metrics
-
-    @torch.no_grad()
-    def score(self, batch: dict, evaluator: Evaluator) -> None:
-        """Asks the network that hooks do not see."""
-        with autocast(enabled=self.fp16):
-            samples = getattr(self.runner.model, f'{self.stage}_step')(batch)
-        evaluator.process(data_samples=samples, data_batch=batch)
 
 
 @LOOPS.register_module()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -35,12 +34,10 @@ MOVED_OPTIONS = {
 }
 
 
-def build_losses(configs: Any) -> nn.ModuleDict:
+def build_losses(configs: dict) -> nn.ModuleDict:
     """Builds the terms of the loss from their configs by name."""
-    if not isinstance(configs, Mapping) or not configs:
-        raise ValueError(
-            f"model.losses must be a dict of losses, such as dict(seg=dict(type='SupervisedLoss')), but is {configs!r}."
-        )
+    if not configs:
+        raise ValueError("model.losses must name a loss, such as dict(seg=dict(type='SupervisedLoss')), but is {}.")
     losses = nn.ModuleDict()
     for name, config in configs.items():
         if not isinstance(name, str) or name == 'loss' or not name.replace('_', 'a').isalnum():

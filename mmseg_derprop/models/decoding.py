@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from mmengine.model import revert_sync_batchnorm
+from mmengine.utils import apply_to
 from mmseg.models import BaseSegmentor
 from torch import Tensor, nn
 
@@ -61,11 +62,6 @@ class Probe(NamedTuple):
     readings: list[Reading]
     size: tuple[int, int]
 
-    def grid(self, index: int, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of a feature of images of another size."""
-        height, width = self.shapes[index][1:]
-        return round(height * size[0] / self.size[0]), round(width * size[1] / self.size[1])
-
 
 def decode(segmentor: BaseSegmentor, features: Any, readings: list[Reading], size: tuple[int, int]) -> list[Decoded]:
     """What each decode head makes of what ``extract_feat`` gave of images of a size (h, w), the final one last."""
@@ -96,15 +92,9 @@ def image_metas(count: int, size: tuple[int, int]) -> list[dict]:
     return [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4) for _ in range(count)]
 
 
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Any) -> Any:
+def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
     """Applies a function to each tensor in dicts, lists and tuples."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, Mapping):
-        return {key: map_tensors(function, value) for key, value in tree.items()}
-    if isinstance(tree, (list, tuple)):
-        return type(tree)([map_tensors(function, value) for value in tree])
-    return tree
+    return apply_to(tree, lambda part: isinstance(part, Tensor), function)
 
 
 def feature_maps(features: Any) -> tuple[Tensor, ...]:
@@ -127,7 +117,7 @@ def extract_complementary(segmentor: BaseSegmentor, images: Tensor) -> Any:
     """As ``extract_feat``, with complementary channels of the backbone's features for the two halves of the images."""
     features = segmentor.backbone(images)
     tensors: list[Tensor] = []
-    map_tensors(lambda feature: tensors.append(feature) or feature, features)  # type: ignore[func-returns-value]
+    map_tensors(tensors.append, features)
     dropped = iter(complementary_dropout2d(tuple(tensors)))
     features = map_tensors(lambda _: next(dropped), features)
     return segmentor.neck(features) if segmentor.with_neck else features

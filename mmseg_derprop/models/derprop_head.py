@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..ops import check_order, propagate
-from ..utils.options import Bounds, check_options
+from ..utils.options import NonNegativeInt, PositiveInt, Share, check_options
 
 
 @dataclass
@@ -40,7 +40,7 @@ class DerPropHead(BaseModule):
 
     Args:
         num_classes (int): K; SemiSegmentor gives it.
-        in_channels (int): Channels of the feature; SemiSegmentor finds them out where the config leaves them out.
+        in_channels (int): Channels of the feature; SemiSegmentor finds them out.
         in_index (int): Which of the features that the segmentor's ``extract_feat`` gives; where the config leaves it
             out, SemiSegmentor takes the deepest (:func:`mmseg_derprop.models.segmentors.deepest`).
         channels (int): Channels of the 3x3 convolution.
@@ -64,14 +64,14 @@ class DerPropHead(BaseModule):
     @check_options
     def __init__(
         self,
-        num_classes: Annotated[int, Bounds(1)],
-        in_channels: Annotated[int, Bounds(1)],
+        num_classes: PositiveInt,
+        in_channels: PositiveInt,
         in_index: int = -1,
-        channels: Annotated[int, Bounds(1)] = 256,
-        dropout_ratio: Annotated[float, Bounds(0, 1)] = 0.1,
-        max_order: Annotated[int, Bounds(0)] = 1,
+        channels: PositiveInt = 256,
+        dropout_ratio: Share = 0.1,
+        max_order: NonNegativeInt = 1,
         normalize: Literal['source', 'source_mean', 'target'] = 'source_mean',
-        warmup: Annotated[int, Bounds(0)] = 0,
+        warmup: NonNegativeInt = 0,
         norm_cfg: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -92,10 +92,6 @@ class DerPropHead(BaseModule):
     def forward(self, features: tuple[Tensor, ...]) -> Embedding:
         """Embeds the positions of the feature ``in_index``, (N, in_channels, h, w)."""
         feature = features[self.in_index]
-        if feature.shape[1] != self.in_channels:
-            raise ValueError(
-                f'in_channels = {self.in_channels}, but the feature {self.in_index} has {feature.shape[1]}: give these.'
-            )
         return self.embed(self.dropout(self.conv(feature.detach() if self.warming_up else feature)))
 
     def embed(self, feature: Tensor) -> Embedding:

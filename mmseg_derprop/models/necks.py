@@ -18,12 +18,5 @@ class PairWithTokens(BaseModule):
     """
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Pairs of maps (N, C, h, w), which must be of one size, and tokens (N, C)."""
-        sizes = {tuple(part.shape[1:]) for part in maps}
-        if len(sizes) != 1:
-            raise ValueError(
-                'Features for a DPT head must have one size, but have '
-                f'{", ".join(str(tuple(part.shape[1:])) for part in maps)} (channels, height, width). Take several '
-                'layers of a plain vision transformer (out_indices), not the stages of a pyramid.'
-            )
+        """Pairs of maps (N, C, h, w), and tokens (N, C)."""
         return tuple((part, part.new_zeros(part.shape[:2])) for part in maps)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..utils.options import Bounds, check_options
+from ..utils.options import Bounds, Share, check_options
 
 Part = TypeVar('Part', bound=nn.Module)
 
@@ -32,17 +32,6 @@ def build_part(place: str, config: Any, kind: type[Part], **given: Any) -> Part:
     return MODELS.build({**config, **given})
 
 
-def build_options(place: str, group: type, config: Any) -> Any:
-    """Makes a group of options from a dict, or from None, which takes the defaults."""
-    config = {} if config is None else config
-    known = [field.name for field in fields(group)]
-    if not isinstance(config, Mapping):
-        raise ValueError(f'{place} must be a dict of {", ".join(known)}, but is {config!r}.')
-    if unknown := sorted(map(str, set(config) - set(known))):
-        raise ValueError(f'{place} has no option {", ".join(unknown)}; it has {", ".join(known)}.')
-    return group(**config)
-
-
 @check_options
 @dataclass(frozen=True)
 class TeacherOptions:
@@ -55,7 +44,7 @@ class TeacherOptions:
             epoch 0 and moves at the start of each later one (DerProp).
     """
 
-    momentum: Annotated[float, Bounds(0, 1)] = 0.996
+    momentum: Share = 0.996
     interval: Literal['step', 'epoch'] = 'step'
 
 
@@ -114,7 +103,7 @@ class ViewOptions:
     complementary_dropout: bool = False
     joint_forward: bool = True
     update_bn_on_strong: bool = True
-    perturb_ratio: Annotated[float, Bounds(0, 0.999)] = 0.5
+    perturb_ratio: Annotated[float, Bounds(0, below=1)] = 0.5
     staged_backward: bool = True
     activation_checkpointing: bool = False
 

@@ -9,16 +9,9 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..ops import (
-    affinity_consistency_loss,
-    entropy_map,
-    interpolated_label_affinity_loss,
-    masked_mean,
-    soft_cross_entropy_map,
-)
-from .losses.base import SemiLoss
+from ..ops import affinity_consistency_loss, entropy_map, interpolated_label_affinity_loss, soft_cross_entropy_map
 from .losses.consistency import SoftConsistencyLoss, StrongLoss
-from .losses.derivative import SmoothnessLoss
+from .losses.derivative import LabelAffinityLoss, SmoothnessLoss
 from .pseudo_labels import RegionPropagation
 from .step import Step, StrongView
 
@@ -30,28 +23,22 @@ class UnmixedConsistencyLoss(SoftConsistencyLoss):
     Inside a box the strong view is compared with the image that the box covers.
     """
 
-    def on_view(self, strong: StrongView, step: Step) -> Tensor:
-        target = strong.target
-        losses = soft_cross_entropy_map(strong.view.logits, target.own.logits)
-        if self.kind == 'kl':
-            return masked_mean(losses - entropy_map(target.own.logits), target.confident, target.mixed.ignored)
-        return masked_mean(losses, target.accepted, target.mixed.ignored)
+    def distances(self, strong: StrongView) -> Tensor:
+        logits = strong.target.own.logits
+        losses = soft_cross_entropy_map(strong.view.logits, logits)
+        return losses - entropy_map(logits) if self.kind == 'kl' else losses
 
 
 @MODELS.register_module()
-class InterpolatedLabelAffinityLoss(SemiLoss):
+class InterpolatedLabelAffinityLoss(LabelAffinityLoss):
     """The label affinity of interpolated class ids, without a gradient (rows 2 and 4).
 
     :func:`mmseg_derprop.ops.interpolated_label_affinity_loss` says what it computes.
     """
 
-    needs = frozenset({'embedding'})
     teaches = frozenset()
     trains = False
-
-    def forward(self, step: Step) -> Tensor:
-        e, order = step.labeled.embedding, step.labeled.head.max_order
-        return interpolated_label_affinity_loss(e.q, e.k, step.labels, e.grid, step.ignore_index, order)
+    distance = staticmethod(interpolated_label_affinity_loss)
 
 
 @MODELS.register_module()

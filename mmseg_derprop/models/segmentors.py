@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -23,7 +24,7 @@ def build_segmentor(config: dict) -> BaseSegmentor:
     try:
         segmentor = MODELS.build(config)
     except (ImportError, *FAILURES) as error:
-        packages = sorted({name.partition('.')[0] for name in _types(config) if '.' in name})
+        packages = sorted(set(re.findall(r"'type': '(\w+)\.", str(config))))
         raise ValueError(f'model.segmentor cannot be built: {error}.{"".join(map(missing, packages))}') from error
     for part in segmentor.modules():
         if isinstance(part, CrossEntropyLoss) and part.class_weight is not None and part.cls_criterion is cross_entropy:
@@ -40,15 +41,6 @@ def missing(package: str) -> str:
     return ''
 
 
-def _types(part: Any) -> Iterator[str]:
-    if isinstance(part, Mapping):
-        if isinstance(part.get('type'), str):
-            yield part['type']
-        part = list(part.values())
-    for value in part if isinstance(part, (list, tuple)) else ():
-        yield from _types(value)
-
-
 def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
     """The decode heads of a segmentor, several if it is a cascade, the final one last."""
     head = segmentor.decode_head
@@ -56,16 +48,27 @@ def decode_heads(segmentor: BaseSegmentor) -> list[Any]:
 
 
 @contextmanager
-def frozen_statistics(module: nn.Module) -> Iterator[None]:
-    """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
-    momenta = {part: part.momentum for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)}
-    for part in momenta:
-        part.momentum = 0.0
+def _with_attribute(parts: Iterable[Any], name: str, value: Any) -> Iterator[None]:
+    """While it lasts, an attribute of modules has another value."""
+    before = [(part, getattr(part, name)) for part in parts]
+    for part, _ in before:
+        setattr(part, name, value)
     try:
         yield
     finally:
-        for part, momentum in momenta.items():
-            part.momentum = momentum
+        for part, old in before:
+            setattr(part, name, old)
+
+
+def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
+    """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
+    norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    return _with_attribute(norms, 'momentum', 0.0)
+
+
+def evaluating(module: nn.Module) -> AbstractContextManager[None]:
+    """While it lasts, a module and all its parts are in evaluation mode."""
+    return _with_attribute(module.modules(), 'training', False)
 
 
 def checkpoint_activations(backbone: nn.Module) -> None:
@@ -82,18 +85,6 @@ def checkpoint_activations(backbone: nn.Module) -> None:
         part.set_grad_checkpointing()
     for part in blocks:
         part.with_cp = True
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """While it lasts, a module is in evaluation mode; afterwards each of its parts is in that which it was in."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 def check_heads(segmentor: BaseSegmentor) -> None:

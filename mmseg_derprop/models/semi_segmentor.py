@@ -15,12 +15,12 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..ops import box_masks, mix
-from ..utils.options import check_options, is_number
+from ..utils.options import check_options
 from . import decoding
 from .checks import MOVED_OPTIONS, build_losses, check_model
 from .derprop_head import DerPropHead
 from .losses import SemiLoss
-from .parts import CutMixOptions, ViewOptions, build_options, build_part
+from .parts import CutMixOptions, ViewOptions, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
 from .segmentors import checkpoint_activations, frozen_statistics
 from .stages import Terms
@@ -94,8 +94,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(segmentor, num_classes, teacher, predict_on, data_preprocessor, init_cfg)
-        self.cutmix: CutMixOptions = build_options('model.cutmix', CutMixOptions, cutmix)
-        self.views: ViewOptions = build_options('model.views', ViewOptions, views)
+        self.cutmix = CutMixOptions(**(cutmix or {}))
+        self.views = ViewOptions(**(views or {}))
         self.pseudo_labeler = PseudoLabeler(num_classes=self.student.num_classes, **(pseudo_labels or {}))
         self.propagation_head = self._build_head(propagation_head)
         self.losses = build_losses(losses)
@@ -240,12 +240,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def active_losses(self) -> dict[str, SemiLoss]:
-        """The terms that have a weight."""
         return {name: loss for name, loss in self.losses.items() if loss.loss_weight}  # type: ignore[misc]
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the terms need."""
         return frozenset().union(*(loss.needs for loss in self.active_losses.values()))
 
     @property
@@ -261,7 +259,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def has_joint_forward(self) -> bool:
-        """Whether the student predicts labelled images and weak views together."""
         return self.needs_weak_forward and self.views.joint_forward
 
     @property
@@ -276,7 +273,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     @property
     def strong_branches(self) -> tuple[str, ...]:
-        """Branches of the strong views."""
         return ('strong', 'strong2')[: self.views.num_strong]
 
     @property
@@ -290,7 +286,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
             return None
         channels = [shape[0] for shape in self.probed.shapes]
         index = config.get('in_index', decoding.deepest(self.probed.shapes))
-        if not is_number(index, -len(channels), len(channels) - 1, whole=True):
+        if index not in range(-len(channels), len(channels)):
             raise ValueError(
                 f'model.propagation_head.in_index must be from 0 to {len(channels) - 1}, or -1 for the last, but is '
                 f'{index!r}: the segmentor gives {len(channels)} features, of {channels} channels.'

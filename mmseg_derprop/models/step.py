@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
@@ -20,44 +20,38 @@ from .pseudo_labels import PseudoLabels
 Part = TypeVar('Part')
 
 
+@dataclass(eq=False)
 class View:
     """Predictions of a batch of N images; what no loss reads is never computed.
 
-    Args:
+    Attributes:
         logits (Tensor): (N, K, H, W).
         perturbed_logits (Tensor, optional): (N, K, h', w') decoded from perturbed features.
-        embedding (Embedding, optional): Of the images.
-        head (DerPropHead, optional): The head that gave it.
+        maybe_embedding (Embedding, optional): Of the images.
+        maybe_head (DerPropHead, optional): The head that gave it.
         align_corners (bool): How the segmentor resizes logits.
     """
 
-    def __init__(
-        self,
-        logits: Tensor,
-        perturbed_logits: Tensor | None = None,
-        embedding: Embedding | None = None,
-        head: DerPropHead | None = None,
-        align_corners: bool = False,
-    ) -> None:
-        self.logits = logits
-        self.align_corners = align_corners
-        self._perturbed_logits = perturbed_logits
-        self._embedding = embedding
-        self._head = head
+    logits: Tensor
+    perturbed_logits: Tensor | None = None
+    maybe_embedding: Embedding | None = None
+    maybe_head: DerPropHead | None = None
+    align_corners: bool = False
 
     def __getitem__(self, images: slice) -> View:
-        perturbed = None if self._perturbed_logits is None else self._perturbed_logits[images]
-        embedding = None if self._embedding is None else self._embedding[images]
-        return View(self.logits[images], perturbed, embedding, self._head, self.align_corners)
+        return self._changed(lambda part: part[images])
 
     def detach(self) -> View:
         """The same predictions, without their graphs."""
-        perturbed = None if self._perturbed_logits is None else self._perturbed_logits.detach()
-        embedding = None if self._embedding is None else self._embedding.detach()
-        view = View(self.logits.detach(), perturbed, embedding, self._head, self.align_corners)
+        view = self._changed(lambda part: part.detach())
         if 'propagated' in vars(self):
             view.propagated = self.propagated.detach()
         return view
+
+    def _changed(self, change: Callable[[Any], Any]) -> View:
+        parts = dict(logits=self.logits, perturbed_logits=self.perturbed_logits, maybe_embedding=self.maybe_embedding)
+        changed: dict[str, Any] = {name: change(part) for name, part in parts.items() if part is not None}
+        return replace(self, **changed)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -67,12 +61,12 @@ class View:
     @property
     def head(self) -> DerPropHead:
         """The head that embedded the images."""
-        return present(self._head, 'the propagation head', 'embedding')
+        return present(self.maybe_head, 'the propagation head', 'embedding')
 
     @property
     def embedding(self) -> Embedding:
         """The images' vectors q and k."""
-        return present(self._embedding, 'an embedding', 'embedding')
+        return present(self.maybe_embedding, 'an embedding', 'embedding')
 
     @cached_property
     def propagated(self) -> Tensor:
@@ -82,7 +76,7 @@ class View:
     @cached_property
     def perturbed(self) -> Tensor:
         """(N, K, H, W), decoded from perturbed features."""
-        logits = present(self._perturbed_logits, 'perturbed logits', 'perturbed')
+        logits = present(self.perturbed_logits, 'perturbed logits', 'perturbed')
         return F.interpolate(logits, self.size, mode='bilinear', align_corners=self.align_corners)
 
 

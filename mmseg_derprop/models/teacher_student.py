@@ -15,7 +15,7 @@ from torch import Tensor
 from ..utils.options import Bounds, check_options
 from .data_preprocessor import SemiDataPreprocessor
 from .decoding import probe
-from .parts import TeacherOptions, build_options
+from .parts import TeacherOptions
 from .segmentors import build_segmentor, decode_heads
 
 
@@ -43,7 +43,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.predict_on: str = predict_on
-        self.teacher_options: TeacherOptions = build_options('model.teacher', TeacherOptions, teacher)
+        self.teacher_options = TeacherOptions(**(teacher or {}))
         self.student: BaseSegmentor = build_segmentor(plain_config(segmentor, num_classes, data_preprocessor))
         self.probed = probe(self.student)
         self.data_preprocessor = SemiDataPreprocessor(self.student.data_preprocessor)

@@ -7,10 +7,8 @@ from .affinity import (
     labels_on_grid,
     smoothness_loss,
 )
-from .alignment import class_counts, move_class_bias
+from .classes import class_counts, class_maxima, class_sums, move_class_bias, move_class_thresholds, move_threshold
 from .consistency import cross_entropy_map, entropy_map, masked_mean, soft_cross_entropy_map
-from .cutmix import box_masks, mix
-from .dropout import complementary_dropout2d
+from .perturbations import box_masks, complementary_dropout2d, mix
 from .regions import propagate_regions, region_masks
 from .similarity import NORMALIZATIONS, check_order, derivative, propagate, similarity_metric, similarity_rows
-from .threshold import class_maxima, class_sums, move_class_thresholds, move_threshold

@@ -5,7 +5,8 @@ operators, so torch.compile sees one call where it would unroll hundreds of bloc
 """
 
 # Postponed annotations would hide the operators' types from torch 2.4.
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -124,14 +125,9 @@ def _save_gradients(ctx, inputs: tuple, output: tuple[Tensor, Tensor, Tensor]) -
     ctx.mark_non_differentiable(*output[1:])
 
 
-def _spread_gradient(ctx, grad: Tensor) -> tuple[Tensor, ...]:
+def _gradient(backward: Callable, ctx, grad: Tensor) -> tuple[Tensor, ...]:
     with torch.autocast(grad.device.type, enabled=False):  # the backward pass may be started inside one
-        return spread_backward(*ctx.saved_tensors, grad)
-
-
-def _log_sum_exp_gradient(ctx, grad: Tensor) -> tuple[Tensor, ...]:
-    with torch.autocast(grad.device.type, enabled=False):
-        return log_sum_exp_backward(*ctx.saved_tensors, grad)
+        return backward(*ctx.saved_tensors, grad)
 
 
 def _distance_gradient(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
@@ -139,6 +135,6 @@ def _distance_gradient(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
     return grad * grad_q, grad * grad_k, *[None] * 5
 
 
-spread.register_autograd(_spread_gradient, setup_context=_save_inputs)
-log_sum_exp.register_autograd(_log_sum_exp_gradient, setup_context=_save_inputs)
+spread.register_autograd(partial(_gradient, spread_backward), setup_context=_save_inputs)
+log_sum_exp.register_autograd(partial(_gradient, log_sum_exp_backward), setup_context=_save_inputs)
 distance.register_autograd(_distance_gradient, setup_context=_save_gradients)

@@ -142,19 +142,8 @@ def test_a_supervised_baseline_sees_the_same_labelled_images(monkeypatch, rank, 
     assert list(islice(LabeledSampler(range(L), 3, seed=8), 60)) != [i for batch in batches for i in batch]
 
 
-@pytest.mark.parametrize(
-    'changes', [dict(batch=(1,)), dict(batch=''), dict(stream={}), dict(stream=dict(labeled_step=0))]
-)
-def test_a_state_of_another_sampler(monkeypatch, changes):
-    sampler = make(monkeypatch)
-    with pytest.raises(ValueError, match='must be that of a SemiSampler'):
-        sampler.load_state_dict(sampler.state_dict() | changes, 3)
-
-
 def test_errors(monkeypatch):
     with pytest.raises(ValueError, match='SemiSampler: num_unlabeled must be .*1.*0'):
         make(monkeypatch, num_unlabeled=0)
     with pytest.raises(TypeError, match='must be a SemiDataset, but is a list'):
         SemiSampler([1, 2], 1, 1)
-    with pytest.raises(ValueError, match='holds 0.*ann_file'):
-        LabeledSampler([], 2)

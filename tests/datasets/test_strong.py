@@ -130,11 +130,7 @@ def test_boxes_keep_their_bounds(shape):
 
 
 def test_errors(rgb):
-    with pytest.raises(ValueError, match='jitter must be .*from 0 to 0.5'):
-        StrongAugment(jitter=(0.5, 0.5, 0.5, 0.6))
     with pytest.raises(TypeError, match=r'float32 of shape \(1, 64, 48, 3\).*behind the one that loads'):
         StrongAugment()(dict(img=rgb.astype(np.float32)[None]))
-    with pytest.raises(ValueError, match='area'):
-        RandomCutMixBox(area=(0.4, 0.02))
     with pytest.raises(ValueError, match='32x512.*does not fit'):  # whether this image gets a box or not
         RandomCutMixBox(prob=1e-9)(dict(img=np.zeros((32, 512, 3), np.uint8)))

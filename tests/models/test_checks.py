@@ -38,10 +38,9 @@ REFUSED = [
     (PAPER, {'losses.kl': dict(loss_weight=1.0, _delete_=True)}, 'model.losses.kl must be a config such as'),
     (PAPER, {'losses.kl': None}, 'model.losses.kl must be a config .*but is None'),
     (PAPER, {'losses.kl.bogus': 1}, 'SoftConsistencyLoss has no option bogus; it has loss_weight, kind'),
-    (PAPER, {'losses.kl.kind': 'hard'}, "kind must be 'kl' or 'soft', but is 'hard'"),
     (PAPER, {'losses.a-b': dict(type='SupervisedLoss')}, "letters, digits and _.*'a-b'"),
     (PAPER, {'losses.loss': dict(type='SupervisedLoss')}, "not 'loss', which is the total"),
-    (PAPER, {'losses': None}, 'model.losses must be a dict of losses|losses must be a dict'),
+    (PAPER, {'losses': None}, 'losses must be a valid dictionary, but is None'),
     (FIXMATCH, {'losses.own': dict(type='Demanding')}, "needs of model.losses.own must be among .*, but has 'magic'"),
     (
         PAPER,
@@ -54,7 +53,7 @@ REFUSED = [
     (PAPER, {'pseudo_labels.threshold.value': 0.5}, 'MaxConfidenceThreshold has no option value; it has .*init'),
     # Weights.
     *(
-        (PAPER, {'losses.kl.loss_weight': weight}, 'loss_weight must be a number of at least 0, but is')
+        (PAPER, {'losses.kl.loss_weight': weight}, 'loss_weight must be ((greater|a) .*), but is')
         for weight in (-0.1, float('nan'), float('inf'), 'a', None, True)
     ),
     (FIXMATCH, off('seg', 'hard'), 'loss that trains with a loss_weight above 0, but the weights are .*losses.seg'),
@@ -84,19 +83,13 @@ REFUSED = [
         {'cutmix.partner': 'second_view', 'cutmix.predictor': 'teacher'},
         'model.cutmix.partner must be an image of the batch for model.losses.affinity_u.*inside_box=False',
     ),
-    (PAPER, {'cutmix.partner': 'nobody'}, "partner must be 'batch' or 'reversed' or 'second_view', but is 'nobody'"),
-    (PAPER, {'cutmix.bogus': 1}, 'model.cutmix has no option bogus; it has partner, predictor'),
-    (PAPER, {'cutmix': 'batch'}, 'cutmix must be a dict'),
+    (PAPER, {'cutmix.bogus': 1}, 'CutMixOptions has no option bogus; it has partner, predictor'),
+    (PAPER, {'cutmix': 'batch'}, 'cutmix must be a valid dictionary'),
     (PAPER, {'views.num_strong': 3}, 'num_strong must be 1 or 2, but is 3'),
     (PAPER, {'views.complementary_dropout': True}, 'views.num_strong must be 2 with complementary_dropout=True'),
-    (PAPER, {'views.perturb_ratio': 1.0}, 'perturb_ratio must be a number from 0 to 0.999, but is 1.0'),
-    (PAPER, {'teacher.interval': 'never'}, "interval must be 'step' or 'epoch', but is 'never'"),
-    (PAPER, {'teacher.momentum': 1.5}, 'momentum must be a number from 0 to 1, but is 1.5'),
-    (PAPER, {'pseudo_labels.alpha': 'cosine'}, "alpha must be a number from 0 to 1 or 'linear', but is 'cosine'"),
-    (PAPER, {'pseudo_labels.source': 'nobody'}, "source must be 'student' or 'teacher', but is 'nobody'"),
-    (PAPER, {'predict_on': 'both'}, "predict_on must be 'teacher' or 'student', but is 'both'"),
-    (PAPER, {'channels_last': 'yes'}, "channels_last must be True or False, but is 'yes'"),
-    (PAPER, {'num_classes': 1}, 'num_classes must be an integer of at least 2 or None, but is 1'),
+    (PAPER, {'teacher.momentum': 1.5}, 'momentum must be less than or equal to 1, but is 1.5'),
+    (PAPER, {'pseudo_labels.alpha': 'cosine'}, "alpha must be a valid number or be 'linear', but is 'cosine'"),
+    (PAPER, {'num_classes': 1}, 'num_classes must be greater than or equal to 2, but is 1'),
     # Options that stood elsewhere.
     (PAPER, {'labels_from': 'teacher'}, 'labels_from is now pseudo_labels.source'),
     (PAPER, {'compile': True}, "compile is now compile at the config's top level"),

@@ -114,7 +114,7 @@ def test_knobs_stand_in_the_model(run, tool, tmp_path):
         ('custom_hooks.0.head_warmup=5', 'is now model.propagation_head.warmup'),
         ('model.loss_weight.sup.seg=1', 'SemiSegmentor has no option loss_weight.*loss_weight is now losses'),
         ('model.labels_from=teacher', 'labels_from is now pseudo_labels.source'),
-        ('model.losses.kl.loss_weight=-1', 'loss_weight must be a number of at least 0, but is -1'),
+        ('model.losses.kl.loss_weight=-1', 'loss_weight must be greater than or equal to 0, but is -1'),
     ],
 )
 def test_wrong_places_end_before_training(train, tmp_path, word, message):

@@ -9,7 +9,6 @@ from itertools import islice
 from typing import Any
 
 from mmengine.logging import print_log
-from torch.utils.data import ConcatDataset
 
 
 def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
@@ -43,10 +42,7 @@ def check_leaks(train: Any, val: Any | None, leaks: str = 'error') -> None:
 
 def image_paths(dataset: Any) -> Iterator[str]:
     """The images of a data set; data sets without MMEngine's ``get_data_info`` tell none."""
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            yield from image_paths(part)
-    elif hasattr(dataset, 'get_data_info'):
+    if hasattr(dataset, 'get_data_info'):
         for index in range(len(dataset)):
             if path := dataset.get_data_info(index).get('img_path'):
                 yield path

@@ -32,7 +32,8 @@ class BrokenFilesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         self.told_of_labels = False
-        self.watches = getattr(runner.train_dataloader.dataset, 'skips', False)
+        options = vars(runner.train_dataloader.dataset)
+        self.watches = 'skip' in (options.get('broken_labeled'), options.get('broken_unlabeled'))
         self.group = cpu_group(runner) if self.watches and get_world_size() > 1 else None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
@@ -44,7 +45,7 @@ class BrokenFilesHook(Hook):
         if not self.watches:
             return
         hub = runner.message_hub
-        found = replaced(data_batch)
+        found = [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]
         if self.group is not None:
             found = sum(all_gather_object(found, self.group), [])
         if found:
@@ -64,8 +65,3 @@ class BrokenFilesHook(Hook):
         if files := hub.runtime_info.get('broken_files', {}):
             hub.update_scalar('train/broken_files', len(files))
             hub.update_scalar('train/replaced_images', hub.get_info('replaced_images'))
-
-
-def replaced(data_batch: dict | None) -> list[tuple]:
-    """The problems of the files that the images of a batch stand for."""
-    return [tuple(problem) for sample in samples_of(data_batch) for problem in sample.get('replaced', [])]

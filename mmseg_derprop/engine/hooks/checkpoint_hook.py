@@ -9,17 +9,9 @@ from typing import Any, Literal
 
 import torch
 from filelock import FileLock
-from mmengine.dist import (
-    all_reduce,
-    barrier,
-    broadcast_object_list,
-    gather_object,
-    get_rank,
-    get_world_size,
-    is_main_process,
-)
+from mmengine import dist
 from mmengine.hooks import CheckpointHook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.registry import HOOKS
 from torch import Tensor
 
@@ -28,7 +20,7 @@ from ...utils.checkpoints import make_plain
 from ...utils.files import FolderInUse, lock_folder, remove_unfinished
 from ...utils.options import check_options
 from .. import whole_files  # noqa: F401  (registers the file backend)
-from ..batches import Batches
+from ..batches import Batches, iteration_loop
 from ..signals import StopSignals, leave_signals
 from .strict_load_hook import unwrap
 
@@ -79,24 +71,19 @@ class ExactCheckpointHook(CheckpointHook):
         make_plain(checkpoint)
 
     def before_train(self, runner: Runner) -> None:
-        loop = runner.train_loop
-        if not isinstance(loop, IterBasedTrainLoop):
-            raise TypeError(
-                f'train_cfg makes a {type(loop).__name__}, but ExactCheckpointHook counts iterations: '
-                "train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
-            )
+        loop = iteration_loop(runner)
         super().before_train(runner)
         self.runner = runner
-        self.group = cpu_group(runner) if get_world_size() > 1 else None
+        self.group = cpu_group(runner) if dist.get_world_size() > 1 else None
         self.lock = self.take_work_dir(runner.work_dir)
         self.remove_outdated()
-        if is_main_process() and osp.isdir(self.out_dir):
+        if dist.is_main_process() and osp.isdir(self.out_dir):
             remove_unfinished(self.out_dir)
         hub, resumed = runner.message_hub, runner.iter > 0
         self.saved = runner.iter if resumed else None
-        if resumed and len(self.process_buffers) == get_world_size():
+        if resumed and len(self.process_buffers) == dist.get_world_size():
             buffers = dict(unwrap(runner.model).named_buffers())
-            for name, value in self.process_buffers[get_rank()].items():
+            for name, value in self.process_buffers[dist.get_rank()].items():
                 buffers[name].data.copy_(value)
         self.process_buffers = []
         sampler = loop.dataloader.sampler
@@ -167,12 +154,12 @@ class ExactCheckpointHook(CheckpointHook):
         """Locks the work dir for this run: two would remove each other's checkpoints. All processes decide alike."""
         lock: FileLock | None = None
         errors: list[FolderInUse | None] = [None]
-        if is_main_process():
+        if dist.is_main_process():
             try:
                 lock = lock_folder(folder)
             except FolderInUse as error:
                 errors = [error]
-        broadcast_object_list(errors, group=self.group)
+        dist.broadcast_object_list(errors, group=self.group)
         if errors[0] is not None:
             raise errors[0]
         return lock
@@ -203,14 +190,14 @@ class ExactCheckpointHook(CheckpointHook):
         if self.provisional not in (None, self.last_ckpt):
             self.remove([self.provisional])
             self.provisional = None
-        if is_main_process():
+        if dist.is_main_process():
             self.file_backend.put_text(self.last_ckpt, osp.join(runner.work_dir, 'last_checkpoint'))
         self.remove_outdated()
 
     def gather_buffers(self) -> list[dict[str, Tensor]]:
         """In the first process, for each process its buffers that differ from the first one's, which the state has."""
         own = {name: buffer.detach().cpu() for name, buffer in unwrap(self.runner.model).named_buffers()}
-        found = gather_object(own, group=self.group) or []
+        found = dist.gather_object(own, group=self.group) or []
         return [{name: value for name, value in each.items() if not torch.equal(value, own[name])} for each in found]
 
     def remove_outdated(self) -> None:
@@ -223,7 +210,7 @@ class ExactCheckpointHook(CheckpointHook):
 
     def remove(self, paths: list[str]) -> None:
         """Removes checkpoints; the one from which the run goes on tells their names, so they may be anything."""
-        for path in paths if is_main_process() else ():
+        for path in paths if dist.is_main_process() else ():
             inside = osp.abspath(osp.dirname(path)) == osp.abspath(self.out_dir)
             if inside and path.endswith(osp.splitext(self.filename_tmpl)[1]) and self.file_backend.isfile(path):
                 self.file_backend.remove(path)
@@ -240,13 +227,13 @@ class ExactCheckpointHook(CheckpointHook):
         if self.group is None:
             return self.signals.number
         number = torch.tensor(self.signals.number)
-        all_reduce(number, 'max', self.group)
+        dist.all_reduce(number, 'max', self.group)
         return int(number)
 
     def leave(self, number: int) -> None:
         """Ends this process; the others, which come here too, wait for the one that saves."""
         if self.group is not None:
-            barrier(self.group)
+            dist.barrier(self.group)
         self.runner.logger.info(f'Stopped at {self.saved} iterations by signal {number}; resume with --resume')
         self.signals.stop()
         raise SystemExit(128 + number)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 from mmengine.device import get_device
 from mmengine.hooks import Hook
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import HOOKS
 from torch import Tensor
@@ -16,7 +16,8 @@ from ...datasets import BrokenData, check_leaks
 from ...datasets.checks.broken import SettingError
 from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
-from ...utils.options import Bounds, check_options
+from ...utils.options import PositiveInt, check_options
+from ..batches import iteration_loop
 from ..preflight import check_batch, check_classes, check_score_names
 from .strict_load_hook import unwrap
 
@@ -46,7 +47,7 @@ class PseudoLabelHook(Hook):
     @check_options
     def __init__(
         self,
-        interval: Annotated[int, Bounds(1)] = 10,
+        interval: PositiveInt = 10,
         leaks: Literal['error', 'warn', 'ignore'] = 'error',
         absent_classes: Literal['error', 'warn'] = 'error',
     ) -> None:
@@ -75,11 +76,7 @@ class PseudoLabelHook(Hook):
 
     def check(self, runner: Runner) -> None:
         """Raises ValueError or TypeError if model and data do not fit each other, or the run."""
-        if not isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise TypeError(
-                f'train_cfg makes a {type(runner.train_loop).__name__}, which would wait for the end of an endless '
-                "sampler: train_cfg=dict(type='IterBasedTrainLoop', max_iters=...)."
-            )
+        iteration_loop(runner)
         check_batch(self.model, runner.train_dataloader)
         check_classes(self.model, runner.train_dataloader.dataset, self.absent_classes)
         check_score_names(runner)

@@ -32,7 +32,7 @@ class ScheduleHook(Hook):
             differences += [
                 f'{type(ours).__name__}.{name} is {value}, but was {theirs.get(name)}'
                 for name, value in _settings(ours).items()
-                if _plain(value) != _plain(theirs.get(name))
+                if value != theirs.get(name)
             ]
         if differences:
             told = '; '.join(differences)
@@ -62,7 +62,3 @@ def _settings(schedule: Any) -> dict[str, Any]:
     state = schedule.state_dict()
     names = {name for kind in type(schedule).__mro__ for name in inspect.signature(kind).parameters}
     return {name: state[name] for name in (names | {'base_values'}) & state.keys() - {'last_step', 'verbose'}}
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

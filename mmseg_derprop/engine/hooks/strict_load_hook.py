@@ -84,7 +84,8 @@ def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] 
             f'Nothing in it has a place in this model. It holds {_some(list(state))}. {_hint(model, state)}'
         )
     loaded = {part.rpartition('.')[2] for part in found}
-    lacking = [name for name in missing if _part(name) in found or _is_needed(_part(name), needed)]
+    wanted = {part for part in new if part.startswith(tuple(needed)) and not part.endswith('auxiliary_head')}
+    lacking = [name for name in missing if _part(name) in found | wanted]
     extra = [name for name in unknown if _part(name).rpartition('.')[2] in loaded]
     if lacking or extra:
         lines = [f'It lacks {len(lacking)} entries: {_some(lacking)}.'] if lacking else []
@@ -96,10 +97,6 @@ def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] 
 def _part(name: str) -> str:
     """``student.backbone`` of ``student.backbone.layer1...``, ``backbone`` of ``backbone.layer1...``."""
     return re.match(r'((student|teacher)\.)?[^.]*', name)[0]  # type: ignore[index]
-
-
-def _is_needed(part: str, needed: Sequence[str]) -> bool:
-    return part.startswith(tuple(needed)) and not part.endswith('auxiliary_head')
 
 
 def _hint(model: nn.Module, state: dict[str, Tensor]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -33,10 +35,7 @@ class PseudoLabelVisualizationHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Asks the model for the step if it is to be drawn."""
         due = self.every_n_inner_iters(batch_idx, self.interval)
-        semi_segmentor(runner).step_observer = self._keep if due else None
-
-    def _keep(self, step: Step) -> None:
-        self.step = step
+        semi_segmentor(runner).step_observer = partial(setattr, self, 'step') if due else None
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None, outputs=None) -> None:
         if self.step is None or not self.step.strong or data_batch is None:

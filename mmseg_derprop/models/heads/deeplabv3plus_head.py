@@ -29,9 +29,6 @@ class DeepLabV3PlusHead(BaseDecodeHead):
         dropout_ratio (float): Before the classifier; the published network has none.
         align_corners (bool): In every resizing.
         **kwargs: As for MMSegmentation's BaseDecodeHead.
-
-    Raises:
-        ValueError: If there are not exactly two features.
     """
 
     def __init__(
@@ -44,10 +41,6 @@ class DeepLabV3PlusHead(BaseDecodeHead):
         align_corners: bool = True,
         **kwargs,
     ) -> None:
-        if len(in_channels) != 2 or len(in_index) != 2:
-            raise ValueError(
-                f'in_channels = {in_channels}, in_index = {in_index}: give two each, the shallow and the deep feature.'
-            )
         super().__init__(
             in_channels=list(in_channels),
             in_index=list(in_index),

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from torch import Tensor, nn
 
-from ...utils.options import Bounds, check_options
+from ...utils.options import NonNegativeFloat, check_options
 from ..step import Step
 
 NEEDS = ('auxiliary', 'embedding', 'partner', 'perturbed', 'strong', 'weak')
-Weight = Annotated[float, Bounds(0)]
+Weight = NonNegativeFloat
 
 
 class SemiLoss(nn.Module):

@@ -52,9 +52,12 @@ class SoftConsistencyLoss(StrongLoss):
 
     def on_view(self, strong: StrongView, step: Step) -> Tensor:
         target = strong.target
-        if self.kind == 'kl':
-            return masked_mean(strong.divergence, target.confident, target.mixed.ignored)
-        return masked_mean(strong.soft_cross_entropy, target.accepted, target.mixed.ignored)
+        chosen = target.confident if self.kind == 'kl' else target.accepted
+        return masked_mean(self.distances(strong), chosen, target.mixed.ignored)
+
+    def distances(self, strong: StrongView) -> Tensor:
+        """(N, H, W), the distance of each pixel."""
+        return strong.divergence if self.kind == 'kl' else strong.soft_cross_entropy
 
 
 @MODELS.register_module()

@@ -24,10 +24,11 @@ class LabelAffinityLoss(SemiLoss):
 
     needs = frozenset({'embedding'})
     teaches = frozenset({'labeled'})
+    distance = staticmethod(label_affinity_loss)
 
     def forward(self, step: Step) -> Tensor:
         e, order = step.labeled.embedding, step.labeled.head.max_order
-        return label_affinity_loss(e.q, e.k, step.labels, e.grid, step.ignore_index, order)
+        return self.distance(e.q, e.k, step.labels, e.grid, step.ignore_index, order)
 
 
 @MODELS.register_module()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ...utils.options import Bounds, check_options
+from ...utils.options import PositiveInt, Share, check_options
 
 
 @MODELS.register_module()
@@ -30,13 +28,18 @@ class PixelCrossEntropyLoss(nn.Module):
     ) -> Tensor:
         """Scalar loss of logits (N, K, H, W) and labels (N, H, W), with weights (N, H, W) of the pixels or without."""
         losses = F.cross_entropy(logits.float(), labels, reduction='none', ignore_index=ignore_index)
+        counted = self.counted(losses, labels != ignore_index)
         if weight is not None:
             losses = losses * weight
-        return self.loss_weight * losses.sum() / (labels != ignore_index).sum().clamp_min(1)
+        return self.loss_weight * losses.where(counted, 0.0).sum() / counted.sum().clamp_min(1)
+
+    def counted(self, losses: Tensor, valid: Tensor) -> Tensor:
+        """(N, H, W) bool, the pixels whose mean is taken, of those that are not ignored."""
+        return valid
 
 
 @MODELS.register_module()
-class OhemCrossEntropyLoss(nn.Module):
+class OhemCrossEntropyLoss(PixelCrossEntropyLoss):
     """Cross entropy over the hard pixels of a process's batch (online hard example mining).
 
     If fewer than ``min_kept`` pixels are valid, all of them count; else those whose probability of the true class
@@ -54,30 +57,20 @@ class OhemCrossEntropyLoss(nn.Module):
     @check_options
     def __init__(
         self,
-        thresh: Annotated[float, Bounds(0, 1)] = 0.7,
-        min_kept: Annotated[int, Bounds(1)] = 100_000,
+        thresh: Share = 0.7,
+        min_kept: PositiveInt = 100_000,
         loss_weight: float = 1.0,
         loss_name: str = 'loss_ohem',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, loss_name)
         self.thresh = thresh
         self.min_kept = min_kept
-        self.loss_weight = loss_weight
-        self.loss_name = loss_name
 
-    def forward(
-        self, logits: Tensor, labels: Tensor, weight: Tensor | None = None, ignore_index: int = 255, **kwargs
-    ) -> Tensor:
-        """Scalar loss of logits (N, K, H, W) and labels (N, H, W); 0 if no pixel is valid."""
-        losses = F.cross_entropy(logits.float(), labels, reduction='none', ignore_index=ignore_index)
-        valid = labels != ignore_index
-        hard = valid
-        if labels.numel() >= self.min_kept:
-            with torch.no_grad():
-                probability = torch.exp(-losses).masked_fill(~valid, 2.0)  # beyond every probability
-                kth = probability.flatten().kthvalue(self.min_kept).values
-                # Fewer valid pixels than min_kept put the k-th smallest at 2: all valid ones are kept.
-                hard = valid & (probability <= kth.clamp_min(self.thresh))
-        if weight is not None:
-            losses = losses * weight
-        return self.loss_weight * losses.where(hard, 0.0).sum() / hard.sum().clamp_min(1)
+    @torch.no_grad()
+    def counted(self, losses: Tensor, valid: Tensor) -> Tensor:
+        if valid.numel() < self.min_kept:
+            return valid
+        probability = torch.exp(-losses).masked_fill(~valid, 2.0)  # beyond every probability
+        kth = probability.flatten().kthvalue(self.min_kept).values
+        # Fewer valid pixels than min_kept put the k-th smallest at 2: all valid ones are kept.
+        return valid & (probability <= kth.clamp_min(self.thresh))

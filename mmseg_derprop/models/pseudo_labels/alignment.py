@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...ops import class_counts, move_class_bias
-from ...utils.options import Bounds, check_options
+from ...utils.options import Share, check_options
 from .prediction import Prediction
 
 
@@ -33,7 +31,7 @@ class DistributionAlignment(nn.Module):
     batches: Tensor
 
     @check_options
-    def __init__(self, num_classes: int, rate: Annotated[float, Bounds(0, 1)] = 0.1) -> None:
+    def __init__(self, num_classes: int, rate: Share = 0.1) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.rate = rate

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ...utils.options import Bounds, check_options
+from ...utils.options import Share, check_options
 from ..parts import Part, build_part
 from .alignment import DistributionAlignment
 from .prediction import Prediction, PseudoLabels
@@ -43,7 +43,7 @@ class PseudoLabeler(nn.Module):
         self,
         num_classes: int,
         source: Literal['student', 'teacher'] = 'student',
-        alpha: Annotated[float, Bounds(0, 1)] | Literal['linear'] = 0.0,
+        alpha: Share | Literal['linear'] = 0.0,
         threshold: dict | None = None,
         alignment: dict | None = None,
         regions: dict | None = None,

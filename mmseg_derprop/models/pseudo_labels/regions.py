@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...ops import propagate_regions, region_masks, similarity_rows
-from ...utils.options import Bounds, check_options
+from ...utils.options import PositiveInt, check_options
 from ..derprop_head import Embedding
 
 
@@ -23,7 +21,7 @@ class RegionPropagation(nn.Module):
     """
 
     @check_options
-    def __init__(self, num_classes: int, num: Annotated[int, Bounds(1)] = 128) -> None:
+    def __init__(self, num_classes: int, num: PositiveInt = 128) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.num = num

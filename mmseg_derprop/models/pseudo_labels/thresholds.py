@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import torch
 from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ...ops import class_maxima, class_sums, move_class_thresholds, move_threshold
-from ...utils.options import Bounds, check_options
+from ...utils.options import Share, check_options
 from .prediction import Prediction
-
-Share = Annotated[float, Bounds(0, 1)]
 
 
 class Threshold(nn.Module):

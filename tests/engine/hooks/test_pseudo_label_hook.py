@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_derprop.engine.preflight import check_batch
+from mmseg_derprop.engine.preflight import branches_of, check_batch
 from mmseg_derprop.models import SemiSegmentor
 
 EPOCH = 3  # iterations
@@ -204,6 +204,12 @@ def refuse(train, monkeypatch):
 @pytest.mark.parametrize('what', REFUSED)
 def test_refuses_what_does_not_fit(refuse, what):
     refuse(*REFUSED[what])
+
+
+@pytest.mark.parametrize('item', [dict(img=0), dict(inputs=torch.zeros(3, 2, 2))])
+def test_a_pipeline_without_branches(item):
+    with pytest.raises(ValueError, match='must give inputs by branch.*MultiBranch'):
+        branches_of(item)
 
 
 def test_refuses_labels_outside_the_classes(refuse, shapes, tmp_path):

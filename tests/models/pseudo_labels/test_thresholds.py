@@ -118,11 +118,3 @@ def test_processes_move_as_one_with_all_images(kind, monkeypatch):
     whole = updated(kind(K, 0.6, 0.5), own)
     monkeypatch.setattr(f'{MODULE}.all_reduce', all_reduce)
     torch.testing.assert_close(updated(kind(K, 0.6, 0.5), first).value, whole.value)
-
-
-@pytest.mark.parametrize('kind', [MaxConfidenceThreshold, ClassMeanThreshold])
-@pytest.mark.parametrize('bad', [dict(init=-0.1), dict(init=1.1), dict(momentum=2), dict(momentum='a')], ids=str)
-def test_options_out_of_range(kind, bad):
-    ((name, value),) = bad.items()
-    with pytest.raises(ValueError, match=f'{kind.__name__}: {name} must be a number from 0 to 1, but is {value!r}'):
-        kind(K, **bad)
