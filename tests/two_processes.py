@@ -146,7 +146,7 @@ def meet_a_bad(what, rank):
 def meet_broken_files(rank):
     """Four iterations; each process meets a file, both meet another, and process 1 meets one too many. The counts."""
     hook, hub = BrokenFilesHook(limit=3), MessageHub.get_instance('broken_files')
-    loader = SimpleNamespace(dataset=SimpleNamespace(skips=True))
+    loader = SimpleNamespace(dataset=SimpleNamespace(broken_unlabeled='skip'))
     runner = SimpleNamespace(train_dataloader=loader, message_hub=hub, logger=MMLogger('broken'), cfg={})
     hook.before_train(runner)
     met = ([f'{rank}.jpg'], [], ['both.jpg'], ['one_more.jpg'] if rank else [])
