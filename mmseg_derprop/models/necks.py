@@ -22,7 +22,7 @@ class PairWithTokens(BaseModule):
         if len({part.shape[1:] for part in maps}) > 1:
             shapes = ', '.join(str(tuple(part.shape[1:])) for part in maps)
             raise ValueError(
-                f'Features for a DPT head must have one shape, but have (channels, height, width) {shapes}. Take several '
-                'layers of a plain vision transformer (out_indices), not the stages of a pyramid.'
+                f'Features for a DPT head must have one shape, but have (channels, height, width) {shapes}. Take '
+                'several layers of a plain vision transformer (out_indices), not the stages of a pyramid.'
             )
         return tuple((part, part.new_zeros(part.shape[:2])) for part in maps)
