@@ -34,6 +34,7 @@ class Terms:
         self.losses = model.active_losses
         self.found: dict[str, Tensor] = {}
         self.pending: set[str] = set()  # those whose graphs are there
+        self.gradients: dict[nn.Parameter, Tensor] = {}  # those of the others
 
     def compare(self, view: str, step: Step) -> Step:
         """Computes what can be after the forward pass of a view; returns the step, without graphs if they are freed."""
@@ -51,13 +52,18 @@ class Terms:
         if shared or later or not (views.staged_backward if waiting else again):
             return step
         with frozen_statistics(self.model) if again else nullcontext():
-            self.found |= learn({name: self.found[name] for name in self.pending}, self.model, self.model.loss_scale)
+            learn([self.found[name] for name in self.pending], self.model, self.gradients, self.model.loss_scale)
+        self.found |= {name: self.found[name].detach() for name in self.pending}
         self.pending = set()
         return step.detach()
 
     def all(self) -> dict[str, Tensor]:
-        """The terms by their names, in the order of the config."""
-        return {name: self.found[name] for name in self.losses}
+        """The terms by their names, in the order of the config; one of them has all gradients that are known."""
+        terms = {name: self.found[name] for name in self.losses}
+        if self.gradients:
+            carrier = next(name for name in terms if name not in self.pending)
+            terms[carrier] = with_gradients(terms[carrier], self.gradients, self.model.loss_scale)
+        return terms
 
 
 def reached(loss: SemiLoss) -> frozenset[str]:
@@ -66,36 +72,38 @@ def reached(loss: SemiLoss) -> frozenset[str]:
 
 
 @torch.compiler.disable
-def learn(terms: dict[str, Tensor], module: nn.Module, scale: Tensor | None = None) -> dict[str, Tensor]:
-    """Takes the gradients of terms, which frees their graphs, and returns the terms with the gradients in their place.
+def learn(
+    terms: list[Tensor], module: nn.Module, gradients: dict[nn.Parameter, Tensor], scale: Tensor | None = None
+) -> None:
+    """Adds the gradients of terms, scalars, to those that are known of a module's parameters, and frees their graphs.
 
-    To whatever follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
-
-    Args:
-        terms (dict[str, Tensor]): Scalars.
-        module (nn.Module): Whose parameters learn.
-        scale (Tensor, optional): Of the losses in float16, without which small gradients would be 0 on their way.
+    ``scale`` is that of the losses in float16, without which small gradients would be 0 on their way; it stays in them.
     """
-    learning = {name: term for name, term in terms.items() if term.requires_grad}
-    terms = {name: term.detach() for name, term in terms.items()}
-    if not learning:
-        return terms
+    learning = [term for term in terms if term.requires_grad]
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     before = [parameter.grad for parameter in parameters]
     try:
         for parameter in parameters:
-            parameter.grad = None
-        with torch.autocast(terms[next(iter(learning))].device.type, enabled=False):
-            total = torch.stack([term.float() for term in learning.values()]).sum()
-            (total if scale is None else total * scale).backward()
-        found = {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
+            parameter.grad = gradients.get(parameter)
+        if learning:
+            with torch.autocast(learning[0].device.type, enabled=False):
+                total = torch.stack([term.float() for term in learning]).sum()
+                (total if scale is None else total * scale).backward()
+        gradients |= {parameter: parameter.grad for parameter in parameters if parameter.grad is not None}
     finally:
         for parameter, gradient in zip(parameters, before):
             parameter.grad = gradient
+
+
+@torch.compiler.disable
+def with_gradients(term: Tensor, gradients: dict[nn.Parameter, Tensor], scale: Tensor | None = None) -> Tensor:
+    """A term that gives known gradients out when the total goes backward.
+
+    To whatever follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
+    """
     if scale is not None:
-        torch._foreach_div_([*found.values()], scale)
-    carrier = next(iter(learning))
-    return terms | {carrier: _Learned.apply(terms[carrier], [*found.values()], *found)}
+        torch._foreach_div_([*gradients.values()], scale)
+    return _Learned.apply(term, [*gradients.values()], *gradients)
 
 
 class _Learned(torch.autograd.Function):
@@ -108,4 +116,6 @@ class _Learned(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple:
-        return None, None, *(known * gradient for known in ctx.gradients)
+        known, ctx.gradients = ctx.gradients, None  # in place: a second copy of all would be as large as the network
+        torch._foreach_mul_(known, gradient)
+        return None, None, *known

@@ -1,7 +1,5 @@
 """Gradients are those of one backward pass, and graphs are gone before the next forward."""
 
-import copy
-
 import builders
 import pytest
 import torch
@@ -10,7 +8,7 @@ from mmengine.optim import OptimWrapper
 
 from mmseg_derprop.models import SemiLoss
 from mmseg_derprop.models.segmentors import checkpoint_activations
-from mmseg_derprop.models.stages import learn
+from mmseg_derprop.models.stages import learn, with_gradients
 
 PRESETS = sorted(path.stem for path in builders.METHODS.glob('*.py'))
 LOW = {'pseudo_labels.threshold': dict(type='FixedThreshold', value=0.3, _delete_=True)}
@@ -23,6 +21,14 @@ def build(preset, staged, options=None):
     return model
 
 
+def assert_equal_but_for_sums(found, wanted):
+    """To 5e-6 of the largest; biases in front of a normalisation have gradients of nothing but rounding."""
+    assert list(found) == list(wanted)
+    for name, value in found.items():
+        limit = 5e-6 * wanted[name].abs().max().item() + 1e-10
+        torch.testing.assert_close(value, wanted[name], rtol=0, atol=limit, msg=name)
+
+
 def step(model):
     """Terms, gradients and buffers of a step."""
     torch.manual_seed(1)
@@ -33,13 +39,11 @@ def step(model):
 
 @pytest.mark.parametrize('scale', [None, 2.0**12])
 @pytest.mark.parametrize('preset', PRESETS)
-def test_gradients_are_those_of_one_backward_pass(preset, scale, assert_near):
+def test_gradients_are_those_of_one_backward_pass(preset, scale):
     found, wanted = build(preset, True), build(preset, False)
     found.loss_scale = None if scale is None else torch.tensor(scale)
     for part, other in zip(step(found), step(wanted)):
-        assert list(part) == list(other)
-        for name, value in part.items():
-            assert_near(value.float(), other[name].float(), 2e-6)
+        assert_equal_but_for_sums(part, other)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +78,13 @@ def test_graphs_are_freed(preset, freed, monkeypatch):
 
 
 @pytest.mark.parametrize('preset', ['derprop', 'unimatch_v2'])
-def test_activations_that_are_computed_again(preset, assert_near):
+def test_activations_that_are_computed_again(preset):
     """Gradients, and running statistics, are as without."""
     found, wanted = build(preset, True, {'views.activation_checkpointing': True}), build(preset, True)
     assert any(getattr(part, 'with_cp', False) for part in found.student.modules())
     for part, other in zip(step(found), step(wanted)):
-        for name, value in part.items():
-            if not name.endswith('num_batches_tracked'):
-                assert_near(value.float(), other[name].float(), 2e-6)
+        part, other = ({k: v for k, v in each.items() if 'num_batches' not in k} for each in (part, other))
+        assert_equal_but_for_sums(part, other)
 
 
 def test_a_backbone_that_cannot_compute_again():
@@ -101,15 +104,14 @@ class WeakThroughStrong(SemiLoss):
         return (step.strong[0].view.logits - step.weak.logits).square().mean() + step.labeled.logits.square().mean()
 
 
-def test_a_loss_of_a_user_is_never_cut_off(assert_near):
+def test_a_loss_of_a_user_is_never_cut_off():
     steps = [
         step(build('aligned_teacher', staged, {'losses.own': dict(type=WeakThroughStrong)})) for staged in (True, False)
     ]
-    for name, gradient in steps[0][1].items():
-        assert_near(gradient, steps[1][1][name], 2e-6)
+    assert_equal_but_for_sums(steps[0][1], steps[1][1])
 
 
-def test_accumulation_and_clipping(assert_near):
+def test_accumulation_and_clipping():
     """Through the engine's optimiser wrapper."""
     models = [build('derprop', staged) for staged in (True, False)]
     for model in models:
@@ -118,11 +120,10 @@ def test_accumulation_and_clipping(assert_near):
         for _ in range(4):
             torch.manual_seed(1)
             wrapper.update_params(model.parse_losses(model.loss(*builders.batch(2, 3)))[0])
-    others = dict(models[1].named_parameters())
+    found, wanted = (dict(model.named_parameters()) for model in models)
     before = dict(build('derprop', True).named_parameters())
-    assert any((before[name] != value).any() for name, value in models[0].named_parameters())
-    for name, value in models[0].named_parameters():
-        assert_near(value, others[name], 1e-5)
+    assert any((before[name] != value).any() for name, value in found.items())
+    assert_equal_but_for_sums(found, wanted)
 
 
 def test_gradients_that_were_there_stay():
@@ -134,7 +135,9 @@ def test_gradients_that_were_there_stay():
 
     net = Net()
     net.used.grad = torch.tensor(10.0)
-    terms = learn(dict(fixed=torch.tensor(5.0), square=net.used**2), net)
-    assert net.used.grad == 10 and not terms['fixed'].requires_grad and terms['square'] == 9
-    (sum(copy.copy(terms).values()) / 2).backward()
-    assert net.used.grad == 13 and net.unused.grad is None
+    known = {}
+    for _ in range(2):
+        learn([torch.tensor(5.0), net.used**2], net, known)
+    assert net.used.grad == 10 and known == {net.used: 12}
+    (with_gradients(torch.tensor(9.0), known) / 2).backward()
+    assert net.used.grad == 16 and net.unused.grad is None
