@@ -14,7 +14,6 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import numpy as np
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic_core import PydanticCustomError
 
 Checked = TypeVar('Checked', bound=Callable)
 RULES = ConfigDict(strict=True, allow_inf_nan=False, arbitrary_types_allowed=True)
@@ -29,7 +28,7 @@ def Bounds(  # noqa: N802
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
-        raise PydanticCustomError('ascending', 'The two numbers should ascend')
+        raise ValueError('The two numbers should ascend')
     return pair
 
 
