@@ -5,7 +5,7 @@ env_cfg = dict(
     cudnn_benchmark=True, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl')
 )
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
-log_processor = dict(by_epoch=False, **_base_.semi_log)
+log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 resume = False

@@ -7,5 +7,3 @@ semi_hooks = [
     dict(type='StrictLoadHook'),
     dict(type='ScheduleHook'),
 ]
-# The terms of the loss are means over the log's window, as the loss is; what moves or is a share is as it is.
-semi_log = dict(mean_pattern=r'^(?!.*lr$|alpha|threshold|confident|accepted|region|accuracy|broken|replaced)')

@@ -131,7 +131,7 @@ class SemiConfig:
             *(["val_cfg = dict(type='TeacherStudentValLoop')"] if self.config.get('val_cfg') else []),
             f'default_hooks = dict({self._hooks()})',
             f'custom_hooks = [{own_hooks}*_base_.semi_hooks]',
-            'log_processor = ' + ('dict(_base_.semi_log, by_epoch=False)' if self.schedule else '_base_.semi_log'),
+            *(['log_processor = dict(by_epoch=False)'] if self.schedule else []),
         ]
         return '\n'.join(lines) + '\n'
 

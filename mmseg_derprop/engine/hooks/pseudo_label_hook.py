@@ -70,6 +70,10 @@ class PseudoLabelHook(Hook):
             raise
         except (TypeError, ValueError) as error:
             raise SettingError(str(error)) from error
+        # Terms are logged as means over the window, as the total is; the engine knows them by "loss" in their names.
+        window = runner.log_processor.window_size
+        means = [dict(data_src=name, method_name='mean', window_size=window) for name in self.model.active_losses]
+        runner.log_processor.custom_cfg = [*runner.log_processor.custom_cfg, *means]
         if runner.iter == 0:
             self.model.update_teacher(momentum=0)
             runner.message_hub.update_info('pseudo_label_epoch', 0)

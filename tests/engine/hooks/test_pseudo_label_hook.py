@@ -1,7 +1,9 @@
 """What moves between optimiser steps: alpha, the threshold, the teacher; the log; the checks before a run."""
 
+import json
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -293,3 +295,38 @@ def test_refuses_validation_labels_that_do_not_fit(refuse, shapes, tmp_path):
     (name,) = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[:1]
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(root / f'SegmentationClass/{name}.png')
     refuse(ValueError, f'{name}.png.*5x7', {'val_dataloader.dataset.data_root': str(root)}, val=True)
+
+
+class Scores(Hook):
+    """What validations measured."""
+
+    def __init__(self):
+        self.metrics = []
+
+    def after_val_epoch(self, runner, metrics=None):
+        self.metrics.append(metrics)
+
+
+def test_the_log_has_means_of_terms_and_each_validation_as_it_is(make_runner):
+    runner = make_runner(
+        {
+            'custom_hooks': [dict(type='PseudoLabelHook')],
+            'train_cfg.max_iters': 4,
+            'train_cfg.val_interval': 2,
+            'default_hooks.logger': dict(type='LoggerHook', interval=1, log_metric_by_epoch=False),
+            'log_processor.window_size': 4,
+        },
+        val=True,
+    )
+    runner.register_hook(scores := Scores())
+    runner.train()
+    text = next(Path(runner.work_dir).glob('*/vis_data/scalars.json')).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    logged = [line for line in lines if 'teacher/mIoU' in line]
+    assert len(logged) == len(scores.metrics) == 2 and scores.metrics[0] != scores.metrics[1]
+    for line, metrics in zip(logged, scores.metrics, strict=True):
+        assert {name: line[name] for name in metrics} == metrics
+    steps = [line for line in lines if 'kl' in line]
+    for name in runner.model.active_losses:
+        values = [value for value, _ in zip(*runner.message_hub.log_scalars[f'train/{name}'].data, strict=True)]
+        assert steps[-1][name] == pytest.approx(sum(values) / 4, rel=1e-5)
