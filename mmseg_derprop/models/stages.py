@@ -1,7 +1,6 @@
 """Terms of the loss, learned from as soon as they can be, so that graphs need not be in memory together.
 
-Published programs run one backward pass over the graphs of labelled images, weak views and strong views. But what the
-strong views teach does not depend on the graphs of the others, which have a third to a half of a step's memory.
+What strong views teach does not depend on the graphs of the others, which have a third to a half of a step's memory.
 """
 
 from __future__ import annotations
@@ -46,10 +45,9 @@ class Terms:
                 self.pending.add(name)
         shared = view == 'labeled' and self.model.has_joint_forward
         later = any(reached(loss) & set(done) for loss in waiting.values())
-        views = self.model.views
         # What is computed again in a backward pass must not move the running statistics again.
-        again = views.activation_checkpointing
-        if shared or later or not (views.staged_backward if waiting else again):
+        again = self.model.views.activation_checkpointing
+        if shared or later or not (self.model.views.staged_backward if waiting else again):
             return step
         with frozen_statistics(self.model) if again else nullcontext():
             learn([self.found[name] for name in self.pending], self.model, self.gradients, self.model.loss_scale)
@@ -57,12 +55,18 @@ class Terms:
         self.pending = set()
         return step.detach()
 
+    @torch.compiler.disable
     def all(self) -> dict[str, Tensor]:
-        """The terms by their names, in the order of the config; one of them has all gradients that are known."""
-        terms = {name: self.found[name] for name in self.losses}
-        if self.gradients:
+        """The terms by their names, in the order of the config; one of them gives out all gradients that are known.
+
+        To what follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
+        """
+        terms, known = {name: self.found[name] for name in self.losses}, [*self.gradients.values()]
+        if known:
+            if self.model.loss_scale is not None:
+                torch._foreach_div_(known, self.model.loss_scale)
             carrier = next(name for name in terms if name not in self.pending)
-            terms[carrier] = with_gradients(terms[carrier], self.gradients, self.model.loss_scale)
+            terms[carrier] = Learned.apply(terms[carrier], known, *self.gradients)
         return terms
 
 
@@ -95,18 +99,7 @@ def learn(
             parameter.grad = gradient
 
 
-@torch.compiler.disable
-def with_gradients(term: Tensor, gradients: dict[nn.Parameter, Tensor], scale: Tensor | None = None) -> Tensor:
-    """A term that gives known gradients out when the total goes backward.
-
-    To whatever follows (accumulation, loss scaling, clipping, the reduction over processes) it is one backward pass.
-    """
-    if scale is not None:
-        torch._foreach_div_([*gradients.values()], scale)
-    return _Learned.apply(term, [*gradients.values()], *gradients)
-
-
-class _Learned(torch.autograd.Function):
+class Learned(torch.autograd.Function):
     """A scalar whose gradients are known; in the backward pass they are given out, times the one that arrives."""
 
     @staticmethod

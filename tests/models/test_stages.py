@@ -8,7 +8,7 @@ from mmengine.optim import OptimWrapper
 
 from mmseg_derprop.models import SemiLoss
 from mmseg_derprop.models.segmentors import checkpoint_activations
-from mmseg_derprop.models.stages import learn, with_gradients
+from mmseg_derprop.models.stages import Learned, learn
 
 PRESETS = sorted(path.stem for path in builders.METHODS.glob('*.py'))
 LOW = {'pseudo_labels.threshold': dict(type='FixedThreshold', value=0.3, _delete_=True)}
@@ -139,5 +139,5 @@ def test_gradients_that_were_there_stay():
     for _ in range(2):
         learn([torch.tensor(5.0), net.used**2], net, known)
     assert net.used.grad == 10 and known == {net.used: 12}
-    (with_gradients(torch.tensor(9.0), known) / 2).backward()
+    (Learned.apply(torch.tensor(9.0), [*known.values()], *known) / 2).backward()
     assert net.used.grad == 16 and net.unused.grad is None
