@@ -121,7 +121,8 @@ def main() -> None:
         if args.threshold_from_checkpoint:
             args.threshold = checkpoint_threshold(loaded, args.checkpoint)
         settings = label_settings(args, config, model, pipeline)
-        folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, threshold=args.threshold, ignore=args.ignore)
+        options = dict(threshold=args.threshold, ignore=args.ignore, part=f'_{args.shard.start}_{args.shard.step}')
+        folder = LabelFolder(args.out_dir, settings, **model.dataset_meta, **options)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     own = images[args.shard]

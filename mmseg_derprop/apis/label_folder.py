@@ -26,9 +26,10 @@ class LabelFolder:
         settings (dict): What labels depend on, ready for JSON; kept in ``settings.json``.
         classes, palette (Sequence): Names, and RGB of each class; pixels without label are white.
         threshold (float): Least confidence of a label; other pixels get the id ``ignore``.
+        part (str): Of the images, which one process labels at a time; others may label other parts beside it.
 
     Raises:
-        FolderInUse: If another process labels there.
+        FolderInUse: If another process labels this part.
         ValueError: If the folder was begun with other settings, or 8 bits do not hold classes and ``ignore``.
     """
 
@@ -41,6 +42,7 @@ class LabelFolder:
         palette: Sequence,
         threshold: Share,
         ignore: Annotated[int, Bounds(1, 255)] = 255,
+        part: str = '',
     ) -> None:
         if not 0 < len(classes) <= ignore:
             raise ValueError(f'There must be 1 to {ignore} classes, as {ignore} means none, but {len(classes)} are.')
@@ -48,7 +50,7 @@ class LabelFolder:
         colours = np.full((256, 3), 255, np.uint8)
         colours[: len(classes)] = palette
         self._palette = colours.tobytes()
-        self.lock = lock_folder(root)
+        self.lock = lock_folder(root, part)
         path, text = self.root / 'settings.json', json.dumps(settings, indent=2)
         if path.exists() and path.read_text() != text:
             raise ValueError(

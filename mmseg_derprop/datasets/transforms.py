@@ -93,7 +93,7 @@ def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         return image
     kind = image.dtype if image.dtype == np.uint8 else np.float32
     pixels = torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image), kind))
-    # Three times faster than Pillow, whose results differ by rounding only.
+    # Faster than Pillow (docs/benchmarks.md), whose results differ by rounding only.
     found = F.interpolate(pixels.permute(2, 0, 1)[None], size, mode='bilinear', antialias=True)[0].permute(1, 2, 0)
     resized = found.numpy().reshape(*size, *image.shape[2:])
     if np.issubdtype(image.dtype, np.integer) and image.dtype != np.uint8:

@@ -96,7 +96,7 @@ class ViewOptions:
         staged_backward (bool): Whether gradients of labelled images, weak and strong views are taken one after the
             other, each as soon as it can be, which saves memory and changes nothing else.
         activation_checkpointing (bool): Whether the student's backbone computes its activations again in the backward
-            pass in place of keeping them: less memory for about a third more time.
+            pass in place of keeping them: less memory for more time.
     """
 
     num_strong: Literal[1, 2] = 1

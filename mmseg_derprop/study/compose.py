@@ -67,7 +67,7 @@ def _set_logs(config: Config) -> None:
     """Makes a run leave what a study reads: checkpoints, and scalars by iteration with the IoU of each class."""
     hooks = config.setdefault('default_hooks', ConfigDict())
     hooks.logger = dict(hooks.get('logger') or {'type': 'LoggerHook'}, log_metric_by_epoch=False)
-    default = dict(interval=config.train_cfg.get('val_interval', 1000), max_keep_ckpts=1)
+    default = dict(interval=config.train_cfg.get('val_interval', 1000), max_keep_ckpts=2)
     # Resumes exactly, saves at a signal, and makes up for a validation that was cut off.
     hooks.checkpoint = dict(hooks.get('checkpoint') or default, type='ExactCheckpointHook', by_epoch=False)
     hooks.checkpoint.pop('save_best', None)

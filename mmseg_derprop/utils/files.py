@@ -19,14 +19,13 @@ class FolderInUse(OSError):
     """Another process writes there."""
 
 
-def lock_folder(folder: str | os.PathLike) -> FileLock:
-    """Takes a folder, which is made, for this process, until it ends or releases the lock.
+def lock_folder(folder: str | os.PathLike, part: str = '') -> FileLock:
+    """Takes a folder, which is made, or a part of its work, for this process until it ends or releases the lock.
 
-    Raises:
-        FolderInUse: If another process has it, naming that.
+    FolderInUse is raised if another process has it, and names that.
     """
     os.makedirs(folder, exist_ok=True)
-    lock, owner = FileLock(Path(folder, '.lock'), is_singleton=True), Path(folder, '.lock_owner')
+    lock, owner = FileLock(Path(folder, f'.lock{part}'), is_singleton=True), Path(folder, f'.lock_owner{part}')
     try:
         lock.acquire(timeout=PATIENCE)
     except Timeout:

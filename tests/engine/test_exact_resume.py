@@ -98,13 +98,18 @@ def test_killed_while_writing(config, uninterrupted, tmp_path):
     assert run.saved() == [f'iter_{ITERATIONS}.pth'] and not list(run.folder.glob('.*.unfinished'))
 
 
+@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize('whole_group', [True, False])
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group(number, config, uninterrupted, tmp_path):
-    """Ctrl-C, timeout, Slurm and systemd reach the loader's workers too. Two batches make a step, and none is lost."""
+def test_a_signal(number, whole_group, workers, config, uninterrupted, tmp_path):
+    """Of Ctrl-C, timeout, Slurm or systemd, which reach the loader's workers too, or to the main process alone.
+
+    Two batches make a step, and none is lost.
+    """
     options = {'optim_wrapper.accumulative_counts': 2, 'default_hooks.checkpoint.interval': -1}
     whole, _ = uninterrupted('accumulated', config(options))
-    run = Run(config(options, workers=2), tmp_path / 'run').wait_for(3)
-    os.killpg(run.process.pid, number)
+    run = Run(config(options, workers=workers), tmp_path / 'run').wait_for(3)
+    (os.killpg if whole_group else os.kill)(run.process.pid, number)
     assert run.end() == 128 + number, run.log.read_text()[-3000:]
     assert not run.left()
     path, refused = newest_checkpoint(str(run.folder))
@@ -222,15 +227,16 @@ def test_other_numbers_of_images_are_told(config, tmp_path):
     assert state['stream']['iteration'] == 4 and state['batch'] == (2, 3)
 
 
-def test_several_processes_stop_together(config, tmp_path):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_several_processes_stop_together(number, config, tmp_path):
     """When one of them, and its workers, get the signal."""
     half = {f'train_dataloader.{key}': n for key, n in (('batch_size', 4), ('sampler.num_labeled', 2))}
     half |= {'train_dataloader.sampler.num_unlabeled': 2, 'train_cfg.max_iters': 1000}
     made = config({**half, 'default_hooks.checkpoint.interval': -1}, workers=1)
     runs = Group(made, tmp_path / 'run').runs
     runs[0].wait_for(3)
-    os.killpg(runs[1].process.pid, signal.SIGTERM)
-    assert [run.end() for run in runs] == [128 + signal.SIGTERM] * 2, runs[0].log.read_text()[-3000:]
+    os.killpg(runs[1].process.pid, number)
+    assert [run.end() for run in runs] == [128 + number] * 2, runs[0].log.read_text()[-3000:]
     assert newest_checkpoint(str(runs[0].folder))[0]
 
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, call
+from commands import ROOT, call, in_use
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import init_default_scope
@@ -28,6 +28,7 @@ from tiny_checkpoints import save_checkpoint, save_run
 
 from mmseg_derprop.apis.inference import confidence
 from mmseg_derprop.datasets.synthetic import CLASSES, PALETTE
+from mmseg_derprop.utils import files as locks
 from mmseg_derprop.utils.config import load_config
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
@@ -82,6 +83,17 @@ def test_shards_make_what_one_process_makes(run, images, tmp_path, capsys):
     with pytest.raises(SystemExit):
         label(images, run, tmp_path / 'three', '--shard', '4/3')
     assert 'must be I/N with I from 1 to N, such as 1/4, but is 4/3' in capsys.readouterr().err
+
+
+def test_a_part_is_labelled_by_one_process_and_others_beside_it(run, images, tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, 'PATIENCE', 0.2)
+    out = tmp_path / 'out'
+    with in_use(out, '_0_2') as other:
+        with pytest.raises(SystemExit, match=f'in use by process {other.pid} on'):
+            label(images, run, out, '--shard', '1/2')
+        label(images, run, out, '--shard', '2/2')
+    label(images, run, out, '--shard', '1/2')
+    assert len(table(out)) == 5
 
 
 @pytest.mark.parametrize('network', ['teacher', 'student'])

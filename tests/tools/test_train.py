@@ -1,13 +1,12 @@
 """How training begins, resumes and ends, by its tool: nothing is lost, and what a user can mend is one message."""
 
 import errno
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
 
 import pytest
-from commands import call
+from commands import call, in_use
 
 from mmseg_derprop.utils import files
 
@@ -58,26 +57,12 @@ def test_a_checkpoint_without_optimiser_is_no_run(train):
         train(options=('resume=True', f'load_from={best}'))
 
 
-def hold(folder, taken, done):
-    lock = files.lock_folder(folder)
-    taken.set()
-    done.wait(60)
-    lock.release()
-
-
 def test_one_run_a_work_dir(train, monkeypatch):
     """The other process is named; when it is dead, however it ended, the folder is free."""
     monkeypatch.setattr(files, 'PATIENCE', 0.2)
-    context = multiprocessing.get_context('fork')
-    taken, done = context.Event(), context.Event()
-    other = context.Process(target=hold, args=('work', taken, done))
-    other.start()
-    assert taken.wait(60)
-    with pytest.raises(SystemExit, match=f'work is in use by process {other.pid} on .*another folder'):
+    with in_use('work') as other, pytest.raises(SystemExit, match=f'by process {other.pid} on .*another folder'):
         train()
     assert not list(Path('work').glob('*.pth'))
-    other.kill()
-    other.join()
     train()
     assert Path('work/iter_2.pth').exists()
 

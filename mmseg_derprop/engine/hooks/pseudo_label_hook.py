@@ -58,9 +58,7 @@ class PseudoLabelHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Checks model and data, and makes the teacher a copy of the student in a run that begins.
 
-        Raises:
-            BrokenData: If files cannot be used.
-            SettingError: If something in the config cannot work.
+        Raises BrokenData if files cannot be used, SettingError if something in the config cannot work.
         """
         self.seen: list[dict[str, Tensor]] = []
         try:
