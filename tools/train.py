@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib.util
+import logging
 import os
 import os.path as osp
 import sys
@@ -167,6 +168,7 @@ def train(args: argparse.Namespace) -> None:
 
 def main() -> None:
     args = parse_args()
+    logging.raiseExceptions = False  # on a full disk a traceback for each line; what must be written ends the run
     try:
         with checkpoints_as_data():
             train(args)

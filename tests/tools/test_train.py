@@ -2,11 +2,13 @@
 
 import errno
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import pytest
 from commands import call, in_use
+from mmengine.config import Config
 
 from mmseg_derprop.utils import files
 
@@ -74,6 +76,20 @@ def test_a_full_disk_at_the_start(train, monkeypatch):
     monkeypatch.setattr('mmengine.config.Config.dump', dump)
     with pytest.raises(SystemExit, match='could not be written: No space left on device. Make room'):
         train()
+
+
+def test_a_disk_that_is_full_while_logs_are_written(train, capsys):
+    """The run ends where it must write; the log, which loses lines before that, prints no traceback for each."""
+    limit = len(Config.fromfile('run.py').pretty_text) + 1000  # room for the config, which the log has too
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(SystemExit, match='could not be written: File too large'):
+            train(options=('log_level=INFO',))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (log,) = Path('work').rglob('*.log')
+    assert log.stat().st_size == limit and 'Traceback' not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
