@@ -21,10 +21,11 @@ $PYTHON tools/analysis_tools/benchmark.py step --device "$DEVICE" --json "$OUT/s
     configs/{derprop,unimatch_v2,fixmatch}/r101_voc_1-4.py "${SIZES[@]}"
 $PYTHON tools/analysis_tools/benchmark.py ops --device "$DEVICE" --grid 41 --batch 2 --json "$OUT/ops.json"
 $PYTHON tools/dataset_converters/make_shapes.py --out "$OUT/shapes" --labeled 24 --unlabeled 400 --val 100
-for amp in '' '--amp float16' '--amp bfloat16'; do
-    [[ $DEVICE == cpu && $amp == '--amp float16' ]] && continue
-    # shellcheck disable=SC2086
-    $PYTHON tools/train.py configs/derprop/tiny_shapes.py --work-dir "$OUT/train${amp#--amp}" $amp \
+for precision in float32 float16 bfloat16; do
+    amp=(--amp "$precision")
+    [[ $precision == float32 ]] && amp=()
+    [[ $DEVICE == cpu && $precision == float16 ]] && continue
+    $PYTHON tools/train.py configs/derprop/tiny_shapes.py --work-dir "$OUT/$precision" "${amp[@]}" \
         --cfg-options data_root="$OUT/shapes" train_cfg.max_iters="$STEPS" train_cfg.val_interval="$STEPS"
 done
 echo "Results: $OUT"
