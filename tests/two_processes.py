@@ -29,6 +29,7 @@ PRESETS = {
     'aligned': ('aligned_teacher', {'views.perturb_ratio': 0.0}),
 }
 CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
+STAGED = {'views.staged_backward': True}
 PAIRS = list(combinations_with_replacement(CASES, 2))  # of the two processes
 
 
@@ -96,7 +97,7 @@ def odd_batch(case, seed):
 
 def walk_odd_batches(rank):
     """Steps in which the processes have any two cases; what each saw, and the collectives it took part in."""
-    options = {'pseudo_labels.threshold.init': 0.9, 'pseudo_labels.alpha': 0.3}
+    options = {'pseudo_labels.threshold.init': 0.9, 'pseudo_labels.alpha': 0.3} | STAGED
     model = builders.build(options=options)
     flat = [False]  # whether all classes are equally likely
     for network in (model.student, model.teacher):
@@ -121,7 +122,7 @@ def walk_odd_batches(rank):
 
 def meet_a_bad(what, rank):
     """Two steps; in the second one, a loss, or a gradient, of process 1 is infinite. The error."""
-    model = builders.build('derprop_paper')
+    model = builders.build('derprop_paper', options=STAGED)
     first = next(model.student.parameters())
     first.register_hook(lambda grad: grad * float('inf') if bad and what == 'gradient' else grad)
     wrapped, hook, kl = wrap(model), NonFiniteHook(), model.losses['kl']
@@ -187,7 +188,7 @@ def work(rank, store, out):
     dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=WORLD)
     found = {'sampler': sampler_shares()}
     for name, (preset, options) in PRESETS.items():
-        model = make(preset, options)
+        model = make(preset, options | STAGED)  # the process to which they are compared runs one backward pass
         found[name] = train(model, wrap(model), rank)
     found['odd'] = walk_odd_batches(rank)
     for what in ('loss', 'gradient'):
