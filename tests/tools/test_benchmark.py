@@ -32,3 +32,8 @@ def test_whole_steps_of_several_settings(measured, semi_config, tmp_path):
     table = measured('step', tmp_path / 'config.py', '--batch', 2, '--size', 33, *settings)['steps']
     assert [name.partition(', ')[2] for name in table] == ['', 'one pass', 'staged, checkpointing']
     assert all(row['seconds'] > 0 and len(row['seconds_all']) == 1 for row in table.values())
+
+
+def test_loaders_beside_pillow(measured):
+    table = measured('data', '--size', 33, '--workers', 1)['loaders']
+    assert len(table) == 4 and all(row['images_per_second'] > 0 for row in table.values())

@@ -4,11 +4,13 @@
     python tools/analysis_tools/benchmark.py regions --size 321 --batch 4
     python tools/analysis_tools/benchmark.py step configs/{derprop,fixmatch}/r101_voc_1-4.py --batch 2 \\
         --settings 'one pass' staged --cfg-options model.segmentor.backbone.depth=50
+    python tools/analysis_tools/benchmark.py data --size 321 --workers 2
 
 ``ops`` (similarity, propagation, regions, affinities, smoothness; forward and backward) and ``regions`` (the labels
 that regions take) stand beside tests/reference.py; ``limit_seconds`` is the least arithmetic of ``ops`` alone. ``step``
-measures whole training steps of configs in several settings, and the step of the segmentor alone. Each measurement has
-a process of its own. All print a table; ``--json`` writes it.
+measures whole training steps of configs in several settings, and the step of the segmentor alone. ``data`` measures
+whole loaders on drawn images of 500x500, beside the pipeline of the field's programs in Pillow and torchvision. Each
+measurement has a process of its own. All print a table; ``--json`` writes it.
 """
 
 from __future__ import annotations
@@ -18,23 +20,30 @@ import json
 import multiprocessing
 import os
 import platform
+import random
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
 from mmseg.models import BaseSegmentor, EncoderDecoder
-from mmseg.registry import MODELS
+from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
+from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import transforms
 
 from mmseg_derprop import ops
+from mmseg_derprop.datasets import RandomCutMixBox, semi_collate, write_shapes
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.decoding import image_channels
 from mmseg_derprop.ops.blockwise import row_blocks
@@ -311,19 +320,113 @@ def random_batch(model: BaseSegmentor, args: argparse.Namespace, device: torch.d
     return (inputs, dict.fromkeys(inputs, samples)) if isinstance(model, SemiSegmentor) else (inputs['sup'], samples)
 
 
+# --- Loaders ---------------------------------------------------------------------------------------------------------
+
+
+class FieldImages(Dataset):
+    """The images of a list as the field's programs make them: with labels, or as weak and strong view with a box."""
+
+    def __init__(self, root: Path, split: str, size: int) -> None:
+        self.root, self.labeled, self.size = root, split == 'labeled', size
+        self.names = (root / 'ImageSets/Segmentation' / f'{split}.txt').read_text().split()
+        jitter = transforms.ColorJitter(0.5, 0.5, 0.5, 0.25)
+        self.colours = transforms.Compose([transforms.RandomApply([jitter], 0.8), transforms.RandomGrayscale(0.2)])
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        self.normalize = transforms.Compose([transforms.ToTensor(), transforms.Normalize(mean, std)])
+        self.box = RandomCutMixBox()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple:
+        image = Image.open(self.root / 'JPEGImages' / f'{self.names[index]}.jpg').convert('RGB')
+        label = Image.new('L', image.size)
+        if self.labeled:
+            label = Image.open(self.root / 'SegmentationClass' / f'{self.names[index]}.png')
+        long = max(image.size)
+        ratio = random.randint(long // 2, 2 * long) / long
+        sides = [int(side * ratio + 0.5) for side in image.size]
+        image, label = image.resize(sides, Image.Resampling.BILINEAR), label.resize(sides, Image.Resampling.NEAREST)
+        pad = (0, 0, *(max(self.size - side, 0) for side in sides))
+        image, label = ImageOps.expand(image, pad, fill=0), ImageOps.expand(label, pad, fill=255)
+        x, y = (random.randint(0, side - self.size) for side in image.size)
+        image, label = (picture.crop((x, y, x + self.size, y + self.size)) for picture in (image, label))
+        if random.random() < 0.5:
+            image, label = ImageOps.mirror(image), ImageOps.mirror(label)
+        ids = torch.from_numpy(np.array(label)).long()
+        if self.labeled:
+            return self.normalize(image), ids
+        strong = self.colours(image)
+        if random.random() < 0.5:
+            strong = strong.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2.0)))
+        mask = torch.zeros(self.size, self.size)
+        if random.random() < 0.5:
+            x1, y1, x2, y2 = self.box.draw_box(self.size, self.size)
+            mask[y1:y2, x1:x2] = 1
+        return self.normalize(image), self.normalize(strong), ids, mask
+
+
+def loaders(args: argparse.Namespace) -> dict:
+    """Images a second of loaders of labelled and unlabelled images, ours and the field's."""
+    table: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as root:
+        write_shapes(root, labeled=16, unlabeled=16, val=1, size=500)
+        for split in ('labeled', 'unlabeled'):
+            for side in ('ours', 'pillow'):
+                found = in_a_process(measure_loader, args, Path(root), split, side)
+                table[f'{split}, {side}'] = dict(images_per_second=statistics.median(found['all']), **found)
+    print(f'{"":<24} images a second (least, most)')
+    for name, row in table.items():
+        print(f'{name:<24} {row["images_per_second"]:8.1f} ({min(row["all"]):.1f}, {max(row["all"]):.1f})')
+    return dict(loaders=table)
+
+
+def measure_loader(args: argparse.Namespace, root: Path, split: str, side: str) -> dict:
+    """Images a second in each of several passes of a loader whose workers have started."""
+    init_default_scope('mmseg')
+    torch.set_num_threads(1)
+    collate = None
+    if side == 'pillow':
+        dataset = FieldImages(root, split, args.size)
+        indices = range(len(dataset))
+    else:
+        config = load_config(str(ROOT / 'configs/_base_/datasets/voc12_semi.py')).train_dataloader.dataset
+        for name in ('labeled', 'unlabeled'):
+            config[name].update(data_root=str(root), ann_file=f'ImageSets/Segmentation/{name}.txt')
+            for step in config[name].pipeline:
+                step.update({key: (args.size, args.size) for key in ('size', 'crop_size') if key in step})
+        dataset, collate = DATASETS.build(config), semi_collate
+        dataset.full_init()
+        indices = range(dataset.num_labeled) if split == 'labeled' else range(dataset.num_labeled, len(dataset))
+    loader = DataLoader(
+        Subset(dataset, [*indices] * 16),
+        batch_size=args.batch,
+        shuffle=True,
+        num_workers=args.workers,
+        collate_fn=collate,
+        persistent_workers=args.workers > 0,
+    )
+    rates = []
+    for _ in range(args.repeats + 1):
+        start = time.perf_counter()
+        images = sum(args.batch for _ in loader)
+        rates.append(images / (time.perf_counter() - start))
+    return dict(all=rates[1:])
+
+
 # --- Command line ----------------------------------------------------------------------------------------------------
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parsers = parser.add_subparsers(dest='what', required=True)
-    for what, repeats in dict(ops=3, regions=9, step=5).items():
+    for what, repeats in dict(ops=3, regions=9, step=5, data=5).items():
         sub = parsers.add_parser(what)
         sub.add_argument('--device', default='cpu')
         sub.add_argument('--json', help='file to write the figures to')
         sub.add_argument('--repeats', type=int, default=repeats, help='timed runs, after one that is not')
         sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
-        if what != 'step':
+        if what in ('ops', 'regions'):
             sub.add_argument('--classes', type=int, default=19 if what == 'ops' else 21)
             sub.add_argument('--regions', type=int, default=128, help='regions per image')
             sub.add_argument('--no-reference', action='store_true', help='it needs memory of all pairs several times')
@@ -333,6 +436,8 @@ def parse_args() -> argparse.Namespace:
             sub.add_argument('--size', type=int, default=321, help='side of the crop in pixels')
         if what == 'regions':
             sub.add_argument('--tau', type=float, default=0.85)
+        if what == 'data':
+            sub.add_argument('--workers', type=int, default=2, help='processes of the loader')
         if what == 'step':
             sub.add_argument('configs', nargs='+', help='semi-supervised configs')
             sub.add_argument('--settings', nargs='+', choices=SETTINGS, default=[*SETTINGS])
@@ -341,21 +446,21 @@ def parse_args() -> argparse.Namespace:
     for name in ('batch', 'regions', 'grid', 'size', 'repeats', 'classes'):
         if (value := getattr(args, name, None)) is not None and value < (2 if name in ('classes', 'grid') else 1):
             parser.error(f'--{name} {value}: give at least {2 if name in ("classes", "grid") else 1}')
-    if args.what != 'step' and reference is None and not args.no_reference:
+    if args.what in ('ops', 'regions') and reference is None and not args.no_reference:
         parser.error('The direct rendering is tests/reference.py of a checkout, which is not here. Add --no-reference.')
     return args
 
 
 def main() -> None:
     args = parse_args()
-    result = steps(args) if args.what == 'step' else side_by_side(args)
+    result = dict(step=steps, data=loaders).get(args.what, side_by_side)(args)
     settings = {key: value for key, value in vars(args).items() if key != 'json'}
     machine = platform.processor() or platform.machine()
     if torch.device(args.device).type == 'cuda':
         machine = torch.cuda.get_device_name()
     result |= dict(settings=settings, torch=torch.__version__, threads=torch.get_num_threads(), machine=machine)
     result['cores'] = os.cpu_count()
-    for key, value in result.items() if args.what != 'step' else ():
+    for key, value in result.items() if args.what in ('ops', 'regions') else ():
         print(f'{key:<32} {value:.4g}' if isinstance(value, float) else f'{key:<32} {value}')
     if args.json:
         Path(args.json).write_text(json.dumps(result, indent=1))
