@@ -25,6 +25,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..datasets.checks.broken import file_problem
 from ..engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
+from ..models import SemiSegmentor
+from ..models.step import View
 from ..utils.checkpoints import read_checkpoint, state_dict_of
 from ..utils.config import type_name
 from ..utils.safe_loading import CheckpointNotRead
@@ -133,6 +135,20 @@ def _dataset_meta(config: Config, meta: dict, num_classes: int) -> dict:
     if np.shape(palette) != (num_classes, 3):  # a data set without files draws a palette for its classes
         palette = BaseSegDataset(metainfo=dict(classes=classes), lazy_init=True).metainfo['palette']
     return dict(classes=classes, palette=np.asarray(palette).tolist())
+
+
+@torch.no_grad()
+def label_logits(model: SemiSegmentor, sample: dict) -> tuple[Tensor, View]:
+    """Logits (1, K, H, W) of which a model makes the labels of a sample of a test pipeline, and the student's view.
+
+    The view is embedded if there is a propagation head; both are of the image's size without padding.
+    """
+    data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
+    height, width = sample['inputs'].shape[-2:]
+    inputs = data['inputs'][..., :height, :width]
+    view = model.forward_view(inputs, embed=model.propagation_head is not None).view
+    from_teacher = model.pseudo_labeler.source == 'teacher'
+    return (model.logits_of(model.teacher, inputs) if from_teacher else view.logits), view
 
 
 class MeanProbabilityTTA(BaseTTAModel):

@@ -27,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -34,7 +35,6 @@ import torch.nn.functional as F
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.structures import PixelData
-from mmseg.models import BaseSegmentor, EncoderDecoder
 from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image, ImageFilter, ImageOps
@@ -48,6 +48,9 @@ from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.decoding import image_channels
 from mmseg_derprop.ops.blockwise import row_blocks
 from mmseg_derprop.utils.config import load_config
+
+if TYPE_CHECKING:  # mmseg_derprop, which silences mmseg's warnings, comes first
+    from mmseg.models import BaseSegmentor, EncoderDecoder
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / 'tests'))

@@ -30,7 +30,7 @@ from rich.progress import track
 from rich.table import Table
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
-from mmseg_derprop.apis.inference import load_segmentor
+from mmseg_derprop.apis.inference import label_logits, load_segmentor
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.utils.config import load_config, type_name
 from mmseg_derprop.utils.safe_loading import checkpoints_as_data
@@ -103,23 +103,18 @@ def pseudo_labels(
     model: SemiSegmentor, sample: dict, truth: torch.Tensor, args: argparse.Namespace
 ) -> Iterator[Labels]:
     """Labels of an image of true classes (H, W) for each of the rows that :func:`kinds` names."""
-    data = model.data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), False)
-    height, width = sample['inputs'].shape[-2:]
-    inputs = data['inputs'][..., :height, :width]  # without padding: training crops
-    head, labeler = model.propagation_head, model.pseudo_labeler
-    view = model.forward_view(inputs, embed=head is not None).view
-    logits = model.logits_of(model.teacher, inputs) if labeler.source == 'teacher' else view.logits
-    ignored = torch.zeros(1, height, width, dtype=torch.bool, device=inputs.device)
+    logits, view = label_logits(model, sample)
+    ignored = torch.zeros(1, *logits.shape[-2:], dtype=torch.bool, device=logits.device)
     mixtures = [logits] * len(args.alpha)
-    if head is not None:
+    if model.propagation_head is not None:
         coarse = on_grid(logits, view.embedding.grid)
         lost = logits - coarse if args.detail else 0.0
         mixtures = [torch.lerp(logits, view.propagated + lost, alpha) for alpha in args.alpha] + [coarse]
     truth = truth.to(logits.device)
     mixtures += [by_perfect_affinity(logits, truth, s, detail) for s in args.oracle for detail in (False, True)]
     for mixture in mixtures:
-        found = labeler.predict(mixture, ignored)
-        yield Labels(found.labels[0].cpu().numpy(), labeler.threshold(found)[0].cpu().numpy())
+        found = model.pseudo_labeler.predict(mixture, ignored)
+        yield Labels(found.labels[0].cpu().numpy(), model.pseudo_labeler.threshold(found)[0].cpu().numpy())
 
 
 def confusion(truth: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
