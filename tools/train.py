@@ -142,7 +142,13 @@ def train(args: argparse.Namespace) -> None:
     if args.log_to:
         visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
         known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
-        visualizer.vis_backends = [*known, *(dict(type=LOGS[name]) for name in args.log_to)]
+        # MLflow refuses the plain folder that is mmengine's default.
+        server, folder = os.environ.get('MLFLOW_TRACKING_URI'), osp.abspath(config.work_dir)
+        local = dict(tracking_uri=f'sqlite:///{folder}/mlflow.db', artifact_location=f'file://{folder}/mlruns')
+        local['exp_name'] = osp.basename(folder)  # the experiment Default would put its files into the current folder
+        options = dict(mlflow=dict(tracking_uri=server) if server else local)
+        added = [dict(type=LOGS[name], **options.get(name, {})) for name in args.log_to]
+        visualizer.vis_backends = [*known, *added]
     checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None and '://' not in checkpoint:
         check_run(checkpoint)

@@ -18,6 +18,7 @@ import numpy as np
 from mmengine.config import DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, set_random_seed
+from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.utils.config import load_config
@@ -76,7 +77,7 @@ def main() -> None:
     loader = Runner.build_dataloader(settings, seed=args.seed)
     palette = loader.dataset.metainfo['palette']
     mmengine.mkdir_or_exist(args.out_dir)
-    for number, batch in zip(range(args.number), loader):
+    for number, batch in zip(track(range(args.number), 'drawing'), loader):
         samples = batch['data_samples']
         # Each branch as pictures.
         inputs = {name: [to_rgb(i.numpy(), args.bands) for i in images] for name, images in batch['inputs'].items()}

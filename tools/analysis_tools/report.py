@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
+from rich.progress import track
 
 from mmseg_derprop.apis.inference import label_logits, load_segmentor
 from mmseg_derprop.models import SemiSegmentor
@@ -212,7 +213,8 @@ def draw_pictures(folder: str, data: pd.DataFrame, count: int) -> tuple[dict[str
     """
     columns: dict[str, list[np.ndarray]] = {}
     pictures, notes = {}, []
-    for label, runs in data.sort_values('seed').groupby('label', sort=False)['run']:
+    methods = list(data.sort_values('seed').groupby('label', sort=False)['run'])
+    for label, runs in track(methods, 'predicting'):
         # A table is data of anybody, and the config beside a checkpoint is a program: names must not leave the folder.
         names = [osp.basename(run) for run in runs.unique()]
         found = [(name, path) for name in names for path in glob(f'{escape(folder)}/runs/{escape(name)}/iter_*.pth')]

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from mmengine import fileio
 from PIL import Image
+from rich.progress import track
 
 from mmseg_derprop.apis.image_files import result_path
 from mmseg_derprop.datasets.unlabeled import IMAGE_SUFFIXES
@@ -57,7 +58,8 @@ def image_masks(args: argparse.Namespace, names: list[str], unknown: Counter) ->
     if not names or len(names) < len(args.classes):
         raise SystemExit('--classes must have the grey level or colour of each class: NAME=128, NAME=255,0,0')
     ids = np.array([IGNORED if name == 'ignore' else [n for n in names if n != 'ignore'].index(name) for name in names])
-    for path in sorted(path for path in args.masks.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES):
+    paths = sorted(path for path in args.masks.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
+    for path in track(paths, 'converting'):
         image = Image.open(path)
         if image.mode[0] in 'IF':
             raise SystemExit(f'{path} must have 8 bits a channel, but has more ({image.mode}). Save it so.')
@@ -77,7 +79,7 @@ def coco_masks(args: argparse.Namespace, names: list[str], unknown: Counter) -> 
     coco = COCO(str(args.masks))
     ids = {category: number for number, category in enumerate(sorted(coco.getCatIds()), 1)}
     names += ['background', *(coco.cats[category]['name'] for category in ids)]
-    for image in coco.imgs.values():
+    for image in track(coco.imgs.values(), 'converting'):
         labels = np.zeros((image['height'], image['width']), np.int64)
         for annotation in sorted(coco.imgToAnns[image['id']], key=lambda one: -one['area']):
             labels[coco.annToMask(annotation) > 0] = ids[annotation['category_id']]
@@ -92,7 +94,7 @@ def labelme_masks(args: argparse.Namespace, names: list[str], unknown: Counter) 
     used = {shape['label'] for content in files.values() for shape in content['shapes']}
     names += ['background', *(name for name in dict(args.classes) or sorted(used) if name != 'background')]
     ids = {label: names.index(label) if label in names else UNKNOWN for label in used}
-    for path, content in files.items():
+    for path, content in track(files.items(), 'converting'):
         unknown.update(shape['label'] for shape in content['shapes'] if shape['label'] not in names)
         size = (content['imageHeight'], content['imageWidth'])
         yield path.relative_to(args.masks), utils.shapes_to_label(size, LabelFile(str(path)).shapes, ids)[0]
