@@ -143,9 +143,9 @@ def train(args: argparse.Namespace) -> None:
         visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
         known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
         # MLflow refuses the plain folder that is mmengine's default.
-        server, folder = os.environ.get('MLFLOW_TRACKING_URI'), osp.abspath(config.work_dir)
+        server, (folder, run) = os.environ.get('MLFLOW_TRACKING_URI'), osp.split(osp.abspath(config.work_dir))
         local = dict(tracking_uri=f'sqlite:///{folder}/mlflow.db', artifact_location=f'file://{folder}/mlruns')
-        local['exp_name'] = osp.basename(folder)  # the experiment Default would put its files into the current folder
+        local['exp_name'] = run  # the experiment Default would put its files into the current folder
         options = dict(mlflow=dict(tracking_uri=server) if server else local)
         added = [dict(type=LOGS[name], **options.get(name, {})) for name in args.log_to]
         visualizer.vis_backends = [*known, *added]
