@@ -47,6 +47,8 @@ def read_scores(work_dir: str) -> pd.DataFrame:
     long = log.melt(['iteration', 'training'], metrics, 'metric').dropna()
     long['metric'] = long['metric'].mask(long['training'], 'train/' + long['metric'])
     long[['network', 'metric']] = long['metric'].str.extract(r'^(?:(teacher|student)/)?(.*)$').fillna('')
+    if (long['network'] != '').any():  # without a name the validation repeats the scores of the one that predicts
+        long = long[long['training'] | (long['network'] != '')]
     return long.groupby(COLUMNS[:3], sort=False)['value'].mean().reset_index()
 
 

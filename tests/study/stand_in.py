@@ -27,7 +27,7 @@ max_iters, seed = int(re.search(r'max_iters=(\d+)', config)[1]), int(re.search(r
 first = max((int(path.stem[5:]) for path in args.work_dir.glob('iter_*.pth')), default=0)
 scalars = args.work_dir / f'{time.time_ns()}' / 'vis_data' / 'scalars.json'
 scalars.parent.mkdir(parents=True)
-networks = ('teacher/', 'student/') if 'SemiSegmentor' in config else ('',)
+networks = ('', 'teacher/', 'student/') if 'SemiSegmentor' in config else ('',)
 for step in range(first + 1, max_iters + 1):
     time.sleep(float(os.environ.get('STAND_IN_SECONDS', 0)))
     print(step, flush=True)
