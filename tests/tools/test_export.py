@@ -219,7 +219,8 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
 
 
 def test_another_kind_of_checkpoint(run, exported, tool, tmp_path):
-    refused(tool, 'of no SemiSegmentor: it holds no teacher, but backbone', exported['published', 'teacher'][1])
+    plain = exported['published', 'teacher'][1]
+    refused(tool, 'of no SemiSegmentor: it holds no teacher, but backbone', plain, '--config', run[1])
     refused(tool, 'No such file', tmp_path / 'none.pth')
     plain = ROOT / 'configs/supervised/tiny_shapes.py'
     refused(tool, 'is a plain EncoderDecoder', run[0], '--config', plain, '--out', tmp_path / 'x')

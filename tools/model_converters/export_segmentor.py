@@ -6,7 +6,7 @@
 PATH.py and PATH.pth (by default the checkpoint's name with _teacher or _student) are a config and a checkpoint that
 MMSegmentation uses without this package: init_model, MMSegInferencer, tools/test.py. Where the network or the data set
 is a part of this package, a copy of the file that defines it comes along. The config of the run is the file beside the
-checkpoint, unless --config names one.
+checkpoint, unless --config names one; its model.predict_on says which network, unless --weights does.
 """
 
 from __future__ import annotations
@@ -165,8 +165,10 @@ def export(args: argparse.Namespace) -> list[Path]:
     """
     source = read_checkpoint(args.checkpoint)
     source['meta'] = source['meta'] if isinstance(source.get('meta'), dict) else {}
+    config = find_config(args.checkpoint, args.config, args.cfg_options)
+    args.weights = args.weights or config.model.get('predict_on', 'teacher')
     state = take_weights(source, args.weights)
-    plain = plain_run(find_config(args.checkpoint, args.config, args.cfg_options))
+    plain = plain_run(config)
     imports, copies = bring_parts(plain)
     classes = dataset_meta(source, plain)
     check_fit(registry.MODELS.build(plain['model']), state, needed=[''])
@@ -174,7 +176,7 @@ def export(args: argparse.Namespace) -> list[Path]:
         plain['custom_imports'] = dict(imports=imports, allow_failed_imports=False)
     text = Config(plain).pretty_text
 
-    out = Path(args.out)
+    out = Path(args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}')
     files = {out.with_name(f'{name}.py'): copy for name, copy in copies.items()}
     title = f'# {args.weights.title()} of {ascii(Path(args.checkpoint).name)[1:-1]}, a plain MMSegmentation model.\n'
     files[out.with_name(f'{out.name}.py')] = title + (BESIDE if copies else '') + text
@@ -199,13 +201,12 @@ def export(args: argparse.Namespace) -> list[Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('checkpoint', help='of a SemiSegmentor')
-    parser.add_argument('--weights', choices=('teacher', 'student'), default='teacher')
+    parser.add_argument('--weights', choices=('teacher', 'student'), help='default: which the config evaluates')
     parser.add_argument('--config', help='of the run (default: the config beside the checkpoint)')
     parser.add_argument('--out', metavar='PATH', help='what to write, without suffix')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--force', action='store_true', help='overwrite files')
     args = parser.parse_args()
-    args.out = args.out or f'{args.checkpoint.removesuffix(".pth")}_{args.weights}'
     init_default_scope('mmseg')
     try:
         with checkpoints_as_data():
