@@ -223,15 +223,21 @@ def draw_pictures(folder: str, data: pd.DataFrame, count: int) -> tuple[dict[str
                 raise OSError('no checkpoint is left')
             config = osp.join(folder, 'configs', f'{found[0][0]}.py')
             images, truth, predicted, labels = _predict(config, found[0][1], count)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, AssertionError) as error:
             notes.append(f'No pictures of {label}: {error}')
             continue
         columns |= {'image': images, 'truth': truth, label: predicted}
         if labels:
-            pictures[f'How {label} labels these images'] = panel(labels)
-    rows = zip(*[[(title, picture) for picture in column] for title, column in columns.items()])
+            pictures[f'How {label} labels these images'] = panel([[(t, small(p)) for t, p in row] for row in labels])
+    rows = zip(*[[(title, small(picture)) for picture in column] for title, column in columns.items()])
     predictions = {'Predictions': panel(list(rows))} if columns else {}
     return predictions | pictures, notes
+
+
+def small(picture: np.ndarray, side: int = 320) -> np.ndarray:
+    """A picture whose longer side is at most so long, so that a page of many can be read and sent."""
+    scale = min(1, side / max(picture.shape[:2]))
+    return cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
 
 
 @torch.no_grad()
