@@ -48,11 +48,13 @@ def train(config_path: str, work_dir: str, options: dict) -> tuple[Runner, dict[
     config = load_config(config_path, options)
     config.work_dir = work_dir
     config.experiment_name = work_dir.replace('/', '_')
+    config.train_cfg.val_interval = config.train_cfg.max_iters
     runner = Runner.from_cfg(config)
     if config.model.type == 'SemiSegmentor':
         runner.register_hook(PseudoLabelVisualizationHook(interval=max(1, runner.max_iters // 2), max_images=4))
     runner.train()
-    return runner, runner.val()
+    scores = {name: values.current() for name, values in runner.message_hub.log_scalars.items()}
+    return runner, {name[4:]: value for name, value in scores.items() if name.startswith('val/')}
 
 
 def predict(runner: Runner, sample: dict) -> np.ndarray:
