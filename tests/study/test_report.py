@@ -73,13 +73,12 @@ def test_scores_and_paired_differences(study, report):
     table['label'] = (table.method + '+' + table.option).str.rstrip('+')
     part = table[(table.split == '1-8') & (table.stage == 'further')]
 
-    def of(label, network, metric, pick=lambda values: values[-1]):
+    def of(label, network, metric):
         chosen = part[(part.label == label) & (part.network == network) & (part.metric == metric)]
-        return {seed: pick(lines.value.to_list()) for seed, lines in chosen.groupby('seed')}
+        return chosen.groupby('seed').value.last().to_dict()
 
     tool = runpy.run_path(str(TOOL))
     scores, classes = (tool[name](part, 'supervised') for name in ('score_table', 'class_table'))
-    base = of('supervised', '', 'mIoU')
 
     def paired(label, network, metric='mIoU'):  # seeds without a partner do not count
         base, values = of('supervised', '', metric), of(label, network, metric)
@@ -88,11 +87,9 @@ def test_scores_and_paired_differences(study, report):
     networks = [(label, n) for label in ('derprop', 'derprop+slow') for n in ('student', 'teacher')]
     networks.sort(key=lambda row: (-max(np.mean(paired(row[0], n)) for n in ('student', 'teacher')), row))
     assert list(scores.index) == list(classes.index) == [('supervised', ''), *networks]
-    best = said([*of('supervised', '', 'mIoU', max).values()])
-    assert list(scores.loc['supervised', '']) == [3, said([*base.values()]), best, '', 60]
-    values, best = of('derprop', 'student', 'mIoU'), said([*of('derprop', 'student', 'mIoU', max).values()])
-    difference = said(paired('derprop', 'student'), True, 2**0.5)
-    assert list(scores.loc['derprop', 'student']) == [3, said([*values.values()]), best, difference, 60]
+    assert list(scores.loc['supervised', '']) == [3, said([*of('supervised', '', 'mIoU').values()]), '', 60]
+    values, difference = of('derprop', 'student', 'mIoU'), said(paired('derprop', 'student'), True, 2**0.5)
+    assert list(scores.loc['derprop', 'student']) == [3, said([*values.values()]), difference, 60]
     assert scores.loc[('derprop+slow', 'teacher'), 'difference'] == said(paired('derprop+slow', 'teacher'), True)
     page = report(folder, '--images', 0)
     for name in CLASSES:

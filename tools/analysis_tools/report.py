@@ -118,14 +118,12 @@ def say_verdict(data: pd.DataFrame, baseline: str, ceiling: str) -> str:
 def summarize(data: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
     """Statistics of a metric over seeds, of the results of one split, for each label and network.
 
-    The number of ``seeds``, ``last`` and ``best`` as mean ± standard deviation, and ``difference`` to the baseline's
-    last value: mean ± standard error over the seeds of both. Behind the baseline those that gain most come first.
+    The number of ``seeds``, ``last`` as mean ± standard deviation, and ``difference`` to the baseline's last value:
+    mean ± standard error over the seeds of both. Behind the baseline those that gain most come first.
     """
-    values = data[data['metric'] == metric].sort_values('iteration')
     last = last_values(data, metric)
-    best = values.groupby(['label', 'network', 'seed'])['value'].max().unstack()
-    table = pd.DataFrame({'seeds': last.count(axis=1), 'last': _text(last), 'best': _text(best)})
     differences = gains(last, baseline)
+    table = pd.DataFrame({'seeds': last.count(axis=1), 'last': _text(last)})
     table['difference'] = _text(differences, signed=True, standard_error=True)
     order = differences.mean(axis=1).groupby(level=0).max().sort_values(ascending=False, kind='stable').index
     return table.reindex([baseline, *order.drop(baseline, errors='ignore')], level=0)
