@@ -249,7 +249,10 @@ def steps(args: argparse.Namespace) -> dict:
     for config in args.configs:
         for setting in args.settings:
             name = f'{Path(config).parent.name}/{Path(config).stem}, {setting}'
-            table[name] = in_a_process(measure_step, args, config, setting)
+            try:
+                table[name] = in_a_process(measure_step, args, config, setting)
+            except EOFError:  # its own process has said why, such as a backbone without checkpointing
+                print(f'{name}: not measured', file=sys.stderr)
     base = table['supervised']['seconds']
     print(f'{"":<48} seconds (least, most)   GiB   x supervised')
     for name, row in table.items():
