@@ -123,6 +123,18 @@ def find_checkpoint(work_dir: str) -> str | None:
     return path
 
 
+def log_backend(name: str, work_dir: str) -> dict:
+    """Config of the backend that ``--log-to`` names; MLflow's is the server of its environment, or a local database."""
+    if name != 'mlflow':
+        return dict(type=LOGS[name])
+    if server := os.environ.get('MLFLOW_TRACKING_URI'):
+        return dict(type=LOGS[name], tracking_uri=server)
+    # MLflow refuses the plain folder that is mmengine's default, and has the experiment Default in the current one.
+    folder, run = osp.split(osp.abspath(work_dir))
+    places = dict(tracking_uri=f'sqlite:///{folder}/mlflow.db', artifact_location=f'file://{folder}/mlruns')
+    return dict(type=LOGS[name], exp_name=run, **places)
+
+
 def train(args: argparse.Namespace) -> None:
     """Trains as asked for."""
     if args.unlabeled:
@@ -142,13 +154,7 @@ def train(args: argparse.Namespace) -> None:
     if args.log_to:
         visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
         known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
-        # MLflow refuses the plain folder that is mmengine's default.
-        server, (folder, run) = os.environ.get('MLFLOW_TRACKING_URI'), osp.split(osp.abspath(config.work_dir))
-        local = dict(tracking_uri=f'sqlite:///{folder}/mlflow.db', artifact_location=f'file://{folder}/mlruns')
-        local['exp_name'] = run  # the experiment Default would put its files into the current folder
-        options = dict(mlflow=dict(tracking_uri=server) if server else local)
-        added = [dict(type=LOGS[name], **options.get(name, {})) for name in args.log_to]
-        visualizer.vis_backends = [*known, *added]
+        visualizer.vis_backends = [*known, *(log_backend(name, config.work_dir) for name in args.log_to)]
     checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
     if checkpoint is not None and '://' not in checkpoint:
         check_run(checkpoint)

@@ -67,18 +67,7 @@ def test_dataset_reads_what_was_written(root, split):
 
 
 def test_script(tmp_path):
-    call(
-        'dataset_converters/make_shapes.py',
-        '--out',
-        tmp_path,
-        '--labeled',
-        2,
-        '--unlabeled',
-        1,
-        '--val',
-        1,
-        '--seed',
-        7,
-    )
+    numbers = ('--labeled', 2, '--unlabeled', 1, '--val', 1, '--seed', 7)
+    call('dataset_converters/make_shapes.py', '--out', tmp_path, *numbers)
     saved = Image.open(tmp_path / 'SegmentationClass/labeled_00001.png')
     assert np.array_equal(np.array(saved), draw_shapes(7, 'labeled', 1)[1])

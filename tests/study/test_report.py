@@ -101,6 +101,19 @@ def test_scores_and_paired_differences(study, report):
     assert f'derprop ({network}) gains most: {said(gain, True, len(gain) ** 0.5)} mIoU over supervised' in page
 
 
+@pytest.mark.parametrize(('seeds', 'lead'), [((0, 1), ' Its lead over the next, b, is +3.0 ± 1.0.'), ((2, 3), '')])
+def test_the_verdict(seeds, lead):
+    """Gains of a are 3 and 5, of all labels 10; b leads nowhere, and only seeds that both have count."""
+    scores = dict(base={i: 40 for i in range(4)}, a={0: 43, 1: 45}, all={0: 50, 1: 50}, b=dict(zip(seeds, (41, 41))))
+    rows = [(label, seed, value) for label, found in scores.items() for seed, value in found.items()]
+    table = pd.DataFrame(rows, columns=['label', 'seed', 'value'])
+    table = table.assign(stage='further', option='', network='', metric='mIoU', iteration=1)
+    said = runpy.run_path(str(TOOL))['say_verdict'](table, 'base', 'all')
+    assert said == (
+        'a gains most: +4.0 ± 1.0 mIoU over base, and gains in 2 of 2 seeds. That is 40% of what all gains.' + lead
+    )
+
+
 def test_the_page_stands_alone(study, report):
     page = report(study[0] / 'results.csv')
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)

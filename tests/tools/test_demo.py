@@ -12,7 +12,7 @@ def test_demo_leaves_scores_and_pictures(tmp_path, monkeypatch, capsys):
     demo = load('demo.py')
     for name, number in dict(NUM_LABELED=4, NUM_UNLABELED=8, NUM_VAL=4).items():
         monkeypatch.setattr(demo, name, number)
-    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    options = ['train_cfg.max_iters=2']
     for loader in ('train', 'val', 'test'):
         options += [f'{loader}_dataloader.num_workers=0', f'{loader}_dataloader.persistent_workers=False']
     monkeypatch.chdir(tmp_path)

@@ -218,6 +218,15 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
     refused(tool, 'conv_seg', tmp_path / 'bare.pth', '--config', config, '--out', tmp_path / 'z', *wrong)
 
 
+@pytest.mark.parametrize('network', ['teacher', 'student'])
+def test_the_network_that_the_config_evaluates_is_the_default(network, run, tool, tmp_path):
+    options = ['--cfg-options', f'model.predict_on={network}']
+    tool('model_converters/export_segmentor.py', run[0], '--config', run[1], '--out', tmp_path / 'x', *options)
+    state = torch.load(tmp_path / 'x.pth', weights_only=True)['state_dict']
+    trained = torch.load(run[0], weights_only=True)['state_dict']
+    assert all(torch.equal(value, trained[f'{network}.{name}']) for name, value in state.items())
+
+
 def test_another_kind_of_checkpoint(run, exported, tool, tmp_path):
     plain = exported['published', 'teacher'][1]
     refused(tool, 'of no SemiSegmentor: it holds no teacher, but backbone', plain, '--config', run[1])

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from commands import call, in_use
+from commands import call, in_use, load
 from mmengine.config import Config
 
 from mmseg_derprop.utils import files
@@ -131,3 +131,13 @@ def test_missing_lists_and_images(train, shapes, tmp_path):
     with pytest.raises(SystemExit, match=f'1 of 6 validation images .* do not exist.*{name}.jpg'):
         train(options=(f'val_dataloader.dataset.data_root={root}',))
     assert not list(Path('work').glob('*.pth'))
+
+
+def test_mlflow_logs_beside_the_work_dir_or_to_its_server(monkeypatch):
+    log_backend = load('train.py').log_backend
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    local = log_backend('mlflow', '/a/work_dirs/run')
+    assert local['tracking_uri'] == 'sqlite:////a/work_dirs/mlflow.db' and local['exp_name'] == 'run'
+    assert local['artifact_location'] == 'file:///a/work_dirs/mlruns'  # not inside, whose files are copied there
+    monkeypatch.setenv('MLFLOW_TRACKING_URI', 'http://server')
+    assert log_backend('mlflow', 'x') == dict(type='MLflowVisBackend', tracking_uri='http://server')

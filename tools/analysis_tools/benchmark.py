@@ -428,7 +428,8 @@ def parse_args() -> argparse.Namespace:
     parsers = parser.add_subparsers(dest='what', required=True)
     for what, repeats in dict(ops=3, regions=9, step=5, data=5).items():
         sub = parsers.add_parser(what)
-        sub.add_argument('--device', default='cpu')
+        if what != 'data':
+            sub.add_argument('--device', default='cpu')
         sub.add_argument('--json', help='file to write the figures to')
         sub.add_argument('--repeats', type=int, default=repeats, help='timed runs, after one that is not')
         sub.add_argument('--batch', type=int, default=4, help='labelled, weak and strong images, each')
@@ -462,7 +463,7 @@ def main() -> None:
     result = dict(step=steps, data=loaders).get(args.what, side_by_side)(args)
     settings = {key: value for key, value in vars(args).items() if key != 'json'}
     machine = platform.processor() or platform.machine()
-    if torch.device(args.device).type == 'cuda':
+    if torch.device(getattr(args, 'device', 'cpu')).type == 'cuda':
         machine = torch.cuda.get_device_name()
     result |= dict(settings=settings, torch=torch.__version__, threads=torch.get_num_threads(), machine=machine)
     result['cores'] = os.cpu_count()

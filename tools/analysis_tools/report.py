@@ -106,11 +106,12 @@ def say_verdict(data: pd.DataFrame, baseline: str, ceiling: str) -> str:
     (name, network), best = most.index[0], most.iloc[0].dropna()
     said = f'{name}{network and f" ({network})"} gains most: {_text(best.to_frame().T, True, True).iloc[0]} mIoU over '
     said += f'{baseline}, and gains in {(best > 0).sum()} of {len(best)} seeds.'
-    if ceiling in gain.index:
-        said += f' That is {best.mean() / gain.loc[ceiling].iloc[0][best.index].mean():.0%} of what {ceiling} gains.'
+    room = gain.loc[ceiling].iloc[0].reindex(best.index) if ceiling in gain.index else best * np.nan
+    if room.notna().all():
+        said += f' That is {best.mean() / room.mean():.0%} of what {ceiling} gains.'
     others = most.drop(name, level='label')
-    if len(others):
-        lead = (last.loc[most.index[0]] - last.loc[others.index[0]]).to_frame().T
+    lead = (last.loc[most.index[0]] - last.loc[(others if len(others) else most).index[0]]).to_frame().T
+    if len(others) and lead.notna().any(axis=None):
         said += f' Its lead over the next, {others.index[0][0]}, is {_text(lead, True, True).iloc[0]}.'
     return said + ' One seed is a hint, no evidence.' * (len(best) == 1)
 
