@@ -21,6 +21,7 @@ from mmengine.runner import Runner, set_random_seed
 from rich.progress import track
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
+from mmseg_derprop.models.parts import CutMixOptions
 from mmseg_derprop.utils.config import load_config
 from mmseg_derprop.visualization.drawing import legend, outline, overlay, paint, panel, to_rgb
 
@@ -42,7 +43,7 @@ def draw_labeled(image, sample, palette) -> list[tuple[str, np.ndarray]]:
     return [(f'sup {name}', image), ('labels (white: ignored)', overlay(image, paint(labels, palette)))]
 
 
-def draw_unlabeled(inputs, samples, index, palette) -> list[tuple[str, np.ndarray]]:
+def draw_unlabeled(inputs, samples, index, partner, palette) -> list[tuple[str, np.ndarray]]:
     ignored = samples['weak'][index].ignore_map.data[0].numpy().astype(bool)
     pictures = [(f'weak {osp.basename(samples["weak"][index].img_path)}', inputs['weak'][index])]
     x1, y1, x2, y2 = samples['strong'][index].cutmix_box
@@ -51,11 +52,11 @@ def draw_unlabeled(inputs, samples, index, palette) -> list[tuple[str, np.ndarra
     strong = inputs['strong'][index]
     pictures.append(('strong, CutMix box', outline(strong, box)))
     if 'strong_mix' in inputs:
-        partner = inputs['strong_mix'][index]
-        pictures += [('weak_mix', inputs['weak_mix'][index]), ('strong_mix', partner)]
+        filling = inputs['strong_mix'][index]
+        pictures += [('weak_mix', inputs['weak_mix'][index]), ('strong_mix', filling)]
     else:
-        partner = inputs['strong'][(index + 1) % len(inputs['strong'])]
-    pictures.append(('what the student sees', np.where(box[..., None], partner, strong)))
+        filling = inputs['strong'][partner]
+    pictures.append(('what the student sees', np.where(box[..., None], filling, strong)))
     pictures.append(('ignored (white)', np.repeat(np.uint8(255) * ignored[..., None], 3, axis=2)))
     if 'gt_sem_seg' in samples['weak'][index]:
         labels = samples['weak'][index].gt_sem_seg.data[0].numpy()
@@ -74,6 +75,7 @@ def main() -> None:
             f'{args.config} has no labelled and unlabelled branches (train_dataloader.collate_fn is not semi_collate); '
             "for a plain MMSegmentation config use that project's browse_dataset.py."
         )
+    cutmix = CutMixOptions(**config.model.get('cutmix') or {})
     loader = Runner.build_dataloader(settings, seed=args.seed)
     palette = loader.dataset.metainfo['palette']
     mmengine.mkdir_or_exist(args.out_dir)
@@ -82,7 +84,9 @@ def main() -> None:
         # Each branch as pictures.
         inputs = {name: [to_rgb(i.numpy(), args.bands) for i in images] for name, images in batch['inputs'].items()}
         rows = [draw_labeled(i, s, palette) for i, s in zip(inputs['sup'], samples['sup'])]
-        rows += [draw_unlabeled(inputs, samples, index, palette) for index in range(len(inputs['weak']))]
+        count = len(inputs['weak'])
+        partners = range(count) if 'strong_mix' in inputs else cutmix.partner_of(count, 'cpu').tolist()
+        rows += [draw_unlabeled(inputs, samples, *pair, palette) for pair in enumerate(partners)]
         path = osp.join(args.out_dir, f'batch_{number}.png')
         sheet = panel(rows)
         names = legend(loader.dataset.metainfo['classes'], palette, sheet.shape[1])
