@@ -23,6 +23,7 @@ from mmseg_derprop.apis.semi_config import SemiConfig, add_arguments, make_semi_
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.models.decoding import MANY_POSITIONS, decode, image_channels
 from mmseg_derprop.models.segmentors import FAILURES
+from mmseg_derprop.utils.config import default_work_dir
 
 
 def parse_args() -> argparse.Namespace:
@@ -102,7 +103,7 @@ def print_commands(base: str, out: str, last: str) -> None:
     tools = osp.dirname(osp.abspath(__file__))
     tools = min(tools, osp.relpath(tools), key=len)
     installed = sys.argv[0].startswith('mmseg-derprop ')
-    start = f'work_dirs/{osp.splitext(osp.basename(base))[0]}/{last}.pth'
+    start = osp.join(default_work_dir(base), f'{last}.pth')
     for command, script, *arguments in (
         ('check-data', 'check_data.py', out),
         ('browse', 'analysis_tools/browse_dataset.py', out),

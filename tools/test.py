@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 
 import mmseg_derprop  # noqa: F401  (registers the parts)
 from mmseg_derprop.engine import CheckpointMismatch
-from mmseg_derprop.utils.config import load_config, type_name
+from mmseg_derprop.utils.config import default_work_dir, load_config, type_name
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--json', help='file for the scores, unrounded, those of each class too')
     parser.add_argument('--out', help='folder for the predicted label maps')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
-    parser.add_argument('--work-dir', help='where logs and metrics go (default: work_dirs/<name of the config>/test)')
+    parser.add_argument('--work-dir', help='where logs and metrics go (default: test, in the work dir of training)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value pairs merged into the config')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -111,9 +111,8 @@ def test(args: argparse.Namespace) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from None
     config.launcher = args.launcher
-    name = osp.splitext(osp.basename(args.config))[0]
     # Not the run's own folder, whose config MMEngine would overwrite with that of the test.
-    config.work_dir = args.work_dir or osp.join(config.get('work_dir') or osp.join('work_dirs', name), 'test')
+    config.work_dir = args.work_dir or osp.join(config.get('work_dir') or default_work_dir(args.config), 'test')
     config.load_from, config.resume = args.checkpoint, False
     networks = choose_networks(config, args.predict_on)
     needed = [f'{network}.' if network else '' for network in networks]

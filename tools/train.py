@@ -30,7 +30,7 @@ from mmseg_derprop.datasets import BrokenData
 from mmseg_derprop.datasets.checks.broken import SettingError
 from mmseg_derprop.engine import CheckpointMismatch, CheckpointNotWritten
 from mmseg_derprop.utils.checkpoints import check_run, newest_checkpoint
-from mmseg_derprop.utils.config import load_config
+from mmseg_derprop.utils.config import default_work_dir, load_config
 from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
@@ -55,7 +55,7 @@ LOGS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/<name of the config>)')
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/FOLDER/NAME of the config)')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -144,8 +144,7 @@ def train(args: argparse.Namespace) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from None
     config.launcher = args.launcher
-    name = osp.splitext(osp.basename(args.config))[0]
-    config.work_dir = args.work_dir or config.get('work_dir') or osp.join('work_dirs', name)
+    config.work_dir = args.work_dir or config.get('work_dir') or default_work_dir(args.config)
     if args.amp == 'float16':
         config.optim_wrapper.type = 'AmpOptimWrapper'
         config.optim_wrapper.setdefault('loss_scale', 'dynamic')

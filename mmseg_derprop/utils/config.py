@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path as osp
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,12 @@ def load_config(path: str, options: dict | None = None) -> Config:
     if 'data_root' in options:
         _replace_data_root(config._cfg_dict, old, options['data_root'])
     return config
+
+
+def default_work_dir(path: str) -> str:
+    """``work_dirs/derprop/r50_voc_1-8`` for ``configs/derprop/r50_voc_1-8.py``: methods share names."""
+    folder, name = osp.split(path.rpartition('::')[2])
+    return osp.join('work_dirs', osp.basename(folder), osp.splitext(name)[0])
 
 
 def type_name(part: Mapping[str, Any]) -> str:

@@ -99,7 +99,7 @@ def test_a_plain_config(plain, write, tmp_path):
         assert line in output
     assert 'feature 1   16 channels' in output and 'browse_dataset.py' in output and str(path) in output
     assert 'seconds an iteration on' in output and 'hours for 2 iterations' in output
-    assert f'{path} --cfg-options load_from=work_dirs/base/iter_2.pth' in output
+    assert f'{path} --cfg-options load_from=work_dirs/{tmp_path.name}/base/iter_2.pth' in output
 
 
 @pytest.mark.parametrize('method', ['unimatch_v2', 'derprop_published'])
@@ -233,7 +233,7 @@ def test_a_base_that_counts_epochs(plain, write, tmp_path):
     plain['default_hooks'] = dict(checkpoint=dict(type='CheckpointHook', interval=3))
     plain.pop('log_processor')
     path, output = write(plain)
-    assert 'training    6 iterations in place of 3 epochs' in output and 'work_dirs/base/epoch_3.pth' in output
+    assert 'training    6 iterations in place of 3 epochs' in output and 'base/epoch_3.pth' in output
     config = load_config(str(path))
     config.work_dir, config.experiment_name = str(tmp_path / 'work'), f'semi_config_{next(_runs)}'
     config.visualizer = dict(type='Visualizer', name=config.experiment_name)

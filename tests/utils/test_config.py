@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from mmseg.evaluation import IoUMetric
 
-from mmseg_derprop.utils.config import load_config, type_name
+from mmseg_derprop.utils.config import default_work_dir, load_config, type_name
 
 CONFIG = str(Path(__file__).resolve().parents[2] / 'configs/derprop/tiny_shapes.py')
 
@@ -24,3 +24,9 @@ def test_a_data_root_that_nothing_has(tmp_path):
 @pytest.mark.parametrize('kind', ['IoUMetric', 'mmseg.IoUMetric', 'mmseg.evaluation.IoUMetric', IoUMetric])
 def test_a_type_may_be_named_in_any_way(kind):
     assert type_name(dict(type=kind)) == 'IoUMetric'
+
+
+@pytest.mark.parametrize('folder', ['configs/derprop/', 'mmseg_derprop::derprop/'])
+def test_equally_named_configs_have_work_dirs_of_their_own(folder):
+    assert default_work_dir(f'{folder}r50_voc_1-8.py') == 'work_dirs/derprop/r50_voc_1-8'
+    assert default_work_dir('semi.py') == 'work_dirs/semi'
