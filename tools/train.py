@@ -55,7 +55,7 @@ LOGS = dict(tensorboard='TensorboardVisBackend', wandb='WandbVisBackend', mlflow
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a segmentor')
     parser.add_argument('config', help='path of the config')
-    parser.add_argument('--work-dir', help='where logs and checkpoints go (default: work_dirs/FOLDER/NAME of the config)')
+    parser.add_argument('--work-dir', help="for logs and checkpoints (default: work_dirs/FOLDER/NAME, the config's)")
     parser.add_argument(
         '--resume',
         nargs='?',
