@@ -8,12 +8,15 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
+import torch
+from mmengine.dist import all_reduce
 from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss, cross_entropy
 from mmseg.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 # What parts of any kind raise at a network that cannot work.
 FAILURES = (RuntimeError, AssertionError, ValueError, LookupError, TypeError, AttributeError)
@@ -62,8 +65,36 @@ def _with_attribute(parts: Iterable[Any], name: str, value: Any) -> Iterator[Non
 
 def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
     """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
-    norms = (part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm))
+    norms = (part for part in module.modules() if isinstance(part, _BatchNorm))
     return _with_attribute(norms, 'momentum', 0.0)
+
+
+@contextmanager
+def statistics_of_passing(module: nn.Module, rate: float) -> Iterator[None]:
+    """Moves running statistics of batch normalisation by ``rate`` towards those of what passes while it lasts.
+
+    In evaluation mode, which normalises by the statistics as they were. They stay the same in all processes.
+    """
+    found: dict[_BatchNorm, tuple[Tensor, Tensor]] = {}
+
+    def look(norm: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        images = inputs[0].float()
+        variance, mean = torch.var_mean(images, [dim for dim in range(images.ndim) if dim != 1])
+        found[norm] = mean, variance
+
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
+    handles = [norm.register_forward_hook(look) for norm in norms]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    if found:
+        kept: Any = [part for norm in found for part in (norm.running_mean, norm.running_var)]
+        seen = torch.cat([part for pair in found.values() for part in pair])
+        all_reduce(seen, 'mean')
+        with torch.no_grad():
+            torch._foreach_lerp_(kept, list(seen.to(kept[0].dtype).split([len(part) for part in kept])), rate)
 
 
 def evaluating(module: nn.Module) -> AbstractContextManager[None]:

@@ -8,7 +8,6 @@ import torch
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from ..ops import mix
 from .step import Step
 
 if TYPE_CHECKING:
@@ -42,8 +41,9 @@ def step_statistics(
 ) -> dict[str, Tensor]:
     """Scalars for the log, on the device of the step; what cannot change is left out.
 
-    They are the threshold, shares of the pixels, and, where unlabelled images have labels after all (``gt_sem_seg``),
-    the accuracies within 0 .. 1 of the first strong view's pseudo-labels, NaN where no pixel is known.
+    They are the threshold, shares of the pixels of the first strong view, and, where unlabelled images have labels
+    after all (``gt_sem_seg``), the accuracies within 0 .. 1 of the pseudo-labels outside of its CutMix boxes, NaN where
+    no pixel is known.
     """
     target, labeler = step.target, model.pseudo_labeler
     valid = ~target.mixed.ignored
@@ -57,10 +57,8 @@ def step_statistics(
         found['region_changes'] = (target.labels != target.mixed.labels).sum() / pixels
         judged['accepted'] = (target.labels, target.accepted)
     if step.strong and all('gt_sem_seg' in sample for sample in data_samples['weak']):
-        truth, partner = stack_maps(data_samples['weak'], 'gt_sem_seg'), step.strong[0].partner
-        other = stack_maps(data_samples['weak_mix'], 'gt_sem_seg') if partner is None else truth[partner]
-        truth = mix(truth, other, step.strong[0].box)
-        known = valid & (truth != model.ignore_index) & (truth != PADDED)
+        truth = stack_maps(data_samples['weak'], 'gt_sem_seg')
+        known = valid & ~step.strong[0].box & (truth != model.ignore_index) & (truth != PADDED)
         for name, (labels, mask) in judged.items():
             mask = mask & known
             found[f'accuracy_{name}'] = ((labels == truth) & mask).sum() / mask.sum()

@@ -67,21 +67,27 @@ class TeacherStudentSegmentor(BaseSegmentor):
         self.update_teacher(momentum=0)
 
     @torch.no_grad()
-    def update_teacher(self, momentum: float) -> None:
-        """Moves the teacher's state, batch statistics included, towards the student's; momentum 0 copies it."""
+    def update_teacher(self, momentum: float, statistics: bool = True) -> None:
+        """Moves the teacher's state towards the student's; momentum 0 copies it.
+
+        ``statistics`` is whether running statistics of batch normalisation move too.
+        """
         student = self.student.state_dict()
         teacher = self.teacher.state_dict()
-        moving = [name for name, entry in teacher.items() if entry.is_floating_point()]
+        own = () if statistics else ('running_mean', 'running_var')
+        moving = [name for name, entry in teacher.items() if entry.is_floating_point() and not name.endswith(own)]
         # One fused operation: hundreds of small ones would take longer to launch than to run.
         torch._foreach_lerp_([teacher[name] for name in moving], [student[name] for name in moving], 1 - momentum)
-        for name in teacher.keys() - set(moving):  # counts of batches
-            teacher[name].copy_(student[name])
+        for name, entry in teacher.items():
+            if not entry.is_floating_point():  # counts of batches
+                entry.copy_(student[name])
 
     def follow_student(self, event: str, steps: int = 0) -> None:
         """Moves the teacher if it follows at this event, ``'step'`` or ``'epoch'``, after so many optimiser steps."""
         if event == self.teacher_options.interval:
             momentum = self.teacher_options.momentum
-            self.update_teacher(min(1 - 1 / (steps + 1), momentum) if event == 'step' else momentum)
+            momentum = min(1 - 1 / (steps + 1), momentum) if event == 'step' else momentum
+            self.update_teacher(momentum, statistics=self.teacher_options.statistics == 'student')
 
     def train(self, mode: bool = True) -> TeacherStudentSegmentor:
         """As nn.Module.train; the teacher stays in evaluation mode."""

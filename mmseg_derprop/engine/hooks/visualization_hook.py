@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
+from torch import Tensor, nn
 
 from ...models import PseudoLabels, Step
 from ...utils.options import PositiveInt, check_options
@@ -43,18 +45,26 @@ class PseudoLabelVisualizationHook(Hook):
         palette = runner.train_dataloader.dataset.metainfo['palette']
         inputs, samples = data_batch['inputs'], data_batch['data_samples']['weak']
         strong, rows = self.step.strong[0], []
-        others = inputs['strong_mix'] if strong.partner is None else [inputs['strong'][i] for i in strong.partner]
         for index, sample in enumerate(samples[: self.max_images]):
             box = strong.box[index].cpu().numpy()
-            shown = [to_rgb(i.cpu().numpy()) for i in (others[index], inputs['strong'][index], inputs['weak'][index])]
-            mixed = np.where(box[..., None], *shown[:2])
-            row = [('weak view', shown[2]), ('strong view, CutMix box', outline(mixed, box))]
+            weak = inputs['weak'][index]
+            mixed = loaded(strong.images[index], semi_segmentor(runner).data_preprocessor.base, weak.dtype)
+            mixed, weak = (to_rgb(image.cpu().numpy()) for image in (mixed, weak))
+            row = [('weak view', weak), ('strong view, CutMix box', outline(mixed, box))]
             row += draw_labels(strong.target, index, mixed, palette)
             if 'gt_sem_seg' in sample:
                 row.append(('truth of the weak view', paint(sample.gt_sem_seg.data[0].cpu().numpy(), palette)))
             rows.append(row)
         runner.visualizer.add_image('pseudo_labels', panel(rows), step=runner.iter + 1)
         self.step = None
+
+
+def loaded(image: Tensor, preprocessor: nn.Module, dtype: torch.dtype) -> Tensor:
+    """An image (C, H, W) as it was before a segmentor's preprocessor normalised it."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        image = image * preprocessor.std + preprocessor.mean
+    image = image.flip(0) if getattr(preprocessor, '_channel_conversion', False) else image
+    return image.to(dtype) if dtype.is_floating_point else image.round().to(dtype)
 
 
 def draw_labels(target: PseudoLabels, index: int, image: np.ndarray, palette: list) -> list[tuple[str, np.ndarray]]:

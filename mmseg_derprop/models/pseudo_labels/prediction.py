@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import mix
@@ -32,6 +33,14 @@ class Prediction:
         """Reads confidence and labels off logits (N, K, H, W); the softmax is taken in float32."""
         confidence, labels = logits.float().softmax(1).max(1)
         return cls(logits.detach(), ignored, confidence, labels)
+
+    @classmethod
+    def of_truth(cls, labels: Tensor, ignore_index: int, num_classes: int) -> Prediction:
+        """The prediction that is sure of true labels (N, H, W)."""
+        ignored = labels == ignore_index
+        labels = labels.masked_fill(ignored, 0)
+        logits = 20.0 * F.one_hot(labels, num_classes).movedim(-1, 1)  # other classes: 2e-9
+        return cls(logits, ignored, torch.ones_like(labels, dtype=torch.float32), labels)
 
     def __getitem__(self, images: Tensor) -> Prediction:
         """The prediction of these images, (M,) int64."""
