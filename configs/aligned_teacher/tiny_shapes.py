@@ -8,5 +8,6 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, num_classes=6, **_base_.method)
+train_dataloader = dict(dataset=dict(unlabeled=dict(pipeline=_base_.two_strong_pipeline)))
 optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
 val_cfg = dict(type='TeacherStudentValLoop')

@@ -1,20 +1,20 @@
-# An EMA teacher whose pseudo-labels are aligned with the labelled classes' shares and need no threshold, and perturbed
-# features: what was measured best (docs/study.md). It has FixMatch's CutMix and UniMatch's perturbation, no
-# propagation.
+# What was measured best (docs/study.md), UniMatch V2 with four changes: its EMA teacher's pseudo-labels are aligned with
+# the labelled classes' shares and need no threshold, the teacher's normalisation has the statistics of the weak views,
+# and half of the CutMix boxes are from labelled images, with their true labels. No propagation. The unlabelled pipeline
+# is the data config's two_strong_pipeline.
 method = dict(
     type='SemiSegmentor',
-    teacher=dict(momentum=0.99, interval='step'),
+    teacher=dict(momentum=0.99, interval='step', statistics='weak'),
     pseudo_labels=dict(
         source='teacher',
         threshold=dict(type='FixedThreshold', value=0.0),
         alignment=dict(type='DistributionAlignment', rate=0.1),
     ),
-    cutmix=dict(partner='batch', predictor='own'),
-    views=dict(joint_forward=False, update_bn_on_strong=False, perturb_ratio=0.5),
+    cutmix=dict(partner='reversed', predictor='own', labeled=0.5),
+    views=dict(num_strong=2, complementary_dropout=True, joint_forward=False, update_bn_on_strong=False),
     losses=dict(
         seg=dict(type='SupervisedLoss', loss_weight=1.0),
-        hard=dict(type='HardConsistencyLoss', loss_weight=0.5),
-        fp=dict(type='PerturbedConsistencyLoss', loss_weight=0.5),
+        hard=dict(type='HardConsistencyLoss', loss_weight=1.0),
     ),
     predict_on='teacher',
 )
