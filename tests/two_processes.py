@@ -22,11 +22,12 @@ WORLD, STEPS = 2, 2
 PER_PROCESS = 2
 NOTHING_RANDOM = {'propagation_head.dropout_ratio': 0.0, 'views.perturb_ratio': 0.0}
 MOVING = {'pseudo_labels.threshold.init': 0.5, 'pseudo_labels.threshold.momentum': 0.9}
+ONE_STRONG = {'views.num_strong': 1, 'views.complementary_dropout': False}
 PRESETS = {
     'paper': ('derprop_paper', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
     'published': ('derprop_published', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
     'own forwards': ('derprop', NOTHING_RANDOM | MOVING),
-    'aligned': ('aligned_teacher', {'views.perturb_ratio': 0.0}),
+    'aligned': ('aligned_teacher', ONE_STRONG | {'cutmix.labeled': 0.0}),
 }
 CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
 STAGED = {'views.staged_backward': True}
@@ -72,7 +73,9 @@ def train(model, wrapped, rank=None):
         terms = wrapped(inputs, samples, mode='loss')
         wrapper.update_params(model.parse_losses(terms)[0])
         alignment = [] if labeler.alignment is None else [labeler.alignment.bias.clone()]
-        shared.append([labeler.threshold.value.clone(), *alignment])
+        own = model.teacher_options.statistics == 'weak'
+        statistics = [b.clone() for name, b in model.teacher.named_buffers() if own and 'running' in name]
+        shared.append([labeler.threshold.value.clone(), *alignment, *statistics])
         finite.append(all(value.isfinite() for value in terms.values()))
     return dict(shared=shared, finite=finite, parameters={n: p.detach() for n, p in model.named_parameters()})
 

@@ -1,5 +1,6 @@
 # The recommended preset on 11 labelled and 356 unlabelled images of CamVid, half resolution, two CPU cores, as in
-# docs/study.md. It starts from the supervised baseline, configs/supervised/efficientnet-lite0_camvid_1-32.py (--cfg-options load_from=CHECKPOINT).
+# docs/study.md. It starts from the supervised baseline (--cfg-options load_from=CHECKPOINT),
+# configs/supervised/efficientnet-lite0_camvid_1-32.py.
 _base_ = [
     '../_base_/models/deeplabv3plus_efficientnet-lite0.py',
     '../_base_/datasets/camvid_half_semi.py',

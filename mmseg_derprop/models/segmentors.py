@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from mmengine.dist import all_reduce
+from mmengine.dist import all_reduce, get_world_size
 from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
@@ -73,14 +73,16 @@ def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
 def statistics_of_passing(module: nn.Module, rate: float) -> Iterator[None]:
     """Moves running statistics of batch normalisation by ``rate`` towards those of what passes while it lasts.
 
-    In evaluation mode, which normalises by the statistics as they were. They stay the same in all processes.
+    In evaluation mode, which normalises by the statistics as they were. What passes is that of all processes, each of
+    which must have as much.
     """
-    found: dict[_BatchNorm, tuple[Tensor, Tensor]] = {}
+    found: dict[_BatchNorm, tuple[Tensor, Tensor, float]] = {}
 
     def look(norm: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        images = inputs[0].float()
-        variance, mean = torch.var_mean(images, [dim for dim in range(images.ndim) if dim != 1])
-        found[norm] = mean, variance
+        values = inputs[0].transpose(0, 1).flatten(1).to(norm.running_mean)
+        variance, mean = torch.var_mean(values, 1, correction=0)
+        count = values.shape[1] * get_world_size()
+        found[norm] = mean.double(), variance.double() + mean.double().square(), count / max(count - 1, 1)
 
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
     handles = [norm.register_forward_hook(look) for norm in norms]
@@ -89,12 +91,15 @@ def statistics_of_passing(module: nn.Module, rate: float) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-    if found:
-        kept: Any = [part for norm in found for part in (norm.running_mean, norm.running_var)]
-        seen = torch.cat([part for pair in found.values() for part in pair])
-        all_reduce(seen, 'mean')
-        with torch.no_grad():
-            torch._foreach_lerp_(kept, list(seen.to(kept[0].dtype).split([len(part) for part in kept])), rate)
+    if not found:
+        return
+    moments = torch.cat([part for mean, square, _ in found.values() for part in (mean, square)])
+    all_reduce(moments, 'mean')
+    means, squares = (moments.split([len(norm.running_mean) for norm in found for _ in range(2)])[i::2] for i in (0, 1))
+    unbiased = [(s - m.square()) * factor for m, s, (*_, factor) in zip(means, squares, found.values())]
+    kept: list[Any] = [*(norm.running_mean for norm in found), *(norm.running_var for norm in found)]
+    with torch.no_grad():
+        torch._foreach_lerp_(kept, [part.to(kept[0].dtype) for part in (*means, *unbiased)], rate)
 
 
 def evaluating(module: nn.Module) -> AbstractContextManager[None]:

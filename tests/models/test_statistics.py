@@ -36,7 +36,7 @@ def test_statistics(preset):
 
 def test_without_a_threshold_all_is_confident_and_not_told():
     model = builders.build('aligned_teacher')
-    model.loss(*builders.batch(truth=True))
+    model.loss(*builders.batch(truth=True, num_strong=2))
     assert set(model.statistics) == {'accuracy_confident'}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import mix
@@ -39,7 +38,8 @@ class Prediction:
         """The prediction that is sure of true labels (N, H, W)."""
         ignored = labels == ignore_index
         labels = labels.masked_fill(ignored, 0)
-        logits = 20.0 * F.one_hot(labels, num_classes).movedim(-1, 1)  # other classes: 2e-9
+        classes = torch.arange(num_classes, device=labels.device)[:, None, None]
+        logits = 20.0 * (labels.unsqueeze(1) == classes)  # other classes have 2e-9; one_hot would wait for the device
         return cls(logits, ignored, torch.ones_like(labels, dtype=torch.float32), labels)
 
     def __getitem__(self, images: Tensor) -> Prediction:
