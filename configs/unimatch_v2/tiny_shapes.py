@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/models/deeplabv3plus_tiny.py',
     '../_base_/datasets/shapes_semi.py',
     '../_base_/methods/unimatch_v2.py',
-    '../_base_/schedules/shapes_further_700.py',
+    '../_base_/schedules/shapes_further_600.py',
     '../_base_/default_runtime.py',
 ]
 model = dict(_delete_=True, segmentor=_base_.model, num_classes=6, **_base_.method)
