@@ -44,7 +44,8 @@ class TeacherOptions:
             epoch 0 and moves at the start of each later one (DerProp).
         statistics (str): Which images its batch normalisation has the statistics of. ``'student'``: those that trained
             the student; they move as the weights do. ``'weak'``: the weak views that it labels, by 1 - momentum each
-            time. These are many more, so their statistics fit new images better (AdaBN, arXiv 1603.04779).
+            time, but for frozen ones. These are many more, so their statistics fit new images better (AdaBN, arXiv
+            1603.04779).
     """
 
     momentum: Share = 0.996

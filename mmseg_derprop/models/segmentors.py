@@ -69,9 +69,14 @@ def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
     return _with_attribute(norms, 'momentum', 0.0)
 
 
+def is_norm(module: nn.Module) -> bool:
+    """Whether it is a batch normalisation with running statistics."""
+    return isinstance(module, _BatchNorm) and module.running_mean is not None
+
+
 @contextmanager
-def statistics_of_passing(module: nn.Module, rate: float) -> Iterator[None]:
-    """Moves running statistics of batch normalisation by ``rate`` towards those of what passes while it lasts.
+def statistics_of_passing(norms: Iterable[_BatchNorm], rate: float) -> Iterator[None]:
+    """Moves running statistics by ``rate`` towards those of what passes while it lasts.
 
     In evaluation mode, which normalises by the statistics as they were. What passes is that of all processes, each of
     which must have as much.
@@ -84,7 +89,6 @@ def statistics_of_passing(module: nn.Module, rate: float) -> Iterator[None]:
         count = values.shape[1] * get_world_size()
         found[norm] = mean.double(), variance.double() + mean.double().square(), count / max(count - 1, 1)
 
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.running_mean is not None]
     handles = [norm.register_forward_hook(look) for norm in norms]
     try:
         yield

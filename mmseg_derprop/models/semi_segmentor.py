@@ -22,7 +22,7 @@ from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import checkpoint_activations, frozen_statistics, statistics_of_passing
+from .segmentors import checkpoint_activations, frozen_statistics, is_norm, statistics_of_passing
 from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
@@ -242,10 +242,15 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return Forward(view, features, outputs)
 
     def teach(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of the teacher on weak views; its statistics move with them, if they are of these."""
+        """Logits (N, K, H, W) of the teacher on weak views; its statistics move with them, if they are of these.
+
+        Where the student's are frozen, as those of a pretrained backbone may be, so are the teacher's.
+        """
         if self.teacher_options.statistics == 'student':
             return self.logits_of(self.teacher, images)
-        with statistics_of_passing(self.teacher, 1 - self.teacher_options.momentum):
+        pairs = zip(self.teacher.modules(), self.student.modules())
+        norms = [own for own, other in pairs if is_norm(own) and other.training]
+        with statistics_of_passing(norms, 1 - self.teacher_options.momentum):
             return torch.compiler.disable(self.logits_of)(self.teacher, images)
 
     @torch.no_grad()

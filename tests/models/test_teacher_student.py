@@ -95,6 +95,7 @@ def test_statistics_of_the_weak_views():
     norms = [name for name, part in reference.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
     for name in norms:
         reference.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+    model.student.get_submodule(norms[1]).eval()  # frozen
     inputs, samples = builders.batch()
     with torch.no_grad():
         logits = reference(inputs['weak'], mode='tensor')
@@ -103,8 +104,9 @@ def test_statistics_of_the_weak_views():
     model.loss(inputs, samples)
     model.follow_student('step', steps=99)
     after, student = state(model.teacher), state(model.student)
-    assert norms
-    for name in norms:
+    for key in ('running_mean', 'running_var'):
+        assert torch.equal(after.pop(f'{norms[1]}.{key}'), before[f'{norms[1]}.{key}'])
+    for name in norms[:1] + norms[2:]:
         found = seen[name].transpose(0, 1).flatten(1)
         for key, value in (('running_mean', found.mean(1)), ('running_var', found.var(1))):
             wanted = 0.75 * before[f'{name}.{key}'] + 0.25 * value
