@@ -83,10 +83,9 @@ def test_boxes_from_labelled_images(counts, partner):
     """Each has one image of the batch and its true labels, of which none is doubted, and ignored stays ignored."""
     options = {'cutmix.partner': partner, 'cutmix.predictor': 'teacher', 'cutmix.labeled': 1.0}
     step = Naive('fixmatch', counts, options)
-    strong, inputs, box = step.tap.step.strong[0], step.inputs, boxes(step.samples['strong'], SIZE)
-    ignored = step.truth == 255
-    for index in range(counts[1]):
-        inside, target = box[index], strong.target
+    strong, inputs, ignored = step.tap.step.strong[0], step.inputs, step.truth == 255
+    target = strong.target
+    for index, inside in enumerate(boxes(step.samples['strong'], SIZE)):
         assert torch.equal(strong.images[index][:, ~inside], inputs['strong'][index][:, ~inside])
         assert torch.equal(target.mixed.labels[index][~inside], target.own.labels[index][~inside])
         same = [torch.equal(strong.images[index][:, inside], image[:, inside]) for image in inputs['sup']]
@@ -94,7 +93,6 @@ def test_boxes_from_labelled_images(counts, partner):
         known = inside & ~ignored[source]
         assert torch.equal(target.labels[index][known], step.truth[source][known])
         assert torch.equal(target.accepted[index][inside], ~ignored[source][inside])
-    target = strong.target
     wanted = reference.masked_cross_entropy(step.z[1], target.labels, target.accepted, ~target.mixed.ignored)
     close(step.losses, dict(seg=step.x(step.z[0][: counts[0]]) / 2, hard=wanted / 2))
 
