@@ -3,7 +3,7 @@
     python tools/analysis_tools/browse_dataset.py CONFIG [--out-dir DIR] [--number N] [--cfg-options ...]
 
 A picture a batch: labelled crops with their labels, and for each unlabelled image every branch, the CutMix box, the
-strong view as the student will see it (its box filled by the partner), and what is ignored. The classes' colours stand
+strong view as the student will see it (its box filled by the partner, or by a labelled image), and what is ignored. The classes' colours stand
 below.
 """
 
@@ -43,7 +43,7 @@ def draw_labeled(image, sample, palette) -> list[tuple[str, np.ndarray]]:
     return [(f'sup {name}', image), ('labels (white: ignored)', overlay(image, paint(labels, palette)))]
 
 
-def draw_unlabeled(inputs, samples, index, partner, palette) -> list[tuple[str, np.ndarray]]:
+def draw_unlabeled(inputs, samples, index, filling, palette) -> list[tuple[str, np.ndarray]]:
     ignored = samples['weak'][index].ignore_map.data[0].numpy().astype(bool)
     pictures = [(f'weak {osp.basename(samples["weak"][index].img_path)}', inputs['weak'][index])]
     x1, y1, x2, y2 = samples['strong'][index].cutmix_box
@@ -51,11 +51,7 @@ def draw_unlabeled(inputs, samples, index, partner, palette) -> list[tuple[str, 
     box[y1:y2, x1:x2] = True
     strong = inputs['strong'][index]
     pictures.append(('strong, CutMix box', outline(strong, box)))
-    if 'strong_mix' in inputs:
-        filling = inputs['strong_mix'][index]
-        pictures += [('weak_mix', inputs['weak_mix'][index]), ('strong_mix', filling)]
-    else:
-        filling = inputs['strong'][partner]
+    pictures += [(name, inputs[name][index]) for name in ('weak_mix', 'strong_mix') if name in inputs]
     pictures.append(('what the student sees', np.where(box[..., None], filling, strong)))
     pictures.append(('ignored (white)', np.repeat(np.uint8(255) * ignored[..., None], 3, axis=2)))
     if 'gt_sem_seg' in samples['weak'][index]:
@@ -84,9 +80,13 @@ def main() -> None:
         # Each branch as pictures.
         inputs = {name: [to_rgb(i.numpy(), args.bands) for i in images] for name, images in batch['inputs'].items()}
         rows = [draw_labeled(i, s, palette) for i, s in zip(inputs['sup'], samples['sup'])]
-        count = len(inputs['weak'])
-        partners = range(count) if 'strong_mix' in inputs else cutmix.partner_of(count, 'cpu').tolist()
-        rows += [draw_unlabeled(inputs, samples, *pair, palette) for pair in enumerate(partners)]
+        fillings = inputs.get('strong_mix') or [
+            inputs['strong'][i] for i in cutmix.partner_of(len(inputs['weak']), 'cpu')
+        ]
+        for index, filling in enumerate(fillings):
+            if np.random.rand() < cutmix.labeled:
+                filling = inputs['sup'][np.random.randint(len(inputs['sup']))]
+            rows.append(draw_unlabeled(inputs, samples, index, filling, palette))
         path = osp.join(args.out_dir, f'batch_{number}.png')
         sheet = panel(rows)
         names = legend(loader.dataset.metainfo['classes'], palette, sheet.shape[1])
