@@ -3,8 +3,8 @@
     python tools/analysis_tools/browse_dataset.py CONFIG [--out-dir DIR] [--number N] [--cfg-options ...]
 
 A picture a batch: labelled crops with their labels, and for each unlabelled image every branch, the CutMix box, the
-strong view as the student will see it (its box filled by the partner, or by a labelled image), and what is ignored. The classes' colours stand
-below.
+strong view as the student will see it (its box filled by the partner, or by a labelled image), and what is ignored.
+The classes' colours stand below.
 """
 
 from __future__ import annotations
