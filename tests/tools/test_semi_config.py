@@ -133,6 +133,7 @@ train_dataloader['sampler'] = dict(type='SemiSampler', num_labeled=2, num_unlabe
 train_dataloader['dataset'] = dict(type='SplitDataset', supervised=_base_.train_dataloader.dataset)
 train_dataloader['dataset'].update(labeled='ImageSets/Segmentation/labeled.txt', crop_size=(32, 32))
 train_dataloader['dataset'].update(unlabeled='ImageSets/Segmentation/unlabeled.txt')
+train_dataloader['dataset'].update(branches=('weak', 'strong', 'strong2'))
 optim_wrapper = dict(constructor='SemiOptimWrapperConstructor')
 val_cfg = dict(type='TeacherStudentValLoop')
 default_hooks = dict(checkpoint=dict(type='ExactCheckpointHook', save_best=['mIoU', 'aAcc']))
@@ -149,13 +150,13 @@ def test_hooks_of_the_base(joined, plain, write, tmp_path):
     path, _ = write(plain)
     if joined != 'tool':
         path.write_text(f"{HAND}own = dict(type='EmptyCacheHook')\ncustom_hooks = [{joined}]\n")
-    runner = train(path, tmp_path / 'work', **{'model.losses.fp.loss_weight': 0, 'model.teacher.momentum': 0.5})
+    runner = train(path, tmp_path / 'work', **{'model.losses.hard.loss_weight': 0, 'model.teacher.momentum': 0.5})
     hooks = [type(hook).__name__ for hook in runner.hooks]
     ours = [hook.type for hook in load_config(str(HOOKS)).semi_hooks]
     assert {'PseudoLabelHook', 'NonFiniteHook'} <= set(ours) and 'ExactCheckpointHook' in hooks
     assert all(hooks.count(name) == 1 for name in ['EmptyCacheHook', *ours])
     history = runner.message_hub.log_scalars
-    assert 'train/seg' in history and 'train/hard' in history and 'train/fp' not in history
+    assert 'train/seg' in history and 'train/hard' not in history
     assert len(runner.train_dataloader) == 6
     assert {path.name for path in (tmp_path / 'work').glob('best*')} == {
         f'best_{metric}_iter_2.pth' for metric in ('mIoU', 'aAcc')
