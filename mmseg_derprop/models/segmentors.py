@@ -99,7 +99,7 @@ def statistics_of_passing(norms: Iterable[_BatchNorm], rate: float) -> Iterator[
         return
     moments = torch.cat([part for mean, square, _ in found.values() for part in (mean, square)])
     all_reduce(moments, 'mean')
-    means, squares = (moments.split([len(norm.running_mean) for norm in found for _ in range(2)])[i::2] for i in (0, 1))
+    means, squares = (moments.split([norm.num_features for norm in found for _ in range(2)])[i::2] for i in (0, 1))
     unbiased = [(s - m.square()) * factor for m, s, (*_, factor) in zip(means, squares, found.values())]
     kept: list[Any] = [*(norm.running_mean for norm in found), *(norm.running_var for norm in found)]
     with torch.no_grad():

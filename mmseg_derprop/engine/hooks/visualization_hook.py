@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.registry import HOOKS
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...models import PseudoLabels, Step
 from ...utils.options import PositiveInt, check_options
@@ -48,9 +49,9 @@ class PseudoLabelVisualizationHook(Hook):
         for index, sample in enumerate(samples[: self.max_images]):
             box = strong.box[index].cpu().numpy()
             weak = inputs['weak'][index]
-            mixed = loaded(strong.images[index], semi_segmentor(runner).data_preprocessor.base, weak.dtype)
-            mixed, weak = (to_rgb(image.cpu().numpy()) for image in (mixed, weak))
-            row = [('weak view', weak), ('strong view, CutMix box', outline(mixed, box))]
+            seen = loaded(strong.images[index], semi_segmentor(runner).data_preprocessor.base, weak.dtype)
+            mixed = to_rgb(seen.cpu().numpy())
+            row = [('weak view', to_rgb(weak.cpu().numpy())), ('strong view, CutMix box', outline(mixed, box))]
             row += draw_labels(strong.target, index, mixed, palette)
             if 'gt_sem_seg' in sample:
                 row.append(('truth of the weak view', paint(sample.gt_sem_seg.data[0].cpu().numpy(), palette)))
@@ -59,7 +60,7 @@ class PseudoLabelVisualizationHook(Hook):
         self.step = None
 
 
-def loaded(image: Tensor, preprocessor: nn.Module, dtype: torch.dtype) -> Tensor:
+def loaded(image: Tensor, preprocessor: Any, dtype: torch.dtype) -> Tensor:
     """An image (C, H, W) as it was before a segmentor's preprocessor normalised it."""
     if getattr(preprocessor, '_enable_normalize', False):
         image = image * preprocessor.std + preprocessor.mean
