@@ -88,8 +88,7 @@ def test_boxes_from_labelled_images(counts, partner):
     for index, inside in enumerate(boxes(step.samples['strong'], SIZE)):
         assert torch.equal(strong.images[index][:, ~inside], inputs['strong'][index][:, ~inside])
         assert torch.equal(target.mixed.labels[index][~inside], target.own.labels[index][~inside])
-        same = [torch.equal(strong.images[index][:, inside], image[:, inside]) for image in inputs['sup']]
-        source = same.index(True)
+        source = [torch.equal(strong.images[index][:, inside], i[:, inside]) for i in inputs['sup']].index(True)
         known = inside & ~ignored[source]
         assert torch.equal(target.labels[index][known], step.truth[source][known])
         assert torch.equal(target.accepted[index][inside], ~ignored[source][inside])

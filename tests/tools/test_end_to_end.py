@@ -198,8 +198,9 @@ def test_browsing(pipeline, tiles, tool, shapes, tmp_path):
     # Four labelled rows, four unlabelled ones; crops of 96 are doubled.
     assert pictures[0].shape == (8 * (192 + 8 + 18) + 22, tiles * (192 + 8), 3)  # 22 of the legend
     assert not np.array_equal(*pictures) and pictures[0].std() > 20
-    tool('analysis_tools/browse_dataset.py', path, '--out-dir', tmp_path, *options, 'model.cutmix.partner=reversed')
-    filled_otherwise = not np.array_equal(cv2.imread(str(tmp_path / 'batch_0.png')), pictures[0])
-    assert filled_otherwise == (pipeline == 'unlabeled')  # a second view fills the boxes whatever the partner
+    # A second view fills the boxes whatever the partner.
+    for option, filled_otherwise in (('partner=reversed', pipeline == 'unlabeled'), ('labeled=1.0', True)):
+        tool('analysis_tools/browse_dataset.py', path, '--out-dir', tmp_path, *options, f'model.cutmix.{option}')
+        assert np.array_equal(cv2.imread(str(tmp_path / 'batch_0.png')), pictures[0]) != filled_otherwise
     with pytest.raises(SystemExit, match='no labelled and unlabelled branches'):
         tool('analysis_tools/browse_dataset.py', SUPERVISED, '--out-dir', tmp_path, *options)

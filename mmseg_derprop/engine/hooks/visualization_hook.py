@@ -64,7 +64,8 @@ def loaded(image: Tensor, preprocessor: Any, dtype: torch.dtype) -> Tensor:
     """An image (C, H, W) as it was before a segmentor's preprocessor normalised it."""
     if getattr(preprocessor, '_enable_normalize', False):
         image = image * preprocessor.std + preprocessor.mean
-    image = image.flip(0) if getattr(preprocessor, '_channel_conversion', False) else image
+    if getattr(preprocessor, '_channel_conversion', False) and len(image) == 3:  # others it leaves in their order
+        image = image.flip(0)
     return image.to(dtype) if dtype.is_floating_point else image.round().to(dtype)
 
 
