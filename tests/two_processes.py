@@ -73,7 +73,7 @@ def train(model, wrapped, rank=None):
         terms = wrapped(inputs, samples, mode='loss')
         wrapper.update_params(model.parse_losses(terms)[0])
         alignment = [] if labeler.alignment is None else [labeler.alignment.bias.clone()]
-        own = model.teacher_options.statistics == 'weak'
+        own = model.teacher_options.statistics == 'both'
         statistics = [b.clone() for name, b in model.teacher.named_buffers() if own and 'running' in name]
         shared.append([labeler.threshold.value.clone(), *alignment, *statistics])
         finite.append(all(value.isfinite() for value in terms.values()))

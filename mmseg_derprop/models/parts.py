@@ -43,14 +43,14 @@ class TeacherOptions:
         interval (str): ``'step'``: it moves after each optimiser step. ``'epoch'``: it is a copy of the student in
             epoch 0 and moves at the start of each later one (DerProp).
         statistics (str): Which images its batch normalisation has the statistics of. ``'student'``: those that trained
-            the student; they move as the weights do. ``'weak'``: the weak views that it labels, by 1 - momentum each
-            time, but for frozen ones. These are many more, so their statistics fit new images better (AdaBN, arXiv
-            1603.04779).
+            the student; they move as the weights do. ``'both'``: these, and in equal parts the weak views that it
+            labels, of which each batch moves them by 1 - momentum too, but for frozen ones. A few labelled images have
+            other statistics than those that the network is for (AdaBN, arXiv 1603.04779).
     """
 
     momentum: Share = 0.996
     interval: Literal['step', 'epoch'] = 'step'
-    statistics: Literal['student', 'weak'] = 'student'
+    statistics: Literal['student', 'both'] = 'student'
 
 
 @check_options

@@ -242,7 +242,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return Forward(view, features, outputs)
 
     def teach(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of the teacher on weak views; its statistics move with them, if they are of these.
+        """Logits (N, K, H, W) of the teacher on weak views; its statistics move with them, if they are of both.
 
         Where the student's are frozen, as those of a pretrained backbone may be, so are the teacher's.
         """

@@ -67,15 +67,11 @@ class TeacherStudentSegmentor(BaseSegmentor):
         self.update_teacher(momentum=0)
 
     @torch.no_grad()
-    def update_teacher(self, momentum: float, statistics: bool = True) -> None:
-        """Moves the teacher's state towards the student's; momentum 0 copies it.
-
-        ``statistics`` is whether running statistics of batch normalisation move too.
-        """
+    def update_teacher(self, momentum: float) -> None:
+        """Moves the teacher's state towards the student's; momentum 0 copies it."""
         student = self.student.state_dict()
         teacher = self.teacher.state_dict()
-        own = () if statistics else ('running_mean', 'running_var')
-        moving = [name for name, entry in teacher.items() if entry.is_floating_point() and not name.endswith(own)]
+        moving = [name for name, entry in teacher.items() if entry.is_floating_point()]
         # One fused operation: hundreds of small ones would take longer to launch than to run.
         torch._foreach_lerp_([teacher[name] for name in moving], [student[name] for name in moving], 1 - momentum)
         for name, entry in teacher.items():
@@ -87,7 +83,7 @@ class TeacherStudentSegmentor(BaseSegmentor):
         if event == self.teacher_options.interval:
             momentum = self.teacher_options.momentum
             momentum = min(1 - 1 / (steps + 1), momentum) if event == 'step' else momentum
-            self.update_teacher(momentum, statistics=self.teacher_options.statistics == 'student')
+            self.update_teacher(momentum)
 
     def train(self, mode: bool = True) -> TeacherStudentSegmentor:
         """As nn.Module.train; the teacher stays in evaluation mode."""

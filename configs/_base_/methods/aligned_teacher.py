@@ -1,10 +1,10 @@
 # What was measured best (docs/study.md): UniMatch V2 with four changes. The EMA teacher's pseudo-labels are aligned
-# with the labelled classes' shares, and need no threshold; its normalisation has the statistics of the weak views; half
-# of the CutMix boxes are from labelled images, with their true labels. The unlabelled pipeline is the data config's
-# two_strong_pipeline.
+# with the labelled classes' shares, and need no threshold; its normalisation has statistics of both labelled images and
+# weak views; half of the CutMix boxes are from labelled images, with their true labels. The unlabelled pipeline is the
+# data config's two_strong_pipeline.
 method = dict(
     type='SemiSegmentor',
-    teacher=dict(momentum=0.99, interval='step', statistics='weak'),
+    teacher=dict(momentum=0.99, interval='step', statistics='both'),
     pseudo_labels=dict(
         source='teacher',
         threshold=dict(type='FixedThreshold', value=0.0),
