@@ -42,7 +42,7 @@ class DerPropHead(BaseModule):
         num_classes (int): K; SemiSegmentor gives it.
         in_channels (int): Channels of the feature; SemiSegmentor finds them out.
         in_index (int): Which of the features that the segmentor's ``extract_feat`` gives; where the config leaves it
-            out, SemiSegmentor takes the deepest (:func:`mmseg_derprop.models.segmentors.deepest`).
+            out, SemiSegmentor takes the deepest (:func:`mmseg_derprop.models.decoding.deepest`).
         channels (int): Channels of the 3x3 convolution.
         dropout_ratio (float): Of the channel dropout, within 0 .. 1.
         max_order (int): Highest order of derivative in the similarity and the affinities; 0 takes none.
