@@ -40,6 +40,11 @@ $(STAMP): setup.cfg pyproject.toml
 		$(BIN)/python -m pip install -q --upgrade pip setuptools wheel; fi
 	@echo '[2/3] packages (several minutes at first: torch is large)'
 	@$(BIN)/python -m pip install -e '.[onedl,dev]' | sed -un 's/^Collecting \([^ ]*\).*/  \1/p; /^Installing/s/:.*//p'
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || { \
+		echo '  opencv-python-headless in place of opencv-python, which finds no X libraries here'; \
+		version=$$($(BIN)/python -c 'from importlib.metadata import version; print(version("opencv-python"))') && \
+		$(BIN)/python -m pip uninstall -qy opencv-python opencv-python-headless && \
+		$(BIN)/python -m pip install -q "opencv-python-headless==$$version"; }
 	@echo '[3/3] check'
 	@$(BIN)/python -W ignore -c 'import torch, mmseg.models; print("torch", torch.__version__, "mmseg", mmseg.__version__)'
 	@echo '$(CURDIR)' > $@
