@@ -43,8 +43,8 @@ class TeacherOptions:
         interval (str): ``'step'``: it moves after each optimiser step. ``'epoch'``: it is a copy of the student in
             epoch 0 and moves at the start of each later one (DerProp).
         statistics (str): Which images its batch normalisation has the statistics of. ``'student'``: those that trained
-            the student; they move as the weights do. ``'both'``: these, and in equal parts the weak views that it
-            labels, of which each batch moves them by 1 - momentum too, but for frozen ones. A few labelled images have
+            the student; they move as the weights do. ``'both'``: they also move by 1 - momentum with each batch of
+            weak views that it labels, but for frozen ones; by steps both have equal parts. A few labelled images have
             other statistics than those that the network is for (AdaBN, arXiv 1603.04779).
     """
 

@@ -1,4 +1,4 @@
-# What was measured best (docs/study.md): UniMatch V2 with four changes. The EMA teacher's pseudo-labels are aligned
+# The recommended preset (docs/study.md): UniMatch V2 with four changes. The EMA teacher's pseudo-labels are aligned
 # with the labelled classes' shares, and need no threshold; its normalisation has statistics of both labelled images and
 # weak views; half of the CutMix boxes are from labelled images, with their true labels. The unlabelled pipeline is the
 # data config's two_strong_pipeline.
