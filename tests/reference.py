@@ -110,12 +110,7 @@ def affinity_consistency_loss(
 
 
 def label_affinity_loss(
-    q: Tensor,
-    k: Tensor,
-    labels: Tensor,
-    grid: tuple[int, int],
-    ignore_index: int = IGNORE,
-    max_order: int = 1,
+    q: Tensor, k: Tensor, labels: Tensor, grid: tuple[int, int], ignore_index: int = IGNORE, max_order: int = 1
 ) -> Tensor:
     """Mended: nearest labels, ignored positions in no pair, the scale of each order's affinity."""
     ids = nearest_labels(labels, grid)

@@ -9,11 +9,7 @@ import torch
 
 from mmseg_derprop.models.segmentors import decode_heads
 
-DEFAULTS = {
-    'pseudo_labels.alpha': 0.3,
-    'pseudo_labels.threshold.init': 0.5,
-    'pseudo_labels.threshold.momentum': 0.9,
-}
+DEFAULTS = {'pseudo_labels.alpha': 0.3, 'pseudo_labels.threshold.init': 0.5, 'pseudo_labels.threshold.momentum': 0.9}
 
 
 def build(preset='derprop_paper', options=None, network=None):

@@ -5,10 +5,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU'),
-]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason='there is no GPU')]
 PRESETS = ('derprop', 'derprop_published', 'aligned_teacher', 'corrmatch', 'unimatch_v2')
 
 

@@ -20,7 +20,7 @@ import pandas as pd
 
 from mmseg_derprop.study.job import Job, make_jobs
 from mmseg_derprop.study.plan import Study, StudyError, load_study
-from mmseg_derprop.study.results import read_tables
+from mmseg_derprop.study.results import lock_file, read_tables
 from mmseg_derprop.study.scheduler import Scheduler, duration, estimate, total
 
 
@@ -58,12 +58,25 @@ def print_plan(study: Study, jobs: list[Job], table: pd.DataFrame, at_once: int)
     print(f'{len(jobs)} runs; time left with {at_once} at once: {total(times, at_once)}')
 
 
+def remove(job: Job) -> None:
+    """Removes a run of another configuration, unless it is being trained or another process has replaced it by now."""
+    lock = lock_file(f'{job.work_dir}.lock')
+    if job.is_stale():
+        if lock is None:
+            raise StudyError(f'{job.name} cannot be replaced while another process trains it: stop that one, or wait.')
+        shutil.rmtree(job.work_dir)
+    if lock:
+        lock.close()
+
+
 def main() -> int:
     args = parse_args()
     try:
         study = load_study(args.study)
         folder = args.work_dir or osp.join('work_dirs', osp.splitext(osp.basename(args.study))[0])
-        jobs = make_jobs(study, study.select(args.only, args.index), folder, args.data_root)
+        chosen = study.select(args.only, args.index)
+        every = make_jobs(study, study.runs, folder, args.data_root)
+        jobs = [job for job in every if job.run in chosen]
         if args.dry_run:
             print_plan(study, jobs, read_tables(folder), args.jobs)
             return 0
@@ -74,8 +87,11 @@ def main() -> int:
                 'file or a config that it names has changed. Choose another --work-dir, or replace them with --rerun.'
             )
         for job in stale:
-            shutil.rmtree(job.work_dir)
-        return Scheduler(study, jobs, folder, args.jobs, args.threads, 60 * (args.time_limit or math.inf)).run()
+            remove(job)
+        if outdated := [job.name for job in every if job.is_stale()]:
+            print(f'results.csv is without runs of another configuration: {", ".join(outdated)}', file=sys.stderr)
+        limit = 60 * (args.time_limit or math.inf)
+        return Scheduler(study, jobs, folder, args.jobs, args.threads, limit, outdated).run()
     except StudyError as error:
         args.parser.error(str(error))
 

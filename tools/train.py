@@ -19,7 +19,7 @@ import sys
 from datetime import timedelta
 
 import torch
-from mmengine.config import ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -35,15 +35,7 @@ from mmseg_derprop.utils.files import FolderInUse
 from mmseg_derprop.utils.safe_loading import CheckpointNotRead, checkpoints_as_data
 
 # What a user can mend: one message says how, no traceback.
-TOLD = (
-    BrokenData,
-    SettingError,
-    CheckpointNotRead,
-    FolderInUse,
-    FloatingPointError,
-    FileNotFoundError,
-    ConnectionError,
-)
+TOLD = (BrokenData, SettingError, CheckpointNotRead, FolderInUse)
 NOT_WRITTEN = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
     *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST),
@@ -105,13 +97,20 @@ def make_semi_supervised(args: argparse.Namespace) -> None:
         print(f'{found.summary()}\nConfig: {args.config}', file=sys.stderr)
 
 
-def find_checkpoint(work_dir: str) -> str | None:
+def checkpoint_folder(config: Config) -> str:
+    """Where the run writes its checkpoints: the work dir, or one of its name in the hook's ``out_dir``."""
+    out_dir = ((config.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir')
+    own = out_dir and out_dir != config.work_dir
+    return osp.join(out_dir, osp.basename(config.work_dir.rstrip(osp.sep))) if own else config.work_dir
+
+
+def find_checkpoint(folder: str) -> str | None:
     """The newest whole checkpoint of a run; others are set aside, so that the run does not write over them."""
-    path, refused = newest_checkpoint(work_dir)
+    path, refused = newest_checkpoint(folder)
     reasons = ''.join(f'\n  {name}: {reason}' for name, reason in refused.items())
     if refused and path is None:
         raise CheckpointNotRead(
-            f'No checkpoint in {work_dir} can be resumed from:{reasons}\nMove them to begin anew, or name another '
+            f'No checkpoint in {folder} can be resumed from:{reasons}\nMove them to begin anew, or name another '
             '--work-dir.'
         )
     if os.environ.get('RANK', '0') == '0':
@@ -119,7 +118,7 @@ def find_checkpoint(work_dir: str) -> str | None:
             os.replace(name, f'{name}.refused')
         if refused:
             print(f'WARNING: set aside as *.refused:{reasons}', file=sys.stderr)
-        print(f'Resuming from {path}' if path else f'No checkpoint in {work_dir}: training begins.', file=sys.stderr)
+        print(f'Resuming from {path}' if path else f'No checkpoint in {folder}: training begins.', file=sys.stderr)
     return path
 
 
@@ -154,7 +153,7 @@ def train(args: argparse.Namespace) -> None:
         visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
         known = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
         visualizer.vis_backends = [*known, *(log_backend(name, config.work_dir) for name in args.log_to)]
-    checkpoint = find_checkpoint(config.work_dir) if args.resume == 'auto' else args.resume
+    checkpoint = find_checkpoint(checkpoint_folder(config)) if args.resume == 'auto' else args.resume
     if checkpoint is not None and '://' not in checkpoint:
         check_run(checkpoint)
     if checkpoint is not None:  # a first start with --resume keeps its load_from
@@ -183,7 +182,7 @@ def main() -> None:
     try:
         with checkpoints_as_data():
             train(args)
-    except TOLD as error:
+    except (*TOLD, FloatingPointError, FileNotFoundError, ConnectionError) as error:
         raise SystemExit(str(error)) from None
     except CheckpointNotWritten as error:
         raise SystemExit(error.strerror) from None

@@ -110,11 +110,7 @@ class SemiSampler(_Stream):
 
     @check_options
     def __init__(
-        self,
-        dataset,
-        num_labeled: PositiveInt,
-        num_unlabeled: PositiveInt,
-        seed: NonNegativeInt | None = None,
+        self, dataset, num_labeled: PositiveInt, num_unlabeled: PositiveInt, seed: NonNegativeInt | None = None
     ) -> None:
         if not hasattr(dataset, 'num_unlabeled'):
             raise TypeError(

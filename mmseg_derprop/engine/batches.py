@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.dist import get_rank
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from ..datasets import SemiSampler
+from ..datasets import LabeledSampler, SemiSampler
 from ..utils.randomness import seed_step
 
 
@@ -39,6 +39,8 @@ class Batches:
         self._source: Iterator | None = None
         # The original engine skips batches by taking them.
         self._to_skip = 0 if hasattr(self._engines, 'skip_iter') else loop.iter
+        if isinstance(loop.dataloader.sampler, LabeledSampler):
+            loop.dataloader.sampler.skip(0)  # whose workers have drawn from it, and their images are not used
         # A new one: by now the original engine's has workers, which have not learned to leave signals.
         self._engines = None if self._knows_place else type(self._engines)(loop.dataloader)
 

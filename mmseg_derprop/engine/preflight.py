@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -16,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..datasets import SemiDataset, SemiSampler
+from ..datasets.checks.broken import BrokenData
 from ..datasets.checks.labels import absent_classes
 from ..models import Embedding, SemiSegmentor
 from ..models.data_preprocessor import check_crops
@@ -160,8 +160,11 @@ def _check_single_image(model: SemiSegmentor, image: torch.Tensor, option: str) 
         ) from error
 
 
-def check_score_names(runner: Runner) -> None:
-    """Raises ValueError if a hook or a schedule watches a score that validation will not give."""
+def check_validation(runner: Runner) -> None:
+    """Validates the first image; raises ValueError if it cannot be, or has no score that a hook or schedule watches."""
+    loop: Any = runner.val_loop
+    if loop is None:
+        return
     schedulers: Any = runner.param_schedulers or []
     schedulers = sum(schedulers.values(), []) if isinstance(schedulers, dict) else schedulers
     watched: dict[str, str] = {}
@@ -171,35 +174,42 @@ def check_score_names(runner: Runner) -> None:
             names = [names] if isinstance(names, str) else names
             watched |= dict.fromkeys(names, f'{type(part).__name__}.{option}')
     watched.pop('auto', None)
-    if not watched or runner.val_loop is None:
+    scores = _first_scores(loop)
+    if watched and scores is None:
+        runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out.')
+    networks = list(getattr(loop, 'evaluators', ()))
+    if scores is None:
         return
-    try:
-        names = _score_names(runner.val_loop)
-    except Exception as error:  # a metric of the user's, of any kind
-        runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out: {error!r}')
-        return
-    networks = list(getattr(runner.val_loop, 'evaluators', ()))
     for name, place in watched.items():
         network, _, score = name.rpartition('/')
-        if score not in names or network not in ('', *networks):
+        if score not in scores or network not in ('', *networks):
             behind = f', alone or behind {"/ or ".join(networks)}/' if networks else ''
-            scores = f'a score of the validation ({", ".join(names)}){behind}'
-            raise ValueError(f'{place} must be {scores}, but is {name!r}. Name one of these.')
+            known = f'a score of the validation ({", ".join(scores)}){behind}'
+            raise ValueError(f'{place} must be {known}, but is {name!r}. Name one of these.')
 
 
-def _score_names(loop: Any) -> list[str]:
-    """Names of the scores of the evaluator of a loop, from random logits of the first image."""
-    model, dataset = unwrap(loop.runner.model), loop.dataloader.dataset
-    evaluator = copy.deepcopy(loop.evaluator)
+def _first_scores(loop: Any) -> list[str] | None:
+    """Names of the scores of a validation loop, from its first image; None if this one is too few for them."""
+    model, dataset, processed = unwrap(loop.runner.model), loop.dataloader.dataset, False
+    evaluator, mode = copy.deepcopy(loop.evaluator), model.training
     for metric in evaluator.metrics:
         vars(metric).update(output_dir=None)  # where it would write predictions
     logging.disable(logging.WARNING)  # metrics would print these scores
     try:
-        with preserve_rng_state():
-            batch = pseudo_collate([dataset[0]])
-            data = model.data_preprocessor(batch, False)
-            logits = torch.randn(1, model.out_channels, *data['inputs'].shape[-2:], device=data['inputs'].device)
-            evaluator.process(model.evaluated.postprocess_result(logits, data['data_samples']), batch)
+        with preserve_rng_state(), torch.no_grad():
+            batch = loop.dataloader.collate_fn([dataset[0]])
+            evaluator.process(model.eval().val_step(batch), batch)
+            processed = True
             return list(evaluator.evaluate(1))
+    except BrokenData:
+        raise
+    except Exception as error:  # of any part of the user's
+        if processed:
+            return None
+        raise ValueError(
+            f'The first image cannot be validated: {error!r}. Compare val_dataloader with its pipeline, val_evaluator '
+            "and the segmentor's test_cfg."
+        ) from error
     finally:
+        model.train(mode)
         logging.disable(logging.NOTSET)

@@ -80,7 +80,10 @@ def decode(segmentor: BaseSegmentor, features: Any, readings: list[Reading], siz
 def predict_logits(segmentor: BaseSegmentor, images: Tensor, reading: Reading) -> Tensor:
     """Logits (N, K, H, W) that a segmentor itself predicts in evaluation mode."""
     size = (images.shape[2], images.shape[3])
-    with evaluating(segmentor), torch.inference_mode():
+    kind = images.device.type
+    # Before PyTorch 2.10 training would take up the weights that autocast casts and keeps here, without a gradient.
+    uncached = torch.autocast(kind, enabled=torch.is_autocast_enabled(kind), cache_enabled=False)
+    with evaluating(segmentor), torch.inference_mode(), uncached:
         logits = reading.logits(segmentor.encode_decode(images, image_metas(len(images), size)))
     logits = logits.clone()  # an ordinary tensor, which losses may keep for their backward pass
     return F.interpolate(logits, size, mode='bilinear', align_corners=segmentor.align_corners)

@@ -44,8 +44,8 @@ class TeacherOptions:
             epoch 0 and moves at the start of each later one (DerProp).
         statistics (str): Which images its batch normalisation has the statistics of. ``'student'``: those that trained
             the student; they move as the weights do. ``'both'``: they also move by 1 - momentum with each batch of
-            weak views that it labels, but for frozen ones; by steps both have equal parts. A few labelled images have
-            other statistics than those that the network is for (AdaBN, arXiv 1603.04779).
+            weak views that it labels, but for frozen ones; with one batch a step both have equal parts. A few labelled
+            images have other statistics than those that the network is for (AdaBN, arXiv 1603.04779).
     """
 
     momentum: Share = 0.996

@@ -46,7 +46,6 @@ class AllPairsAffinityLoss(StrongLoss):
     """As AffinityConsistencyLoss, but over all pairs of positions, those across a box too (row 3)."""
 
     needs = frozenset({'strong', 'weak', 'embedding'})
-    teaches = frozenset({'strong', 'weak'})
 
     def on_view(self, strong: StrongView, step: Step) -> Tensor:
         e, weak = strong.view.embedding, step.weak.embedding

@@ -106,9 +106,12 @@ def statistics_of_passing(norms: Iterable[_BatchNorm], rate: float) -> Iterator[
         torch._foreach_lerp_(kept, [part.to(kept[0].dtype) for part in (*means, *unbiased)], rate)
 
 
-def evaluating(module: nn.Module) -> AbstractContextManager[None]:
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
     """While it lasts, a module and all its parts are in evaluation mode."""
-    return _with_attribute(module.modules(), 'training', False)
+    with _with_attribute(module.modules(), 'training', False):  # which sets them back
+        module.eval()  # some prepare themselves, as LeViT's attention does
+        yield
 
 
 def checkpoint_activations(backbone: nn.Module) -> None:
@@ -137,7 +140,7 @@ def check_heads(segmentor: BaseSegmentor) -> None:
             f'num_classes of {type(final).__name__} must be at least 2, but is {final.num_classes}. For foreground and '
             'background set num_classes=2; out_channels may be 1.'
         )
-    _check_class_weights(segmentor)
+    _check_losses(segmentor)
     for head in stages + [head for head in auxiliary_heads(segmentor) if not has_own_labels(head)]:
         for name in ('num_classes', 'ignore_index'):
             ours, theirs = getattr(head, name, None), getattr(final, name, None)
@@ -148,10 +151,16 @@ def check_heads(segmentor: BaseSegmentor) -> None:
                 )
 
 
-def _check_class_weights(segmentor: BaseSegmentor) -> None:
+def _check_losses(segmentor: BaseSegmentor) -> None:
     for head in segmentor.modules():
         losses: Any = getattr(head, 'loss_decode', None) if isinstance(head, BaseDecodeHead) else None
         for loss in losses if isinstance(losses, nn.ModuleList) else [losses]:
+            if getattr(loss, 'use_sigmoid', None) is False and head.out_channels == 1:
+                raise ValueError(
+                    f'out_channels of {type(head).__name__} must be {head.num_classes} with {type(loss).__name__}, '
+                    "which is no binary loss, but is 1. Leave it out, or set loss_decode=dict(type='CrossEntropyLoss', "
+                    'use_sigmoid=True).'
+                )
             weights = getattr(loss, 'class_weight', None)
             if weights is not None and len(weights) != head.num_classes:
                 raise ValueError(

@@ -75,13 +75,7 @@ def log_sum_exp_backward(q: Tensor, k: Tensor, grad: Tensor) -> tuple[Tensor, Te
 
 @custom_op('mmseg_derprop::distance', mutates_args=())
 def distance(
-    q: Tensor,
-    k: Tensor,
-    target_q: Tensor,
-    target_k: Tensor,
-    row_group: Tensor,
-    column_group: Tensor,
-    with_grad: bool,
+    q: Tensor, k: Tensor, target_q: Tensor, target_k: Tensor, row_group: Tensor, column_group: Tensor, with_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sum of abs(q_i . k_j - t_i . s_j) over pairs i, j of equal groups (N, L); both groups empty: over all pairs.
 

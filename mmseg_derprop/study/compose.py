@@ -70,7 +70,12 @@ def _set_logs(config: Config) -> None:
     default = dict(interval=config.train_cfg.get('val_interval', 1000), max_keep_ckpts=2)
     # Resumes exactly, saves at a signal, and makes up for a validation that was cut off.
     hooks.checkpoint = dict(hooks.get('checkpoint') or default, type='ExactCheckpointHook', by_epoch=False)
-    hooks.checkpoint.pop('save_best', None)
+    for option in ('save_best', 'out_dir', 'filename_tmpl'):
+        hooks.checkpoint.pop(option, None)
+    visualizer = config.setdefault('visualizer', ConfigDict(type='SegLocalVisualizer'))
+    known = visualizer.get('vis_backends') or []
+    if 'LocalVisBackend' not in map(type_name, known):
+        visualizer.vis_backends = [*known, dict(type='LocalVisBackend')]
     config.log_processor = dict(config.get('log_processor') or {}, by_epoch=False)
     if type_name(config.val_evaluator) == 'IoUMetric':
         config.val_evaluator.type = 'UnroundedIoUMetric'
@@ -101,7 +106,8 @@ def _make_supervised(config: Config, lists: dict) -> None:
     config.custom_hooks = [hook for hook in config.get('custom_hooks') or [] if type_name(hook) not in SEMI_HOOKS]
     loader = config.train_dataloader
     loader.sampler = ConfigDict(type='LabeledSampler', num_labeled=loader.batch_size)
-    loader.dataset.ann_file = lists.get('labeled', loader.dataset.ann_file)
+    if 'labeled' in lists:
+        loader.dataset.ann_file = lists['labeled']
 
 
 def _merge(config: Config, settings: dict[str, Any], what: str) -> None:

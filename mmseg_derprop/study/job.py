@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import os.path as osp
+import re
 import signal
 import subprocess
 import sys
@@ -49,7 +50,7 @@ class Job:
 
     def done(self) -> int:
         """Iterations of the newest checkpoint; 0 if there is none."""
-        return max((int(path.rpartition('_')[2][:-4]) for path in self._files('iter_[0-9]*.pth')), default=0)
+        return max((iteration_of(path) or 0 for path in self._files('iter_*.pth')), default=0)
 
     def is_stale(self) -> bool:
         """Whether another configuration has begun to train here."""
@@ -78,8 +79,8 @@ class Job:
         validated = scores.loc[~scores['metric'].str.startswith('train/'), 'iteration'].max()
         if validated != self.max_iters or not osp.isfile(self.checkpoint):
             return None
-        for path in self._files('iter_[0-9]*.pth'):
-            if path != self.checkpoint:
+        for path in self._files('iter_*.pth'):
+            if iteration_of(path) not in (None, self.max_iters):
                 os.remove(path)
         seconds = dict(network='', metric='seconds', iteration=self.max_iters, value=self.seconds())
         run = self.run
@@ -101,6 +102,12 @@ class Job:
 
     def _files(self, pattern: str) -> list[str]:
         return sorted(glob.glob(osp.join(glob.escape(self.work_dir), pattern)))
+
+
+def iteration_of(path: str) -> int | None:
+    """The iteration of a run's checkpoint, None of another file, such as the model exported from one."""
+    found = re.fullmatch(r'iter_(\d+)\.pth', osp.basename(path))
+    return int(found[1]) if found else None
 
 
 def make_jobs(study: Study, runs: list[Run], folder: str, data_root: str | None = None) -> list[Job]:

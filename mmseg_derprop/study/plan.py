@@ -115,7 +115,9 @@ class Study(_Part):
                     start = Run(f'start{suffix}', 'start', self.start.method, None, split, seed)
                     runs[start.name] = start
                 name = (f'{method}+{option}' if option else method) + suffix
-                runs[name] = Run(name, 'further', method, option, split, seed, start)
+                run = Run(name, 'further', method, option, split, seed, start)
+                if runs.setdefault(name, run) != run:
+                    raise StudyError(f'Two runs would be called {name}: rename one of the methods, options or splits.')
         return sorted(runs.values(), key=lambda run: run.stage != 'start')
 
     def select(self, pattern: str = '', index: int | None = None) -> list[Run]:

@@ -9,6 +9,7 @@ import os
 import os.path as osp
 import platform
 import subprocess
+from collections.abc import Collection
 from contextlib import suppress
 from typing import IO
 
@@ -83,10 +84,11 @@ def write_table(table: pd.DataFrame, path: str) -> None:
     write_text(path, table[KEYS + COLUMNS].to_csv(index=False, float_format='%.6g'))
 
 
-def join_tables(folder: str) -> None:
-    """Writes the results.csv of a study's folder."""
+def join_tables(folder: str, outdated: Collection[str] = ()) -> None:
+    """Writes the results.csv of a study's folder, without runs of another configuration."""
     with lock_file(osp.join(folder, 'results.lock'), wait=True):  # type: ignore[union-attr]
-        write_table(read_tables(folder), osp.join(folder, 'results.csv'))
+        table = read_tables(folder)
+        write_table(table[~table['run'].isin(outdated)], osp.join(folder, 'results.csv'))
 
 
 def lock_file(path: str, wait: bool = False) -> IO | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from collections.abc import Collection
 from datetime import timedelta
 
 import pandas as pd
@@ -22,12 +23,21 @@ class Scheduler:
     """Runs the jobs of a study, starts first; others may work on the same folder, each run is taken by one of them.
 
     Jobs have so many processor threads each. After the time limit in seconds they save and end; no other is started.
+    The joined table is without the ``outdated`` runs.
     """
 
     def __init__(
-        self, study: Study, jobs: list[Job], folder: str, at_once: int, threads: int, time_limit: float
+        self,
+        study: Study,
+        jobs: list[Job],
+        folder: str,
+        at_once: int,
+        threads: int,
+        time_limit: float,
+        outdated: Collection[str] = (),
     ) -> None:
         self.study, self.folder, self.at_once, self.threads = study, folder, at_once, threads
+        self.outdated = outdated
         self.end = time.monotonic() + time_limit
         self.total = len(jobs)
         self.waiting = list(jobs)
@@ -49,7 +59,7 @@ class Scheduler:
 
         old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            join_tables(self.folder)  # an earlier call may have been killed before it did
+            join_tables(self.folder, self.outdated)  # an earlier call may have been killed before it did
             with self.status:
                 while (self.waiting or self.running) and not self.signal and time.monotonic() < self.end:
                     self._begin()
@@ -104,7 +114,7 @@ class Scheduler:
         lines = job.finish(self.threads)
         if lines is None:
             return False
-        join_tables(self.folder)
+        join_tables(self.folder, self.outdated)
         last = lines[(lines['metric'] == 'mIoU') & (lines['iteration'] == job.max_iters)]
         scores = [f'{network} mIoU {value:.1f}'.strip() for network, value in zip(last['network'], last['value'])]
         self._say(f'{job.name} finished in {duration(job.seconds())}: {", ".join(scores)}')

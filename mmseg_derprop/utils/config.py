@@ -34,7 +34,8 @@ def load_config(path: str, options: dict | None = None) -> Config:
 def default_work_dir(path: str) -> str:
     """``work_dirs/derprop/r50_voc_1-8`` for ``configs/derprop/r50_voc_1-8.py``: methods share names."""
     folder, name = osp.split(path.rpartition('::')[2])
-    return osp.join('work_dirs', osp.basename(folder), osp.splitext(name)[0])
+    folder = osp.basename(osp.abspath(folder)) if folder else ''  # of ../name.py too
+    return osp.join('work_dirs', folder, osp.splitext(name)[0])
 
 
 def type_name(part: Mapping[str, Any]) -> str:

@@ -119,11 +119,7 @@ def test_augmentation_follows_from_a_seeded_index_alone(root):
     [
         (dict(data_root='/nowhere'), FileNotFoundError, '/nowhere'),
         (dict(ann_file='none.txt'), FileNotFoundError, 'none.txt'),
-        (
-            dict(ann_file='long.txt'),
-            FileNotFoundError,
-            '4 of 5 labelled images.*long.txt.*b0.*b2.*longer than',
-        ),
+        (dict(ann_file='long.txt'), FileNotFoundError, '4 of 5 labelled images.*long.txt.*b0.*b2.*longer than'),
         (dict(ann_file='unlabeled.txt'), FileNotFoundError, '3 of 4 label files.*unlabeled.txt.*labels/u1.png'),
         (dict(ann_file='empty.txt'), ValueError, 'empty.txt must name at least 1 labelled image'),
         (dict(ann_file='', img_suffix='.bmp'), ValueError, 'must name at least 1 labelled image'),

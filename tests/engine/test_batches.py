@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from mmseg_derprop.datasets import SemiSampler
+from mmseg_derprop.datasets import LabeledSampler, SemiSampler
 from mmseg_derprop.engine.batches import Batches
 
 
@@ -77,3 +77,13 @@ def test_seeds_by_iteration(batches):
         next(made)
         drawn.append(np.random.rand())
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+def test_labelled_images_alone_are_those_of_the_semi_supervised_batches():
+    """Also where workers of the original engine have drawn from the sampler before."""
+    images = list(range(7))
+    sampler = LabeledSampler(images, 2, seed=7)
+    loader = DataLoader(images, batch_size=2, sampler=sampler, collate_fn=list)
+    next(iter(sampler))
+    made = Batches(SimpleNamespace(dataloader=loader, dataloader_iterator=iter(loader), iter=0), 0)
+    assert [*next(made), *next(made)] == [sampler.index(place) for place in range(4)]

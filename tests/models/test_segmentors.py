@@ -119,8 +119,10 @@ def test_modes_come_back_even_after_an_error():
     network = MODELS.build(builders.segmentor()).train()
     network.backbone.layer1.eval()
     modes = [m.training for m in network.modules()]
+    told = []
+    network.backbone.layer2.train = lambda mode=True: told.append(mode)  # as LeViT's attention, which prepares itself
     with pytest.raises(RuntimeError), evaluating(network):
-        assert not any(m.training for m in network.modules())
+        assert not any(m.training for m in network.modules()) and told == [False]
         raise RuntimeError
     assert [m.training for m in network.modules()] == modes
 
@@ -144,6 +146,9 @@ def test_a_single_class():
     sigmoid = dict(type='CrossEntropyLoss', use_sigmoid=True)
     network = builders.segmentor(num_classes=1, out_channels=1, threshold=0.3, loss_decode=sigmoid)
     with pytest.raises(ValueError, match='num_classes of DeepLabV3PlusHead must be at least 2, but is 1'):
+        probe(MODELS.build(network))
+    network = builders.segmentor(num_classes=2, out_channels=1, threshold=0.3)
+    with pytest.raises(ValueError, match='out_channels of DeepLabV3PlusHead must be 2 with CrossEntropyLoss, .* is 1.'):
         probe(MODELS.build(network))
 
 

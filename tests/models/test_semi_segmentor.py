@@ -116,7 +116,7 @@ ALONE = {
 CASES = {'paper': ('derprop_paper', {})} | {name: ('derprop_published', options) for name, options in ALONE.items()}
 
 
-@pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
+@pytest.mark.parametrize('counts', [(3, 2), (1, 3)], ids=str)
 @pytest.mark.parametrize('case', CASES)
 def test_every_part_alone(case, counts):
     model = build(*CASES[case])
@@ -201,8 +201,7 @@ def test_two_strong_views_have_their_own_boxes_partners_and_losses():
 
 @pytest.mark.parametrize('counts', [(2, 2), (1, 3)], ids=str)
 @pytest.mark.parametrize(
-    'partner,predictor',
-    [('batch', 'own'), ('batch', 'teacher'), ('reversed', 'student'), ('second_view', 'teacher')],
+    'partner,predictor', [('batch', 'own'), ('batch', 'teacher'), ('reversed', 'student'), ('second_view', 'teacher')]
 )
 def test_images_of_each_forward(partner, predictor, counts):
     """The partner's prediction, labelled and weak images together, then the cut-mixed strong ones."""

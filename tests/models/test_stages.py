@@ -52,7 +52,7 @@ def test_gradients_are_those_of_one_backward_pass(preset, scale):
         ('derprop', ['labeled', 'weak']),
         ('aligned_teacher', ['labeled']),
         ('derprop_paper', ['weak']),  # a joint forward
-        ('derprop_published', []),  # its affinities teach the weak views too
+        ('derprop_published', ['weak']),
         ('unimatch_v2', ['labeled']),  # nothing teaches weak views
     ],
 )

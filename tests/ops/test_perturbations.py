@@ -8,16 +8,12 @@ from mmseg_derprop.ops import box_masks, complementary_dropout2d, mix
 
 
 def test_masks_by_hand():
-    boxes = torch.tensor([[1, 0, 4, 2], [0, 2, 1, 3]])
+    boxes = torch.tensor([[1, 0, 4, 2], [0, 2, 1, 3], [3, 1, 3, 3], [1, 2, 4, 2]])
     assert box_masks(boxes, (3, 5)).int().tolist() == [
         [[0, 1, 1, 1, 0], [0, 1, 1, 1, 0], [0, 0, 0, 0, 0]],
         [[0, 0, 0, 0, 0], [0, 0, 0, 0, 0], [1, 0, 0, 0, 0]],
+        *[[[0] * 5] * 3] * 2,  # empty boxes
     ]
-
-
-@pytest.mark.parametrize('box', [(0, 0, 0, 0), (3, 1, 3, 4), (1, 2, 4, 2), (5, 4, 5, 4)])
-def test_empty_boxes(box):
-    assert not box_masks(torch.tensor([box]), (4, 5)).any()
 
 
 @pytest.mark.parametrize('channels', [(), (1,), (3,)])
@@ -60,6 +56,11 @@ def test_features_of_one_width_share_their_draw():
     assert torch.equal(one, two) and torch.equal(one, three)
     assert torch.equal((one == 1).all(1), (other == 1).all(1))
     assert not torch.equal(one[:, :6], other)
+
+
+def test_tokens_are_dropped_with_the_feature_of_their_width():
+    feature, tokens = complementary_dropout2d((torch.ones(8, 16, 3, 2), torch.ones(8, 16)))
+    assert torch.equal(tokens, feature[..., 0, 0])
 
 
 def test_halves_are_drawn_by_image_and_channel():

@@ -9,14 +9,7 @@ from builders import LargestTensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_derprop.ops import (
-    NORMALIZATIONS,
-    blockwise,
-    derivative,
-    propagate,
-    similarity_metric,
-    similarity_rows,
-)
+from mmseg_derprop.ops import NORMALIZATIONS, blockwise, derivative, propagate, similarity_metric, similarity_rows
 
 DTYPES = (torch.float32, torch.float64)
 

@@ -24,7 +24,7 @@ if os.environ.get('STAND_IN_FAILS', '-') in args.work_dir.name:
     sys.exit(7)
 config = args.config.read_text()
 max_iters, seed = int(re.search(r'max_iters=(\d+)', config)[1]), int(re.search(r'seed=(\d+)', config)[1])
-first = max((int(path.stem[5:]) for path in args.work_dir.glob('iter_*.pth')), default=0)
+first = max((int(path.stem[5:]) for path in args.work_dir.glob('iter_*[0-9].pth')), default=0)
 scalars = args.work_dir / f'{time.time_ns()}' / 'vis_data' / 'scalars.json'
 scalars.parent.mkdir(parents=True)
 networks = ('', 'teacher/', 'student/') if 'SemiSegmentor' in config else ('',)

@@ -21,7 +21,7 @@ from mmseg.registry import DATA_SAMPLERS, DATASETS, MODELS
 from mmseg_derprop.study.compose import compose, digest
 from mmseg_derprop.study.job import make_jobs
 from mmseg_derprop.study.plan import StudyError, load_study
-from mmseg_derprop.study.results import read_log, read_scores
+from mmseg_derprop.study.results import lock_file, read_log, read_scores
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +57,9 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
     assert [run.name for run in study.select('slow')] == ['start_1_2_seed1', 'fixmatch+slow_1_2_seed1']
     assert [run.name for run in study.select('', 6)] == ['start_all_seed1', 'fixmatch_all_seed1']
     assert [run.name for run in study.select('', 1)] == ['start_all_seed1']
+    methods = {'a_1': {}, 'a': {}}
+    with pytest.raises(StudyError, match='Two runs would be called a_1_2_seed0: rename one of the methods'):
+        _ = load_study(write(methods=methods, start=None, splits={'2': {}, '1_2': {}}, matrix=None)).runs
     del content['start'], content['matrix']
     study = load_study(write())
     assert {run.start for run in study.runs} == {None} and len(study.runs) == 2 * 2 * 3
@@ -99,7 +102,14 @@ def test_a_file_that_is_none_is_refused(tmp_path, write):
             load_study(write()).select(pattern, index)
 
 
-def test_final_configs(write, content, shapes):
+def test_final_configs(write, content, shapes, tmp_path):
+    for name, base, own in (
+        ('own.py', content['bases'].pop(), "visualizer = dict(vis_backends=[dict(type='TensorboardVisBackend')])"),
+        ('slow.py', content['further']['schedule'], "default_hooks = dict(checkpoint=dict(out_dir='elsewhere'))"),
+    ):
+        (tmp_path / name).write_text(f'_base_ = {base!r}\n{own}\n')
+    content['bases'].append('own.py')
+    content['further']['schedule'] = 'slow.py'
     content['methods']['fixmatch']['unlabeled_pipeline'] = 'two_strong_pipeline'
     content['splits']['all']['unlabeled'] = 'other.txt'
     content['settings']['optim_wrapper.optimizer.lr'] = 0.5
@@ -118,6 +128,9 @@ def test_final_configs(write, content, shapes):
     assert baseline.optim_wrapper == {k: v for k, v in fixmatch.optim_wrapper.items() if k != 'constructor'}
     rates = [configs[f'fixmatch{option}_all_seed0'].optim_wrapper.optimizer.lr for option in ('', '+slow')]
     assert rates == [0.5, 0.001]
+    # A study finds what a run leaves.
+    assert 'out_dir' not in baseline.default_hooks.checkpoint and baseline.default_hooks.checkpoint.interval == 1
+    assert [b.type for b in baseline.visualizer.vis_backends] == ['TensorboardVisBackend', 'LocalVisBackend']
 
 
 @pytest.mark.parametrize(
@@ -226,13 +239,14 @@ def test_a_time_limit_leaves_runs_that_the_next_call_resumes(call, content, out,
     assert status == 3 and '1 runs are left' in said
     run = out / 'runs/fixmatch_all_seed0'
     reached = max(int(path.stem[5:]) for path in run.glob('iter_*.pth'))
+    (run / 'iter_9_teacher.pth').touch()  # exported
     assert 0 < reached < 20 and not any(alive(int(pid)) for pid in (run / 'pids').read_text().split())
     monkeypatch.setenv('STAND_IN_SECONDS', '0')
     status, said = call('--only', 'fixmatch')
     assert status == 0 and f'fixmatch_all_seed0 runs from iteration {reached} to 20' in said
     values = results(out)['fixmatch_all_seed0']
     assert list(values['student', 'mIoU'].index) == list(values['', 'train/loss'].index) == list(range(1, 21))
-    assert values['', 'seconds', 20] > 0.3 * reached - 0.1
+    assert values['', 'seconds', 20] > 0.3 * reached - 0.1 and (run / 'iter_9_teacher.pth').exists()
 
 
 def alive(pid):
@@ -316,6 +330,15 @@ def test_another_configuration_is_refused_or_replaced(call, content, out, stand_
     assert call('--dry-run')[1].count('of another configuration') == 3
     assert call('--rerun')[0] == 0
     assert results(out)['start_all_seed0']['', 'mIoU', 3] == 30 and len(results(out)) == 3
+    # A run that is not asked for stays, but is in no table; one that is being trained is not replaced.
+    content['methods']['fixmatch']['settings'] = {'model.predict_on': 'teacher'}
+    status, said = call('--only', 'supervised')
+    assert status == 0 and 'without runs of another configuration: fixmatch_all_seed0' in said
+    assert set(results(out)) == {'start_all_seed0', 'supervised_all_seed0'}
+    with lock_file(str(out / 'runs/fixmatch_all_seed0.lock')):
+        status, said = call('--rerun')
+    assert status == 2 and 'fixmatch_all_seed0 cannot be replaced while another process trains it' in said
+    assert call('--rerun')[0] == 0 and len(results(out)) == 3
 
 
 def test_a_slurm_task_is_a_run_after_its_start(call, out, tmp_path):

@@ -214,6 +214,8 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
     refused(tool, 'must lie beside it.*--config', tmp_path / 'bare.pth')
     tool('model_converters/export_segmentor.py', tmp_path / 'bare.pth', '--config', config)
     assert read_checkpoint(tmp_path / 'bare_teacher.pth')['meta']['dataset_meta']['classes'][5] == 'star'
+    (tmp_path / 'run.py').write_text(Path(config).read_text())  # beside it; what was exported is another model's
+    tool('model_converters/export_segmentor.py', tmp_path / 'bare.pth', '--weights', 'student')
     wrong = ['--cfg-options', 'model.num_classes=5']
     refused(tool, 'conv_seg', tmp_path / 'bare.pth', '--config', config, '--out', tmp_path / 'z', *wrong)
 

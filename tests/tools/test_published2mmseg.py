@@ -1,6 +1,7 @@
 """The converter of published weights, on made-up entries of ResNet-50 names and shapes."""
 
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,14 +21,14 @@ def tool():
     return load('model_converters/published2mmseg.py')
 
 
+def add_conv_bn(shapes, conv, bn, *shape):
+    shapes[f'{conv}.weight'] = shape
+    shapes.update({f'{bn}.{entry}': shape[:1] for entry in STATISTICS}, **{f'{bn}.num_batches_tracked': ()})
+
+
 def backbone_shapes():
     """Names and shapes of a deep-stem ResNet-50."""
-    shapes = {}
-
-    def conv_bn(conv, bn, *shape):
-        shapes[f'{conv}.weight'] = shape
-        shapes.update({f'{bn}.{entry}': shape[:1] for entry in STATISTICS}, **{f'{bn}.num_batches_tracked': ()})
-
+    conv_bn = partial(add_conv_bn, shapes := {})
     conv_bn('conv1.0', 'conv1.1', 64, 3, 3, 3)
     conv_bn('conv1.3', 'conv1.4', 64, 64, 3, 3)
     conv_bn('conv1.6', 'bn1', 128, 64, 3, 3)
@@ -48,11 +49,7 @@ def backbone_shapes():
 def network_shapes(with_propagation=True):
     """Names and shapes of a published network; without propagation, of UniMatch's."""
     shapes = {f'backbone.{name}': shape for name, shape in backbone_shapes().items()}
-
-    def conv_bn(conv, bn, *shape):
-        shapes[f'{conv}.weight'] = shape
-        shapes.update({f'{bn}.{entry}': shape[:1] for entry in STATISTICS}, **{f'{bn}.num_batches_tracked': ()})
-
+    conv_bn = partial(add_conv_bn, shapes)
     conv_bn('head.b0.0', 'head.b0.1', 256, 2048, 1, 1)
     for i in (1, 2, 3):
         conv_bn(f'head.b{i}.0', f'head.b{i}.1', 256, 2048, 3, 3)

@@ -59,6 +59,13 @@ def test_a_checkpoint_without_optimiser_is_no_run(train):
         train(options=('resume=True', f'load_from={best}'))
 
 
+def test_checkpoints_on_another_disk_are_resumed_from(train, capsys):
+    options = ('default_hooks.checkpoint.out_dir=disk',)
+    train(options=options)
+    train('--resume', options=(*options, 'train_cfg.max_iters=3'))
+    assert 'Resuming from disk/work/iter_2.pth' in capsys.readouterr().err and Path('disk/work/iter_3.pth').exists()
+
+
 def test_one_run_a_work_dir(train, monkeypatch):
     """The other process is named; when it is dead, however it ended, the folder is free."""
     monkeypatch.setattr(files, 'PATIENCE', 0.2)

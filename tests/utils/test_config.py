@@ -30,3 +30,4 @@ def test_a_type_may_be_named_in_any_way(kind):
 def test_equally_named_configs_have_work_dirs_of_their_own(folder):
     assert default_work_dir(f'{folder}r50_voc_1-8.py') == 'work_dirs/derprop/r50_voc_1-8'
     assert default_work_dir('semi.py') == 'work_dirs/semi'
+    assert default_work_dir('../semi.py') == f'work_dirs/{Path.cwd().parent.name}/semi'

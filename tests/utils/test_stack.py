@@ -1,7 +1,5 @@
 """The stack check."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest
@@ -24,16 +22,10 @@ def install(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'names',
-    [
-        FORK,
-        ORIGINAL,
-        FORK[:3],
-        ['mmengine-lite', 'mmcv-lite', 'MMSegmentation'],
-        [None, *FORK],  # a folder without metadata, as a broken uninstall leaves it
-    ],
+    'names', [FORK, ORIGINAL, FORK[:3], ['mmengine-lite', 'mmcv-lite', 'MMSegmentation'], [None, *FORK]]
 )
 def test_one_stack_is_accepted(install, names):
+    """None: a folder without metadata, as a broken uninstall leaves it."""
     install(names)
     stack.check_stack()
 

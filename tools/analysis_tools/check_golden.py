@@ -25,16 +25,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmseg_derprop.models import (
-    DerPropHead,
-    Embedding,
-    Prediction,
-    SemiSegmentor,
-    Step,
-    StrongView,
-    Threshold,
-    View,
-)
+from mmseg_derprop.models import DerPropHead, Embedding, Prediction, SemiSegmentor, Step, StrongView, Threshold, View
 from mmseg_derprop.models.pseudo_labels import RegionPropagation
 from mmseg_derprop.ops import box_masks, cross_entropy_map, masked_mean, mix, propagate_regions, similarity_rows
 from mmseg_derprop.ops.affinity import affinity_factors

@@ -69,7 +69,8 @@ def labeled_images(config: Config, kind: str) -> BaseDataset:
             sources = folders if len(built) == 1 else None
         if not isinstance(sources, dict) or not (sources.get('data_prefix') or {}).get('seg_map_path'):
             raise ValueError("the unlabelled images' data_prefix must have one seg_map_path. Or try --data val.")
-        settings.pop('indices', None)
+        for key in ('indices', 'ann_file'):
+            settings.pop(key, None)
         settings.update({key: value for key, value in sources.items() if key not in ('type', 'pipeline')})
     return DATASETS.build(settings)
 

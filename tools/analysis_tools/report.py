@@ -32,6 +32,7 @@ from rich.progress import track
 from mmseg_derprop.apis.inference import label_logits, load_segmentor
 from mmseg_derprop.models import SemiSegmentor
 from mmseg_derprop.ops import similarity_rows
+from mmseg_derprop.study.job import iteration_of
 from mmseg_derprop.study.plan import StudyError
 from mmseg_derprop.study.results import read_table
 from mmseg_derprop.visualization.drawing import heat, overlay, paint, panel, to_rgb
@@ -216,7 +217,8 @@ def draw_pictures(folder: str, data: pd.DataFrame, count: int) -> tuple[dict[str
     for label, runs in track(methods, 'predicting'):
         # A table is data of anybody, and the config beside a checkpoint is a program: names must not leave the folder.
         names = [osp.basename(run) for run in runs.unique()]
-        found = [(name, path) for name in names for path in glob(f'{escape(folder)}/runs/{escape(name)}/iter_*.pth')]
+        places = [(name, glob(f'{escape(folder)}/runs/{escape(name)}/iter_*.pth')) for name in names]
+        found = [(name, path) for name, paths in places for path in paths if iteration_of(path)]
         try:
             if not found:
                 raise OSError('no checkpoint is left')

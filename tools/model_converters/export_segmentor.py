@@ -51,7 +51,8 @@ def find_config(checkpoint: str, path: str | None, options: dict | None) -> Conf
     Raises:
         ValueError: If there is none, or its model is no SemiSegmentor.
     """
-    beside = sorted(Path(checkpoint).parent.glob('*.py'))
+    found = Path(checkpoint).parent.glob('*.py')  # those of exported models have their weights beside them
+    beside = sorted(p for p in found if not p.name.startswith('exported_') and not p.with_suffix('.pth').exists())
     if path is None and len(beside) != 1:
         found = f'{len(beside)} of them are' if beside else 'none is'
         raise ValueError(f'The config of its run must lie beside it, but {found} there. Name it with --config.')

@@ -18,7 +18,7 @@ from ...datasets.semi_dataset import load_labeled
 from ...models import SemiSegmentor
 from ...utils.options import PositiveInt, check_options
 from ..batches import iteration_loop
-from ..preflight import check_batch, check_classes, check_score_names
+from ..preflight import check_batch, check_classes, check_validation
 from .strict_load_hook import unwrap
 
 
@@ -28,7 +28,7 @@ class PseudoLabelHook(Hook):
 
     What moves between iterations (alpha, the EMA teacher, the head's warm-up) is an option of the model. An epoch is
     one pass over the unlabelled images, ``len(train_dataloader)`` iterations, counted from 0. With gradient
-    accumulation everything moves once per optimiser step.
+    accumulation all moves once per optimiser step, but for alignment and batch statistics, which follow each batch.
 
     Args:
         interval (int): Iterations between two entries of the statistics in the log, at least 1. Shares of pixels and
@@ -81,10 +81,11 @@ class PseudoLabelHook(Hook):
         iteration_loop(runner)
         check_batch(self.model, runner.train_dataloader)
         check_classes(self.model, runner.train_dataloader.dataset, self.absent_classes)
-        check_score_names(runner)
         val = runner.val_dataloader.dataset if runner.val_loop is not None else None
-        if isinstance(val, BaseSegDataset):
-            load_labeled(val, 'validation')
+        for part in getattr(val, 'datasets', [val]):
+            if isinstance(part, BaseSegDataset):
+                load_labeled(part, 'validation')
+        check_validation(runner)
         if self.leaks != 'ignore':
             check_leaks(runner.train_dataloader.dataset, val, self.leaks)
 

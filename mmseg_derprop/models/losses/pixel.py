@@ -18,6 +18,8 @@ class PixelCrossEntropyLoss(nn.Module):
     number of these pixels. ``loss_name`` contains "loss" to take part in the sum.
     """
 
+    use_sigmoid = False
+
     def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
         super().__init__()
         self.loss_weight = loss_weight

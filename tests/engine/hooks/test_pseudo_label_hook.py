@@ -148,18 +148,6 @@ def test_accumulation_moves_everything_once_per_step(train, counts):
         near(state['teacher'], teacher)
 
 
-@pytest.mark.parametrize('interval', [1, 3])
-def test_statistics_reach_the_message_hub(train, interval):
-    recorder, runner = train(hook=dict(interval=interval))
-    found = {key.removeprefix('train/'): list(h.data[0]) for key, h in runner.message_hub.log_scalars.items()}
-    due = slice(interval - 1, None, interval)
-    assert found['alpha'] == recorder.alphas[due]
-    assert found['threshold'] == pytest.approx([state['threshold'] for state in recorder.after[due]])
-    targets = [step.target for step in recorder.steps[due]]
-    shares = [target.confident.sum().item() / (~target.mixed.ignored).sum().item() for target in targets]
-    assert found['confident'] == pytest.approx(shares)
-
-
 # Before the first iteration ------------------------------------------------------------------------------------------
 
 ONE = {'train_dataloader.batch_size': 5, 'train_dataloader.sampler.num_unlabeled': 1}
@@ -288,13 +276,27 @@ def test_validation_images_among_training_images(train, leaks):
         train(options, val=True)
 
 
-def test_refuses_validation_labels_that_do_not_fit(refuse, shapes, tmp_path):
+@pytest.mark.parametrize('joined', [False, True])
+def test_refuses_validation_labels_that_do_not_fit(refuse, shapes, tmp_path, semi_config, joined):
     """Found before the first iteration, not by the first validation."""
     root = tmp_path / 'shapes'
     shutil.copytree(shapes, root)
     (name,) = (root / 'ImageSets/Segmentation/val.txt').read_text().split()[:1]
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(root / f'SegmentationClass/{name}.png')
-    refuse(ValueError, f'{name}.png.*5x7', {'val_dataloader.dataset.data_root': str(root)}, val=True)
+    data = dict(semi_config().val_dataloader.dataset, data_root=str(root))
+    data = dict(type='ConcatDataset', datasets=[data]) if joined else data
+    refuse(ValueError, f'{name}.png.*5x7', {'val_dataloader.dataset': dict(data, _delete_=True)}, val=True)
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'val_dataloader.dataset.pipeline.1.type': 'LoadImageFromFile'}, 'gt_sem_seg'),
+        ({'model.segmentor.test_cfg': dict(mode='slide', crop_size=(40, 40))}, 'stride'),
+    ],
+)
+def test_refuses_a_validation_that_cannot_work(refuse, options, words):
+    refuse(ValueError, f'first image cannot be validated.*{words}.*Compare val_dataloader', options, val=True)
 
 
 class Scores(Hook):
