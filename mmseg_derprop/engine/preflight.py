@@ -22,7 +22,6 @@ from ..models.data_preprocessor import check_crops
 from ..models.decoding import MANY_POSITIONS, decode
 from ..models.statistics import PADDED
 from ..utils.randomness import preserve_rng_state
-from .hooks.strict_load_hook import unwrap
 
 
 def check_batch(model: SemiSegmentor, dataloader: DataLoader) -> None:
@@ -190,7 +189,7 @@ def check_validation(runner: Runner) -> None:
 
 def _first_scores(loop: Any) -> list[str] | None:
     """Names of the scores of a validation loop, from its first image; None if this one is too few for them."""
-    model, dataset, processed = unwrap(loop.runner.model), loop.dataloader.dataset, False
+    model, dataset, processed = loop.runner.model, loop.dataloader.dataset, False
     evaluator, mode = copy.deepcopy(loop.evaluator), model.training
     for metric in evaluator.metrics:
         vars(metric).update(output_dir=None)  # where it would write predictions
