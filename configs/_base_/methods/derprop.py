@@ -1,4 +1,4 @@
-# DerProp (arXiv 2508.02254) with what keeps its propagation from hurting (docs/study.md): its head learns alone at
+# DerProp (arXiv 2508.02254) with what makes its propagation hurt less (docs/study.md): its head learns alone at
 # first, an EMA teacher labels, and weak views have a forward of their own. derprop_paper.py is the method as its paper
 # has it.
 _base_ = './derprop_paper.py'
