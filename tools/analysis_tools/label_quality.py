@@ -4,7 +4,7 @@
     python tools/analysis_tools/label_quality.py CONFIG CHECKPOINT --data val --oracle 16 8 4
 
 Alpha is the share of the propagated prediction in the labels; "grid" is the decoder's prediction resized to the grid
-of the propagation and back. ``--oracle`` bounds what propagation can give at these strides: by a perfect affinity each
+of the propagation and back. ``--oracle`` says what propagation could give at these strides: by a perfect affinity each
 position averages the probabilities of all positions of its true class. Classes are judged for the first alpha. Labels
 are made as in training, but of whole images through the validation's pipeline. The unlabelled images' ``data_prefix``
 must have a ``seg_map_path``.
