@@ -40,7 +40,7 @@ class Batches:
         # The original engine skips batches by taking them.
         self._to_skip = 0 if hasattr(self._engines, 'skip_iter') else loop.iter
         if isinstance(loop.dataloader.sampler, LabeledSampler):
-            loop.dataloader.sampler.skip(0)  # whose workers have drawn from it, and their images are not used
+            loop.dataloader.sampler.skip(0)  # the original engine's workers have drawn from it already
         # A new one: by now the original engine's has workers, which have not learned to leave signals.
         self._engines = None if self._knows_place else type(self._engines)(loop.dataloader)
 

@@ -174,11 +174,11 @@ def check_validation(runner: Runner) -> None:
             watched |= dict.fromkeys(names, f'{type(part).__name__}.{option}')
     watched.pop('auto', None)
     scores = _first_scores(loop)
-    if watched and scores is None:
-        runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out.')
-    networks = list(getattr(loop, 'evaluators', ()))
     if scores is None:
+        if watched:
+            runner.logger.warning(f'Whether scores are called {", ".join(watched)} could not be found out.')
         return
+    networks = list(getattr(loop, 'evaluators', ()))
     for name, place in watched.items():
         network, _, score = name.rpartition('/')
         if score not in scores or network not in ('', *networks):

@@ -18,7 +18,7 @@ class PixelCrossEntropyLoss(nn.Module):
     number of these pixels. ``loss_name`` contains "loss" to take part in the sum.
     """
 
-    use_sigmoid = False
+    use_sigmoid = False  # MMSegmentation's name: no binary loss, so no head of one channel
 
     def __init__(self, loss_weight: float = 1.0, loss_name: str = 'loss_ce') -> None:
         super().__init__()
