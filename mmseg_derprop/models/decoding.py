@@ -44,6 +44,13 @@ class Reading(NamedTuple):
             scores = scores.clamp_min(torch.finfo(scores.dtype).tiny).log()
         return scores if scores.shape[1] > 1 else torch.cat([torch.zeros_like(scores), scores], 1)
 
+    def biased(self, prediction: Tensor, bias: Tensor) -> Tensor:
+        """What a segmentor predicts, as it predicts it, with a bias (K,) of each class's logit."""
+        bias = bias.to(prediction.dtype)[:, None, None]
+        if self.shares:
+            return prediction * bias.exp()
+        return prediction + (bias if prediction.shape[1] > 1 else bias[1:] - bias[:1])
+
 
 class Decoded(NamedTuple):
     """Logits (N, K, h, w) of a decode head, and what its forward pass gave, which its loss reads; None if not run."""

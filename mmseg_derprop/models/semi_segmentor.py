@@ -258,6 +258,21 @@ class SemiSegmentor(TeacherStudentSegmentor):
         """Logits (N, K, H, W) of student or teacher in evaluation mode, as it predicts by itself."""
         return decoding.predict_logits(segmentor, images, self.probed.readings[-1])
 
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """As MMSegmentation's segmentors predict, with the alignment's bias if it is for evaluation too."""
+        if not self.aligns_predictions:
+            return self.evaluated.predict(inputs, data_samples)
+        metas = [sample.metainfo for sample in data_samples or []]
+        metas = metas or decoding.image_metas(len(inputs), (inputs.shape[2], inputs.shape[3]))
+        return self.evaluated.postprocess_result(self.inference(inputs, metas), data_samples)
+
+    def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
+        """Logits (N, K, H, W) of the evaluated network, with the same bias."""
+        logits = self.evaluated.inference(inputs, batch_img_metas)
+        if self.aligns_predictions:
+            logits = self.probed.readings[-1].biased(logits, self.pseudo_labeler.alignment.bias)
+        return logits
+
     def begin_iteration(self, iteration: int) -> None:
         """Ends the head's warm-up when it is time; iterations count from 0."""
         if self.propagation_head is not None:
@@ -295,6 +310,11 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def trusts_head(self) -> bool:
         """Whether pseudo-labels may depend on the propagation head."""
         return self.propagation_head is not None and not self.propagation_head.warming_up
+
+    @property
+    def aligns_predictions(self) -> bool:
+        """Whether evaluation's predictions have the bias that pseudo-labels have."""
+        return self.pseudo_labeler.alignment is not None and self.pseudo_labeler.alignment.predict
 
     @property
     def strong_branches(self) -> tuple[str, ...]:

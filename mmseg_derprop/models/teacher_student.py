@@ -110,8 +110,8 @@ class TeacherStudentSegmentor(BaseSegmentor):
     decode_head, backbone, test_cfg, align_corners, num_classes, out_channels = map(
         _of_evaluated, ('decode_head', 'backbone', 'test_cfg', 'align_corners', 'num_classes', 'out_channels')
     )
-    extract_feat, encode_decode, inference, slide_inference, whole_inference, predict = map(
-        _of_evaluated, ('extract_feat', 'encode_decode', 'inference', 'slide_inference', 'whole_inference', 'predict')
+    extract_feat, encode_decode, slide_inference, whole_inference = map(
+        _of_evaluated, ('extract_feat', 'encode_decode', 'slide_inference', 'whole_inference')
     )
 
     @property

@@ -76,13 +76,14 @@ pytestmark = pytest.mark.usefixtures('quick_runs')
 
 @pytest.fixture(scope='module')
 def runs(run, make_checkpoint):
-    """Checkpoint and config by network: the published decoder, and MMSegmentation's own parts."""
+    """Checkpoint and config by network: the published decoder, and MMSegmentation's own parts, with aligned predictions."""
     from builders import fcn, segmentor
 
     stock = segmentor(num_classes=6)
     stock['decode_head'] = fcn(3, 64, num_classes=6)
     stock['auxiliary_head'] = fcn(2, 32, num_classes=6)
-    return dict(published=run, stock=make_checkpoint(stock))
+    alignment = dict(type='DistributionAlignment', rate=1.0, predict=True)
+    return dict(published=run, stock=make_checkpoint(stock, **{'model.pseudo_labels.alignment': alignment}))
 
 
 @pytest.fixture(scope='module')

@@ -23,6 +23,9 @@ class DistributionAlignment(nn.Module):
     Args:
         num_classes (int): K; the labeller gives it.
         rate (float): Within 0 .. 1.
+        predict (bool): Whether evaluation's predictions have the bias too. What learns from uncertain labels is seldom
+            sure of a rare class, whatever their shares; that validation and test images have the classes as the
+            labelled ones have them is supposed.
     """
 
     bias: Tensor
@@ -31,10 +34,11 @@ class DistributionAlignment(nn.Module):
     batches: Tensor
 
     @check_options
-    def __init__(self, num_classes: int, rate: Share = 0.1) -> None:
+    def __init__(self, num_classes: int, rate: Share = 0.1, predict: bool = False) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.rate = rate
+        self.predict = predict
         for name in ('bias', 'labeled_shares', 'predicted_shares'):
             self.register_buffer(name, torch.zeros(num_classes))
         self.register_buffer('batches', torch.zeros(()))
