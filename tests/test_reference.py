@@ -110,9 +110,6 @@ def test_regions_differ_only_at_the_middle_of_the_range(golden):
     assert not ((found['regions_w'] != expected['regions_w']) & ~middling).any()
 
 
-# --- What golden data do not reach ---------------------------------------------------------------
-
-
 def binary_logits(*probabilities):
     """Logits (1, 2, 1, W) that give class 0 these probabilities."""
     p = torch.tensor(probabilities)

@@ -260,7 +260,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """As MMSegmentation's segmentors predict, with the alignment's bias if it is for evaluation too."""
-        if not self.aligns_predictions:
+        if self.prediction_bias is None:
             return self.evaluated.predict(inputs, data_samples)
         metas = [sample.metainfo for sample in data_samples or []]
         metas = metas or decoding.image_metas(len(inputs), (inputs.shape[2], inputs.shape[3]))
@@ -268,10 +268,8 @@ class SemiSegmentor(TeacherStudentSegmentor):
 
     def inference(self, inputs: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Logits (N, K, H, W) of the evaluated network, with the same bias."""
-        logits = self.evaluated.inference(inputs, batch_img_metas)
-        if self.aligns_predictions:
-            logits = self.probed.readings[-1].biased(logits, self.pseudo_labeler.alignment.bias)
-        return logits
+        logits, bias = self.evaluated.inference(inputs, batch_img_metas), self.prediction_bias
+        return logits if bias is None else self.probed.readings[-1].biased(logits, bias)
 
     def begin_iteration(self, iteration: int) -> None:
         """Ends the head's warm-up when it is time; iterations count from 0."""
@@ -312,9 +310,10 @@ class SemiSegmentor(TeacherStudentSegmentor):
         return self.propagation_head is not None and not self.propagation_head.warming_up
 
     @property
-    def aligns_predictions(self) -> bool:
-        """Whether evaluation's predictions have the bias that pseudo-labels have."""
-        return self.pseudo_labeler.alignment is not None and self.pseudo_labeler.alignment.predict
+    def prediction_bias(self) -> Tensor | None:
+        """(K,), the alignment's bias, where evaluation's predictions have it as pseudo-labels have."""
+        alignment = self.pseudo_labeler.alignment
+        return None if alignment is None or not alignment.predict else alignment.bias
 
     @property
     def strong_branches(self) -> tuple[str, ...]:

@@ -93,9 +93,6 @@ def test_head_that_learns_alone():
     assert not model.propagation_head.warming_up and model.trusts_head
 
 
-# --- What has no weight is not computed --------------------------------------------------------------------------
-
-
 def forbid(*args, **kwargs):
     raise AssertionError('computed though no loss reads it')
 

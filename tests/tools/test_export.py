@@ -76,7 +76,7 @@ pytestmark = pytest.mark.usefixtures('quick_runs')
 
 @pytest.fixture(scope='module')
 def runs(run, make_checkpoint):
-    """Checkpoint and config by network: the published decoder, and MMSegmentation's own parts, with aligned predictions."""
+    """Checkpoint and config by network: the published decoder, and MMSegmentation's parts with aligned predictions."""
     from builders import fcn, segmentor
 
     stock = segmentor(num_classes=6)
@@ -172,6 +172,10 @@ def test_what_is_written(exported, runs, tmp_path):
     origin = found['meta']['exported_from']
     assert origin['weights'] == 'teacher' and origin['iter'] == 2 and len(origin['sha256']) == 64
     stock = Config.fromfile(exported['stock', 'student'][0])
+    name, trained = 'decode_head.conv_seg.bias', read_checkpoint(runs['stock'][0])['state_dict']
+    folded = read_checkpoint(exported['stock', 'student'][1])['state_dict'][name] - trained[f'student.{name}']
+    torch.testing.assert_close(folded, trained['pseudo_labeler.alignment.bias'])
+    assert folded.abs().max() > 0.01
     assert stock.custom_imports.imports == ['exported_synthetic']  # the data set
     # The classes that the run set on its wrapper.
     assert [stock.model[head].num_classes for head in ('decode_head', 'auxiliary_head')] == [6, 6]
@@ -219,6 +223,10 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
     tool('model_converters/export_segmentor.py', tmp_path / 'bare.pth', '--weights', 'student')
     wrong = ['--cfg-options', 'model.num_classes=5']
     refused(tool, 'conv_seg', tmp_path / 'bare.pth', '--config', config, '--out', tmp_path / 'z', *wrong)
+    aligned = ['--cfg-options', 'model.pseudo_labels.alignment.predict=True']
+    state = {name: value for name, value in state.items() if 'conv_seg.bias' not in name}
+    torch.save(dict(state_dict=state), tmp_path / 'bare.pth')
+    refused(tool, 'no decode_head.conv_seg.bias', tmp_path / 'bare.pth', '--config', config, *aligned)
 
 
 @pytest.mark.parametrize('network', ['teacher', 'student'])
@@ -236,9 +244,6 @@ def test_another_kind_of_checkpoint(run, exported, tool, tmp_path):
     refused(tool, 'No such file', tmp_path / 'none.pth')
     plain = ROOT / 'configs/supervised/tiny_shapes.py'
     refused(tool, 'is a plain EncoderDecoder', run[0], '--config', plain, '--out', tmp_path / 'x')
-
-
-# Parts ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope='module')
@@ -269,9 +274,6 @@ def test_losses_become_stock_ones(module):
     head = dict(type='FCNHead', loss_decode=[dict(type='OhemCrossEntropyLoss', loss_weight=0.4), dict(type='DiceLoss')])
     found = module.for_inference(dict(decode_head=head))['decode_head']['loss_decode']
     assert found == [dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4), dict(type='DiceLoss')]
-
-
-# ONNX ----------------------------------------------------------------------------------------------------------------
 
 
 def test_onnx_gives_the_same_labels(exported, elsewhere, tool, shapes, tmp_path, capsys):

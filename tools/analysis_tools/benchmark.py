@@ -61,9 +61,6 @@ except ImportError:  # an installed package has no tests
 ORDER = 1
 
 
-# --- Measuring -------------------------------------------------------------------------------------------------------
-
-
 def clock(device: torch.device) -> float:
     """Seconds, after the device has finished."""
     if device.type == 'cuda':
@@ -324,9 +321,6 @@ def random_batch(model: BaseSegmentor, args: argparse.Namespace, device: torch.d
     branches = model.branches if isinstance(model, SemiSegmentor) else ['sup']
     inputs = {branch: torch.randn(batch, channels, *size, device=device) for branch in branches}
     return (inputs, dict.fromkeys(inputs, samples)) if isinstance(model, SemiSegmentor) else (inputs['sup'], samples)
-
-
-# --- Loaders ---------------------------------------------------------------------------------------------------------
 
 
 class FieldImages(Dataset):

@@ -24,7 +24,6 @@ import mmseg
 from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
 from mmseg import registry
-from torch import Tensor
 
 import mmseg_derprop
 from mmseg_derprop.engine.hooks.strict_load_hook import CheckpointMismatch, check_fit
@@ -67,26 +66,22 @@ def find_config(checkpoint: str, path: str | None, options: dict | None) -> Conf
 
 
 def take_weights(checkpoint: dict, weights: str, aligned: bool) -> dict[str, Any]:
-    """The entries of one network under their plain names; ``aligned``, with what its predictions are aligned by."""
+    """The entries of one network under their plain names; ``aligned``, the classifier has the alignment's bias."""
     state = {name.removeprefix('module.'): value for name, value in state_dict_of(checkpoint).items()}
     taken = {name.removeprefix(f'{weights}.'): state[name] for name in state if name.startswith(f'{weights}.')}
     if not taken:
         raise ValueError(f'it is of no SemiSegmentor: it holds no {weights}, but {", ".join(list(state)[:3])}, ...')
     if aligned:
-        fold(taken, state['pseudo_labeler.alignment.bias'])
+        stages = [re.match(r'decode_head\.(\d+\.)?', name) for name in taken]
+        name = f'{[stage.group() for stage in stages if stage][-1]}conv_seg.bias'
+        if name not in taken:
+            raise ValueError(
+                f'its predictions have a bias for each class, but there is no {name} to take it up. For a model '
+                'without it: --cfg-options model.pseudo_labels.alignment.predict=False'
+            )
+        bias = state['pseudo_labeler.alignment.bias']
+        taken[name] = taken[name] + (bias if len(bias) == len(taken[name]) else bias[1:] - bias[:1])  # of one channel
     return taken
-
-
-def fold(state: dict[str, Any], bias: Tensor) -> None:
-    """Adds the bias (K,) of each class's logit to that of the final classifier, an entry of the network's ``state``."""
-    stage = re.match(r'decode_head\.(\d+\.)?', [name for name in state if name.startswith('decode_head.')][-1])
-    name = f'{stage.group()}conv_seg.bias'
-    if name not in state:
-        raise ValueError(
-            'its predictions have a bias for each class, but its decode head has no conv_seg to take it up. For a model '
-            'without it: --cfg-options model.pseudo_labels.alignment.predict=False'
-        )
-    state[name] = state[name] + (bias if len(state[name]) == len(bias) else bias[1:] - bias[:1])  # of one channel
 
 
 def plain_run(config: Config) -> dict[str, Any]:

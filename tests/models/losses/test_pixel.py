@@ -17,9 +17,6 @@ def batch(seed=0, classes=4, size=(6, 7)):
     return logits.requires_grad_(), torch.randint(classes, (2, *size), generator=generator)
 
 
-# --- OHEM --------------------------------------------------------------------------------------------------------
-
-
 @given(
     st.integers(0, 2**31 - 1),
     st.sampled_from([1, 5, 40, 83, 84, 85, 200]),
@@ -63,9 +60,6 @@ def test_ohem_weights():
     logits, labels = logits_of(0.25, 0.5), torch.zeros(1, 1, 2, dtype=torch.long)
     found = OhemCrossEntropyLoss(1.0, 1)(logits, labels, weight=torch.tensor([[[2.0, 0.0]]]))
     torch.testing.assert_close(found, torch.tensor(4.0).log() * 2 / 2)
-
-
-# --- Cross entropy --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('share', [0.0, 0.4, 1.0])

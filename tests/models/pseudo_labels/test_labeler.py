@@ -15,9 +15,6 @@ def fixed(value):
     return dict(type='FixedThreshold', value=value)
 
 
-# --- Prediction --------------------------------------------------------------------------------------------------
-
-
 def test_prediction_reads_off_the_softmax():
     logits = torch.tensor([[0.1, 0.2, 0.6, 0.1]]).log().view(1, 4, 1, 1).requires_grad_()
     found = Prediction.of(logits, torch.zeros(1, 1, 1, dtype=torch.bool))
@@ -65,9 +62,6 @@ def test_alpha_by_epochs(alpha, shares):
     for epoch, share in zip((0, 1, 3), shares):
         labeler.begin_epoch(epoch, 4)
         assert labeler.alpha == share and labeler.reads_head == (share > 0)
-
-
-# --- Labels ------------------------------------------------------------------------------------------------------
 
 
 def test_threshold_takes_the_own_prediction_where_the_mixed_map_is_valid_and_moves_before_it_is_used():
