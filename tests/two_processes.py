@@ -27,7 +27,7 @@ PRESETS = {
     'paper': ('derprop_paper', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
     'published': ('derprop_published', NOTHING_RANDOM | MOVING | {'pseudo_labels.alpha': 0.3}),
     'own forwards': ('derprop', NOTHING_RANDOM | MOVING),
-    'aligned': ('aligned_teacher', ONE_STRONG | {'cutmix.labeled': 0.0}),
+    'aligned': ('aligned_teacher', ONE_STRONG),
 }
 CASES = ('usual', 'no confident pixel', 'no valid pixel', 'nothing labelled', 'a class fewer')
 STAGED = {'views.staged_backward': True}
@@ -73,9 +73,7 @@ def train(model, wrapped, rank=None):
         terms = wrapped(inputs, samples, mode='loss')
         wrapper.update_params(model.parse_losses(terms)[0])
         alignment = [] if labeler.alignment is None else [labeler.alignment.bias.clone()]
-        own = model.teacher_options.statistics == 'both'
-        statistics = [b.clone() for name, b in model.teacher.named_buffers() if own and 'running' in name]
-        shared.append([labeler.threshold.value.clone(), *alignment, *statistics])
+        shared.append([labeler.threshold.value.clone(), *alignment])
         finite.append(all(value.isfinite() for value in terms.values()))
     return dict(shared=shared, finite=finite, parameters={n: p.detach() for n, p in model.named_parameters()})
 

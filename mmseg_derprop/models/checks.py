@@ -72,16 +72,6 @@ def check_model(model: SemiSegmentor) -> None:
             f"model.cutmix.partner must be an image of the batch for {needing('partner')}, but is 'second_view'. "
             "Set it to 'batch', or inside_box=False of an AffinityConsistencyLoss."
         )
-    if 'partner' in model.needs and model.cutmix.labeled:
-        raise ValueError(
-            f'model.cutmix.labeled must be 0 for {needing("partner")}, but is {model.cutmix.labeled}: labelled images '
-            'would fill boxes. Set it to 0, or inside_box=False of an AffinityConsistencyLoss.'
-        )
-    if model.teacher_options.statistics == 'both' and model.pseudo_labeler.source != 'teacher':
-        raise ValueError(
-            "model.teacher.statistics must be 'student' with pseudo_labels.source='student', but is 'both': the "
-            'teacher sees no weak view then. Change either.'
-        )
     if 'auxiliary' not in model.needs:
         for head in auxiliary_heads(model.student):
             head.requires_grad_(False)

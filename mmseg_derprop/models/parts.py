@@ -42,15 +42,10 @@ class TeacherOptions:
             step t, counted from 0 (UniMatch V2, arXiv 2410.10777).
         interval (str): ``'step'``: it moves after each optimiser step. ``'epoch'``: it is a copy of the student in
             epoch 0 and moves at the start of each later one (DerProp).
-        statistics (str): Which images its batch normalisation has the statistics of. ``'student'``: those that trained
-            the student; they move as the weights do. ``'both'``: they also move by 1 - momentum with each batch of
-            weak views that it labels, but for frozen ones; with one batch a step both have equal parts. A few labelled
-            images have other statistics than those that the network is for (AdaBN, arXiv 1603.04779).
     """
 
     momentum: Share = 0.996
     interval: Literal['step', 'epoch'] = 'step'
-    statistics: Literal['student', 'both'] = 'student'
 
 
 @check_options
@@ -65,13 +60,10 @@ class CutMixOptions:
         predictor (str): Whose prediction labels it: ``'own'``, that which labels the partner itself, without another
             forward; or, in evaluation mode, that of the ``'teacher'`` or of the ``'student'`` before the training
             forward. A second view needs one of these.
-        labeled (float): Probability that a labelled image of the batch, with its true labels, fills a box in place of
-            the partner, within 0 .. 1 (labelled boxes as in AEL, arXiv 2110.05474).
     """
 
     partner: Literal['batch', 'reversed', 'second_view'] = 'batch'
     predictor: Literal['own', 'teacher', 'student'] = 'own'
-    labeled: Share = 0.0
 
     def __post_init__(self) -> None:
         if self.partner == 'second_view' and self.predictor == 'own':

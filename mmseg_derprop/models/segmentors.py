@@ -8,14 +8,12 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from typing import Any
 
-import torch
-from mmengine.dist import all_reduce, get_world_size
 from mmseg.models import BaseSegmentor
 from mmseg.models.decode_heads.cascade_decode_head import BaseCascadeDecodeHead
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss, cross_entropy
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 # What parts of any kind raise at a network that cannot work.
@@ -67,43 +65,6 @@ def frozen_statistics(module: nn.Module) -> AbstractContextManager[None]:
     """While it lasts, forward passes leave the running statistics of batch normalisation as they are."""
     norms = (part for part in module.modules() if isinstance(part, _BatchNorm))
     return _with_attribute(norms, 'momentum', 0.0)
-
-
-def is_norm(module: nn.Module) -> bool:
-    """Whether it is a batch normalisation with running statistics."""
-    return isinstance(module, _BatchNorm) and module.running_mean is not None
-
-
-@contextmanager
-def statistics_of_passing(norms: Iterable[_BatchNorm], rate: float) -> Iterator[None]:
-    """Moves running statistics by ``rate`` towards those of what passes while it lasts.
-
-    In evaluation mode, which normalises by the statistics as they were. What passes is that of all processes, each of
-    which must have as much.
-    """
-    found: dict[_BatchNorm, tuple[Tensor, Tensor, float]] = {}
-
-    def look(norm: _BatchNorm, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        values = inputs[0].transpose(0, 1).flatten(1).to(norm.running_mean)
-        variance, mean = torch.var_mean(values, 1, correction=0)
-        count = values.shape[1] * get_world_size()
-        found[norm] = mean.double(), variance.double() + mean.double().square(), count / max(count - 1, 1)
-
-    handles = [norm.register_forward_hook(look) for norm in norms]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        return
-    moments = torch.cat([part for mean, square, _ in found.values() for part in (mean, square)])
-    all_reduce(moments, 'mean')
-    means, squares = (moments.split([norm.num_features for norm in found for _ in range(2)])[i::2] for i in (0, 1))
-    unbiased = [(s - m.square()) * factor for m, s, (*_, factor) in zip(means, squares, found.values())]
-    kept: list[Any] = [*(norm.running_mean for norm in found), *(norm.running_var for norm in found)]
-    with torch.no_grad():
-        torch._foreach_lerp_(kept, [part.to(kept[0].dtype) for part in (*means, *unbiased)], rate)
 
 
 @contextmanager

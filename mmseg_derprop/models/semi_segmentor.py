@@ -22,7 +22,7 @@ from .derprop_head import DerPropHead
 from .losses import SemiLoss
 from .parts import CutMixOptions, ViewOptions, build_part
 from .pseudo_labels import Prediction, PseudoLabeler
-from .segmentors import checkpoint_activations, frozen_statistics, is_norm, statistics_of_passing
+from .segmentors import checkpoint_activations, frozen_statistics
 from .stages import Terms
 from .statistics import stack_boxes, stack_labels, stack_maps, step_statistics
 from .step import Step, StrongView, View
@@ -160,7 +160,7 @@ class SemiSegmentor(TeacherStudentSegmentor):
     def label(self, inputs: Inputs, data_samples: Samples, step: Step) -> Prediction:
         """The prediction of the weak views that becomes their labels."""
         from_teacher = self.pseudo_labeler.source == 'teacher'
-        logits = self.teach(inputs['weak']) if from_teacher else step.weak.logits
+        logits = self.logits_of(self.teacher, inputs['weak']) if from_teacher else step.weak.logits
         ignored = stack_maps(data_samples['weak'], 'ignore_map').bool()
         own = self.pseudo_labeler.predict(logits, ignored, step.maybe_weak if self.trusts_head else None)
         if self.pseudo_labeler.alignment is not None:
@@ -185,21 +185,9 @@ class SemiSegmentor(TeacherStudentSegmentor):
             box = box_masks(stack_boxes(data_samples[branch], own.labels.device), size)
             other = inputs[f'{branch}_mix'] if index is None else inputs[branch][index]
             prediction = partner if index is None else partner[index]
-            if self.cutmix.labeled:
-                other, prediction = self.with_labeled(other, prediction, inputs['sup'], step.labels)
             target = self.pseudo_labeler(own, prediction, box, regions, not mixed)
             mixed.append(dict(target=target, box=box, images=mix(inputs[branch], other, box), partner=index))
         return mixed
-
-    def with_labeled(
-        self, images: Tensor, prediction: Prediction, labeled: Tensor, labels: Tensor
-    ) -> tuple[Tensor, Prediction]:
-        """What fills N boxes, some of it replaced by labelled images (M, C, H, W) with their labels (M, H, W)."""
-        count, device = len(images), images.device
-        drawn = torch.randint(len(labels), (count,), device=device)
-        chosen = (torch.rand(count, device=device) < self.cutmix.labeled)[:, None, None].expand_as(prediction.labels)
-        truth = Prediction.of_truth(labels[drawn], self.ignore_index, self.num_classes)
-        return mix(images, labeled[drawn], chosen), prediction.mix(truth, chosen)
 
     def predict_strong(self, step: Step, mixed: list[dict[str, Any]]) -> Step:
         """The step with the student's predictions of the strong views, where a loss reads them."""
@@ -240,18 +228,6 @@ class SemiSegmentor(TeacherStudentSegmentor):
         embedding = head(decoding.feature_maps(features)) if embed and head is not None else None
         view = View(logits, perturbed[0] if perturbed else None, embedding, head, self.align_corners)
         return Forward(view, features, outputs)
-
-    def teach(self, images: Tensor) -> Tensor:
-        """Logits (N, K, H, W) of the teacher on weak views; its statistics move with them, if they are of both.
-
-        Where the student's are frozen, as those of a pretrained backbone may be, so are the teacher's.
-        """
-        if self.teacher_options.statistics == 'student':
-            return self.logits_of(self.teacher, images)
-        pairs = zip(self.teacher.modules(), self.student.modules())
-        norms = [own for own, other in pairs if is_norm(own) and other.training]
-        with statistics_of_passing(norms, 1 - self.teacher_options.momentum):
-            return torch.compiler.disable(self.logits_of)(self.teacher, images)
 
     @torch.no_grad()
     def logits_of(self, segmentor: BaseSegmentor, images: Tensor) -> Tensor:

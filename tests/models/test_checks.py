@@ -51,8 +51,6 @@ REFUSED = [
     (PAPER, {'pseudo_labels.regions.type': 'DerPropHead'}, 'model.pseudo_labels.regions.type must be one of'),
     (PAPER, {'pseudo_labels.alignment': dict(rate=1)}, "alignment must be a config .*'DistributionAlignment'"),
     (PAPER, {'pseudo_labels.threshold.value': 0.5}, 'MaxConfidenceThreshold has no option value; it has .*init'),
-    (PAPER, {'cutmix.labeled': 0.5}, 'model.cutmix.labeled must be 0 for model.losses.affinity_u, but is 0.5'),
-    (PAPER, {'teacher.statistics': 'both'}, "model.teacher.statistics must be 'student' with pseudo_labels.source"),
     # Weights.
     *(
         (PAPER, {'losses.kl.loss_weight': weight}, 'loss_weight must be ((greater|a) .*), but is')

@@ -78,37 +78,6 @@ def test_unimatch_v2(counts):
     close(step.losses, dict(seg=step.x(x) / 2, hard=step.strong(step.teacher, step.teacher) / 2))
 
 
-@pytest.mark.parametrize('partner', ['batch', 'second_view'])
-def test_boxes_from_labelled_images(counts, partner):
-    """Each has one image of the batch and its true labels, of which none is doubted, and ignored stays ignored."""
-    options = {'cutmix.partner': partner, 'cutmix.predictor': 'teacher', 'cutmix.labeled': 1.0}
-    step = Naive('fixmatch', counts, options)
-    strong, inputs, ignored = step.tap.step.strong[0], step.inputs, step.truth == 255
-    target = strong.target
-    for index, inside in enumerate(boxes(step.samples['strong'], SIZE)):
-        assert torch.equal(strong.images[index][:, ~inside], inputs['strong'][index][:, ~inside])
-        assert torch.equal(target.mixed.labels[index][~inside], target.own.labels[index][~inside])
-        source = [torch.equal(strong.images[index][:, inside], i[:, inside]) for i in inputs['sup']].index(True)
-        known = inside & ~ignored[source]
-        assert torch.equal(target.labels[index][known], step.truth[source][known])
-        assert torch.equal(target.accepted[index][inside], ~ignored[source][inside])
-    wanted = reference.masked_cross_entropy(step.z[1], target.labels, target.accepted, ~target.mixed.ignored)
-    close(step.losses, dict(seg=step.x(step.z[0][: counts[0]]) / 2, hard=wanted / 2))
-
-
-def test_some_boxes_are_from_labelled_images():
-    step = Naive('fixmatch', (2, 3), {'cutmix.labeled': 0.3})
-    labeled = torch.stack([torch.full((3, *SIZE), value) for value in (1.0, 2.0)])
-    filled = torch.zeros(300, 3, *SIZE), step.tap.step.target.own[torch.zeros(300, dtype=torch.long)]
-    images, prediction = step.model.with_labeled(*filled, labeled, step.truth)
-    numbers = images.amax((1, 2, 3)).long()
-    assert torch.equal(images.amin((1, 2, 3)).long(), numbers)  # whole images
-    shares = numbers.bincount() / 300  # three deviations around 0.7, 0.15, 0.15
-    assert 0.62 < shares[0] < 0.78 and all(0.08 < share < 0.22 for share in shares[1:])
-    sure = (prediction.confidence == 1).flatten(1).all(1)
-    assert torch.equal(sure, numbers > 0)
-
-
 def test_corrmatch(counts):
     step = Naive('corrmatch', counts)
     x, w, _, fp = step.z[0].split(counts * 2)
@@ -174,7 +143,7 @@ def test_derprop(counts):
 
 def test_aligned_teacher(counts):
     """Every pixel has a label, by the teacher's logits with a bias that each batch moves."""
-    step = Naive('aligned_teacher', counts, {'pseudo_labels.threshold.value': 0.0, 'cutmix.labeled': 0.0})
+    step = Naive('aligned_teacher', counts, {'pseudo_labels.threshold.value': 0.0})
     x, strong = step.z
     hard = []
     for s, branch in zip(strong.chunk(2), STRONG):
@@ -183,7 +152,7 @@ def test_aligned_teacher(counts):
     close(step.losses, dict(seg=step.x(x), hard=sum(hard) / 2))
     bias = step.model.pseudo_labeler.alignment.bias.clone()
     assert bias.any()
-    logits = step.model.logits_of(step.model.teacher, step.inputs['weak'])  # its statistics have moved
+    logits = step.model.logits_of(step.model.teacher, step.inputs['weak'])
     steps = []
     step.model.step_observer = steps.append
     step.model.loss(step.inputs, step.samples)

@@ -81,7 +81,7 @@ def test_nothing_unlabelled_is_valid(preset):
     for sample in [sample for branch in samples if branch != 'sup' for sample in samples[branch]]:
         if 'ignore_map' in sample:
             sample.ignore_map.data[:] = True
-    model = builders.build(preset, options={'cutmix.labeled': 0.0})
+    model = builders.build(preset)
     start = model.pseudo_labeler.threshold.value.clone()
     losses = finite_step(model, inputs, samples)
     on_labels = ('hard', 'kl', 'soft', 'fp', 'prop_s', 'prop_w')

@@ -86,35 +86,6 @@ def test_teacher_follows_by_step_or_by_epoch(options, event, steps, momentum):
     assert same(state(model.teacher), state(model.student)) == (momentum == 0)
 
 
-def test_statistics_of_labelled_images_and_weak_views():
-    """Beside a forward of its own; what is labelled is normalised by the statistics before."""
-    options = {'teacher': dict(momentum=0.75, statistics='both')}
-    model, seen = builders.build('fixmatch_ema', options=options).train(), {}
-    stir(model.teacher, 2)
-    before, reference = state(model.teacher), copy.deepcopy(model.teacher)
-    norms = [name for name, part in reference.named_modules() if isinstance(part, torch.nn.BatchNorm2d)]
-    for name in norms:
-        reference.get_submodule(name).register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
-    model.student.get_submodule(norms[1]).eval()  # frozen
-    inputs, samples = builders.batch()
-    with torch.no_grad():
-        logits = reference(inputs['weak'], mode='tensor')
-    steps = []
-    model.step_observer = steps.append
-    model.loss(inputs, samples)
-    model.follow_student('step', steps=99)
-    after, student = state(model.teacher), state(model.student)
-    for name in norms[:1] + norms[2:]:
-        found = seen[name].transpose(0, 1).flatten(1)
-        for key, value in ((f'{name}.running_mean', found.mean(1)), (f'{name}.running_var', found.var(1))):
-            before[key] = 0.75 * before[key] + 0.25 * value
-    for name, entry in after.items():
-        wanted = 0.75 * before[name] + 0.25 * student[name] if entry.is_floating_point() else student[name]
-        torch.testing.assert_close(entry, wanted, msg=name)
-    logits = F.interpolate(logits, SIZE, mode='bilinear', align_corners=True)
-    torch.testing.assert_close(steps[0].target.own.logits, logits)
-
-
 def test_teacher_neither_trains_nor_learns(model):
     assert not any(p.requires_grad for p in model.teacher.parameters())
     assert all(p.requires_grad for p in model.student.parameters())

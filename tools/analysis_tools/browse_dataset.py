@@ -84,8 +84,6 @@ def main() -> None:
             inputs['strong'][i] for i in cutmix.partner_of(len(inputs['weak']), 'cpu')
         ]
         for index, filling in enumerate(fillings):
-            if np.random.rand() < cutmix.labeled:
-                filling = inputs['sup'][np.random.randint(len(inputs['sup']))]
             rows.append(draw_unlabeled(inputs, samples, index, filling, palette))
         path = osp.join(args.out_dir, f'batch_{number}.png')
         sheet = panel(rows)
