@@ -172,6 +172,22 @@ def test_predicts_as_the_network_named(name, test_cfg):
     assert model.test_cfg['mode'] == test_cfg['mode']
 
 
+@pytest.mark.parametrize('test_cfg', [dict(mode='whole'), SLIDE], ids=['whole', 'slide'])
+def test_aligned_predictions(test_cfg):
+    """The network's logits with the bias, of images without samples too."""
+    model = builders.build('aligned_teacher', dict(builders.segmentor(), test_cfg=test_cfg))
+    bias = torch.linspace(-3, 3, NUM_CLASSES)
+    model.pseudo_labeler.alignment.bias.copy_(bias)
+    network, data = both(model, 'teacher'), builders.evaluation_data()
+    for one, other in zip(model.test_step(copy.deepcopy(data)), network.test_step(copy.deepcopy(data)), strict=True):
+        torch.testing.assert_close(one.seg_logits.data, other.seg_logits.data + bias[:, None, None])
+        assert torch.equal(one.pred_sem_seg.data[0], one.seg_logits.data.argmax(0))
+        assert not torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+    images = builders.batch()[0]['weak']
+    found, wanted = model.predict(images)[0].seg_logits.data, network.predict(images)[0].seg_logits.data
+    torch.testing.assert_close(found, wanted + bias[:, None, None])
+
+
 @pytest.mark.parametrize('name', ['teacher', 'student'])
 def test_other_questions(model, name):
     network, images = both(model, name), builders.batch()[0]['sup']
