@@ -224,6 +224,7 @@ def test_a_checkpoint_without_config_takes_one(run, tool, tmp_path):
     wrong = ['--cfg-options', 'model.num_classes=5']
     refused(tool, 'conv_seg', tmp_path / 'bare.pth', '--config', config, '--out', tmp_path / 'z', *wrong)
     aligned = ['--cfg-options', 'model.pseudo_labels.alignment.predict=True']
+    refused(tool, 'no pseudo_labeler.alignment.bias', tmp_path / 'bare.pth', '--config', config, *aligned)
     state = {name: value for name, value in state.items() if 'conv_seg.bias' not in name}
     torch.save(dict(state_dict=state), tmp_path / 'bare.pth')
     refused(tool, 'no decode_head.conv_seg.bias', tmp_path / 'bare.pth', '--config', config, *aligned)
@@ -268,6 +269,13 @@ def test_shipped_configs_can_be_exported(module):
             original = next(ROOT.glob(f'mmseg_derprop/**/{name.removeprefix("exported_")}.py')).read_text()
             assert '.register_module()' not in original and '.register_module(force=True)' in original
         assert 'pretrained' not in plain['model'] and 'checkpoint' not in str(plain['model']), path
+
+
+def test_bias_of_a_head_with_one_channel_that_is_the_last_of_several(module):
+    names = ('teacher.decode_head.0.conv_seg.bias', 'teacher.decode_head.1.conv_seg.bias')
+    state = {name: torch.zeros(1) for name in names} | {'pseudo_labeler.alignment.bias': torch.tensor([-0.25, 0.5])}
+    found = module.take_weights(dict(state_dict=state), 'teacher', aligned=True)
+    assert {name: value.item() for name, value in found.items()} == {names[0][8:]: 0.0, names[1][8:]: 0.75}
 
 
 def test_losses_become_stock_ones(module):

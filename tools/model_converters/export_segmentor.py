@@ -74,10 +74,10 @@ def take_weights(checkpoint: dict, weights: str, aligned: bool) -> dict[str, Any
     if aligned:
         stages = [re.match(r'decode_head\.(\d+\.)?', name) for name in taken]
         name = f'{[stage.group() for stage in stages if stage][-1]}conv_seg.bias'
-        if name not in taken:
+        if missing := [entry for entry in (name, 'pseudo_labeler.alignment.bias') if entry not in (taken | state)]:
             raise ValueError(
-                f'its predictions have a bias for each class, but there is no {name} to take it up. For a model '
-                'without it: --cfg-options model.pseudo_labels.alignment.predict=False'
+                f'its config gives predictions a bias for each class, but it holds no {missing[0]}. For a model '
+                'without that bias: --cfg-options model.pseudo_labels.alignment.predict=False'
             )
         bias = state['pseudo_labeler.alignment.bias']
         taken[name] = taken[name] + (bias if len(bias) == len(taken[name]) else bias[1:] - bias[:1])  # of one channel

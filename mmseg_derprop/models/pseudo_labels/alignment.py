@@ -23,9 +23,9 @@ class DistributionAlignment(nn.Module):
     Args:
         num_classes (int): K; the labeller gives it.
         rate (float): Within 0 .. 1.
-        predict (bool): Whether evaluation's predictions have the bias too. What learns from uncertain labels is seldom
-            sure of a rare class, whatever their shares; that validation and test images have the classes as the
-            labelled ones have them is supposed.
+        predict (bool): Whether evaluation's predictions have the bias too, a post-hoc logit adjustment (arXiv
+            2007.07314): rare classes gain, frequent ones lose. It supposes that images in use have the classes in
+            about the labelled shares.
     """
 
     bias: Tensor
