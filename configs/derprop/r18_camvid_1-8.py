@@ -2,7 +2,7 @@
 #
 #   python tools/train.py configs/derprop/r18_camvid_1-8.py --cfg-options data_root=data/camvid
 #
-# A study of ours, no published setting. mobilenetv2_camvid_1-64.py is the sibling that trains on two CPU cores.
+# A study of ours, no published setting. efficientnet-lite0_camvid_1-32.py is the sibling that trains on two CPU cores.
 _base_ = [
     '../_base_/models/deeplabv3plus_r18.py',
     '../_base_/splits/camvid_1-8.py',

@@ -15,4 +15,4 @@ def test_the_site_builds_strictly(tmp_path):
     assert 'href="options/"' in (tmp_path / 'index.html').read_text()
     models = (tmp_path / 'api/models/index.html').read_text()
     assert 'id="mmseg_derprop.models.semi_segmentor.SemiSegmentor.loss"' in models and ':class:' not in models
-    assert 'href="../results/camvid/"' in (tmp_path / 'data/index.html').read_text()
+    assert 'href="../study/"' in (tmp_path / 'data/index.html').read_text()

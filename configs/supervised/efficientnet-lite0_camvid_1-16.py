@@ -1,3 +1,0 @@
-# As efficientnet-lite0_camvid_1-64.py, with 23 labelled images.
-_base_ = './efficientnet-lite0_camvid_1-64.py'
-train_dataloader = dict(dataset=dict(ann_file='splits/1_16/labeled.txt'))

@@ -1,3 +1,0 @@
-# Supervised baseline on 11 labelled images of CamVid, half resolution, two CPU cores.
-_base_ = './mobilenetv2_camvid_1-64.py'
-train_dataloader = dict(dataset=dict(ann_file='splits/1_32/labeled.txt'))
