@@ -10,7 +10,6 @@ from PIL import Image
 # Narrower backbones by type, those that repeat their layers most also shallower. Others run as they are.
 NARROW = {
     'ResNetV1c': dict(stem_channels=8, base_channels=8),
-    'MobileNetV2': dict(widen_factor=0.25),
     'MixVisionTransformer': dict(embed_dims=8, num_layers=[1, 2, 2, 1]),
     'SwinTransformer': dict(embed_dims=12),
     'mmpretrain.ConvNeXt': dict(arch=dict(depths=[1, 1, 3, 1], channels=[8, 12, 16, 24])),
