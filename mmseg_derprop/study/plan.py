@@ -7,7 +7,7 @@ import os.path as osp
 import re
 import reprlib
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
@@ -27,6 +27,7 @@ Name = Annotated[str, Field(pattern=r'^[A-Za-z0-9][A-Za-z0-9.-]*(_[A-Za-z0-9.-]+
 ConfigPath = Annotated[str, AfterValidator(_resolve)]
 Seed = Annotated[int, Field(ge=0)]
 Settings = dict[str, Any]
+AnyStudy = TypeVar('AnyStudy', bound='StudyFile')
 
 
 class _Part(BaseModel):
@@ -43,7 +44,7 @@ class Stage(_Part):
 class Start(Stage):
     """The stage that makes the checkpoints from which the others continue."""
 
-    method: str
+    method: str = ''
 
 
 class Method(_Part):
@@ -76,14 +77,15 @@ class Run:
     start: Run | None = None
 
 
-class Study(_Part):
-    """A study file; docs/study_runner.md describes the keys."""
+class StudyFile(_Part):
+    """What a study file may hold; docs/study_runner.md describes the keys."""
 
-    bases: list[ConfigPath] = Field(min_length=1)
-    data: dict[Literal['labeled', 'semi'], ConfigPath]
-    splits: dict[Name, dict[Literal['labeled', 'unlabeled'], str]] = Field(min_length=1)
-    seeds: list[Seed] = Field(min_length=1)
-    methods: dict[Name, Method] = Field(min_length=1)
+    base: ConfigPath | None = Field(None, alias='_base_')
+    bases: list[ConfigPath] = []
+    data: dict[Literal['labeled', 'semi'], ConfigPath] = {}
+    splits: dict[Name, dict[Literal['labeled', 'unlabeled'], str]] = {}
+    seeds: list[Seed] = []
+    methods: dict[Name, Method] = {}
     settings: Settings = {}
     start: Start | None = None
     further: Stage = Stage()
@@ -91,8 +93,16 @@ class Study(_Part):
     matrix: list[Entry] | None = Field(None, min_length=1)
     seconds_per_iteration: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = {}
 
+
+class Study(StudyFile):
+    """A study file with what it inherits, which together have all that is needed."""
+
     @model_validator(mode='after')
     def _check_names(self) -> Study:
+        needed = {key: getattr(self, key) for key in ('bases', 'data', 'splits', 'seeds', 'methods')}
+        needed['start.method'] = self.start is None or self.start.method
+        if missing := [key for key, value in needed.items() if not value]:
+            raise ValueError(f'{missing[0]} is missing: give it, or a _base_ that has it')
         if 'start' in self.methods:
             raise ValueError('a method is called start, as the runs that others continue from: give it another name')
         entries = [*(self.matrix or []), Entry(methods=[*self.methods, *self.seconds_per_iteration])]
@@ -142,16 +152,39 @@ def load_study(path: str) -> Study:
 
     Raises StudyError if it cannot be read, or with each key that is wrong and its value.
     """
+    return _check(Study, _read(path, []), path)
+
+
+def _read(path: str, heirs: list[str]) -> dict[str, Any]:
+    """The content of a file over that of its ``_base_``, with absolute paths."""
     if path.startswith('mmseg_derprop::'):
         path = osp.join(osp.dirname(__file__), '..', '.mim', 'configs', path.partition('::')[2])
+    path = osp.abspath(path)
+    if path in heirs:
+        raise StudyError(f'{path} inherits from itself: {" < ".join([path, *reversed(heirs)])}. Name another _base_.')
     try:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)
     except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date of month 13
         raise StudyError(f'{path} must be a YAML file, but cannot be read: {error}') from None
+    part = _check(StudyFile, content, path)
+    own = part.model_dump(exclude_unset=True, exclude={'base'})
+    return _merge(_read(part.base, [*heirs, path]), own) if part.base else own
+
+
+def _merge(base: Any, own: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(own, dict)):
+        return own
+    return {**base, **{key: _merge(base.get(key), value) for key, value in own.items()}}
+
+
+def _check(kind: type[AnyStudy], content: Any, path: str) -> AnyStudy:
     try:
-        return Study.model_validate(content, context={'folder': osp.dirname(osp.abspath(path))})
+        return kind.model_validate(content, context={'folder': osp.dirname(osp.abspath(path))})
     except ValidationError as error:
-        wrong = [f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: {e["msg"]}.' for e in error.errors()]
+        wrong = [
+            f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: {e["msg"]}.' if e['loc'] else f'{e["msg"]}.'
+            for e in error.errors()
+        ]
         head = f'{path} is wrong; docs/study_runner.md lists what it may hold.'
         raise StudyError('\n  '.join([head, *wrong])) from None

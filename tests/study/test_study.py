@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import load_checkpoint
@@ -73,6 +74,9 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
         ({'splits': {164: {}}}, r'splits\.164.* is 164: Input should be a valid string'),
         ({'splits': {'../x': {}}}, r'splits\.\.\./x.*should match pattern'),
         ({'methods': {'start': {}}}, 'a method is called start'),
+        ({'seeds': []}, 'seeds is missing: give it'),
+        ({'start': {'settings': {}}}, r'start\.method is missing'),
+        ({'_base_': 'tiny.yaml'}, 'tiny.yaml inherits from itself'),
         ({'start': {'method': 'teacher'}}, "methods has no 'teacher', but only supervised, fixmatch"),
         ({'matrix': [{'methods': ['fixmtch']}]}, "methods has no 'fixmtch', but only supervised"),
         ({'matrix': [{'methods': ['fixmatch'], 'options': ['fast']}]}, "options has no 'fast', but only slow"),
@@ -84,6 +88,33 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
 def test_a_wrong_study_file_is_refused(write, changes, message):
     with pytest.raises(StudyError, match=message):
         load_study(write(**changes))
+
+
+def test_a_study_inherits_another(write, content, tmp_path):
+    """Dicts are merged and all else is replaced; paths count from the file that has them."""
+    own = {
+        '_base_': '../tiny.yaml',
+        'data': {'semi': 'mine.py'},
+        'seeds': [3],
+        'further': {'settings': {'train_cfg.max_iters': 9}},
+        'methods': {'other': {'settings': {'model.predict_on': 'student'}}, 'new': {'config': 'new.py'}},
+        'matrix': [{'methods': ['supervised', 'new']}],
+    }
+    base = load_study(write())
+    (tmp_path / 'sub').mkdir()
+    (tmp_path / 'sub/own.yaml').write_text(yaml.safe_dump(own))
+    study = load_study(str(tmp_path / 'sub/own.yaml'))
+    assert study.data == {'labeled': str(tmp_path / 'shapes.py'), 'semi': str(tmp_path / 'sub/mine.py')}
+    assert study.bases == base.bases and study.start == base.start and study.seeds == [3]
+    assert study.further.schedule == base.further.schedule
+    assert study.further.settings == {**base.further.settings, 'train_cfg.max_iters': 9}
+    assert study.methods['other'].config == base.methods['other'].config
+    assert study.methods['other'].settings == {'model.predict_on': 'student'}
+    assert study.methods['new'].config == str(tmp_path / 'sub/new.py')
+    assert {run.method for run in study.runs if run.stage == 'further'} == {'supervised', 'new'}
+    (tmp_path / 'sub/own.yaml').write_text(yaml.safe_dump({**own, 'metods': {}}))
+    with pytest.raises(StudyError, match=r'own\.yaml is wrong'):
+        load_study(str(tmp_path / 'sub/own.yaml'))
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, write):
