@@ -34,11 +34,13 @@ try export work_dirs/semi/iter_2.pth
 try study mmseg_derprop::studies/camvid_cpu.yaml --dry-run
 parts=mmseg_derprop::_base_
 cat >tiny.yaml <<END
+_base_: mmseg_derprop::studies/family.yaml
 bases: ['$parts/models/deeplabv3plus_tiny.py', '$parts/default_runtime.py']
 data: {labeled: '$parts/datasets/shapes.py', semi: '$parts/datasets/shapes_semi.py'}
 settings: {model.decode_head.num_classes: 6, model.data_preprocessor.size: [96, 96]}
+start: null
 further: {schedule: '$parts/schedules/shapes_800.py', settings: {train_cfg.max_iters: 2, train_cfg.val_interval: 2}}
-methods: {supervised: {}, fixmatch: {config: '$parts/methods/fixmatch.py'}}
+matrix: [{methods: [supervised, fixmatch]}]
 splits: {all: {}}
 seeds: [0]
 END

@@ -112,11 +112,11 @@ def _make_supervised(config: Config, lists: dict) -> None:
 
 def _merge(config: Config, settings: dict[str, Any], what: str) -> None:
     try:
-        for key in settings:
+        for key, value in settings.items():
             part: Any = config
             for place in key.split('.')[:-1]:  # merging would make a misspelt one anew, which changes nothing
                 part = part[int(place) if isinstance(part, list) else place]
-        config.merge_from_dict(copy.deepcopy(settings))
+            config.merge_from_dict({key: copy.deepcopy(value)})  # one by one: a nested one would hide dotted ones
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise StudyError(f'{what} must set options that the config has, but do not: {error!r}.') from error
 

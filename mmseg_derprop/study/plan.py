@@ -102,7 +102,7 @@ class Study(StudyFile):
         needed = {key: getattr(self, key) for key in ('bases', 'data', 'splits', 'seeds', 'methods')}
         needed['start.method'] = self.start is None or self.start.method
         if missing := [key for key, value in needed.items() if not value]:
-            raise ValueError(f'{missing[0]} is missing: give it, or a _base_ that has it')
+            raise ValueError(f'{", ".join(missing)} must be given, here or by a _base_')
         if 'start' in self.methods:
             raise ValueError('a method is called start, as the runs that others continue from: give it another name')
         entries = [*(self.matrix or []), Entry(methods=[*self.methods, *self.seconds_per_iteration])]
@@ -152,7 +152,7 @@ def load_study(path: str) -> Study:
 
     Raises StudyError if it cannot be read, or with each key that is wrong and its value.
     """
-    return _check(Study, _read(path, []), path)
+    return _check(Study, _read(path, []), f'{path}, with what it inherits,')
 
 
 def _read(path: str, heirs: list[str]) -> dict[str, Any]:
@@ -166,25 +166,27 @@ def _read(path: str, heirs: list[str]) -> dict[str, Any]:
         with open(path, encoding='utf-8') as file:
             content = yaml.safe_load(file)
     except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date of month 13
-        raise StudyError(f'{path} must be a YAML file, but cannot be read: {error}') from None
-    part = _check(StudyFile, content, path)
+        heir = f', the _base_ of {heirs[-1]},' if heirs else ''
+        raise StudyError(f'{path}{heir} must be a YAML file, but cannot be read: {error}') from None
+    part = _check(StudyFile, content or {}, path, osp.dirname(path))
     own = part.model_dump(exclude_unset=True, exclude={'base'})
     return _merge(_read(part.base, [*heirs, path]), own) if part.base else own
 
 
 def _merge(base: Any, own: Any) -> Any:
-    if not (isinstance(base, dict) and isinstance(own, dict)):
+    """Dicts over dicts, unless they say ``_delete_``; what the heir has comes last, as settings are merged in order."""
+    if not (isinstance(base, dict) and isinstance(own, dict)) or own.get('_delete_'):
         return own
-    return {**base, **{key: _merge(base.get(key), value) for key, value in own.items()}}
+    kept = {key: value for key, value in base.items() if key not in own}
+    return {**kept, **{key: _merge(base.get(key), value) for key, value in own.items()}}
 
 
-def _check(kind: type[AnyStudy], content: Any, path: str) -> AnyStudy:
+def _check(kind: type[AnyStudy], content: Any, what: str, folder: str = '') -> AnyStudy:
     try:
-        return kind.model_validate(content, context={'folder': osp.dirname(osp.abspath(path))})
+        return kind.model_validate(content, context={'folder': folder})
     except ValidationError as error:
-        wrong = [
-            f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: {e["msg"]}.' if e['loc'] else f'{e["msg"]}.'
-            for e in error.errors()
-        ]
-        head = f'{path} is wrong; docs/study_runner.md lists what it may hold.'
-        raise StudyError('\n  '.join([head, *wrong])) from None
+        wrong = []
+        for e in error.errors():
+            given = f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: ' if e['loc'] else ''
+            wrong.append(f'{given}{e["msg"].removeprefix("Value error, ")}.')
+        raise StudyError('\n  '.join([f'{what} is wrong; docs/study_runner.md lists what it may hold.', *wrong])) from None

@@ -74,8 +74,8 @@ def test_the_matrix_is_run_once_each_with_the_starts_that_it_needs(write, conten
         ({'splits': {164: {}}}, r'splits\.164.* is 164: Input should be a valid string'),
         ({'splits': {'../x': {}}}, r'splits\.\.\./x.*should match pattern'),
         ({'methods': {'start': {}}}, 'a method is called start'),
-        ({'seeds': []}, 'seeds is missing: give it'),
-        ({'start': {'settings': {}}}, r'start\.method is missing'),
+        ({'seeds': [], 'splits': {}}, r'inherits, is wrong; .*\n  splits, seeds must be given'),
+        ({'start': {'settings': {}}}, r'start\.method must be given'),
         ({'_base_': 'tiny.yaml'}, 'tiny.yaml inherits from itself'),
         ({'start': {'method': 'teacher'}}, "methods has no 'teacher', but only supervised, fixmatch"),
         ({'matrix': [{'methods': ['fixmtch']}]}, "methods has no 'fixmtch', but only supervised"),
@@ -112,9 +112,29 @@ def test_a_study_inherits_another(write, content, tmp_path):
     assert study.methods['other'].settings == {'model.predict_on': 'student'}
     assert study.methods['new'].config == str(tmp_path / 'sub/new.py')
     assert {run.method for run in study.runs if run.stage == 'further'} == {'supervised', 'new'}
-    (tmp_path / 'sub/own.yaml').write_text(yaml.safe_dump({**own, 'metods': {}}))
-    with pytest.raises(StudyError, match=r'own\.yaml is wrong'):
-        load_study(str(tmp_path / 'sub/own.yaml'))
+    for changes, message in (
+        ({'metods': {}}, r'own\.yaml is wrong; .*\n  metods'),
+        ({'_base_': 'no.yaml'}, r'sub/no\.yaml, the _base_ of .*own\.yaml, must be a YAML file'),
+        ({'matrix': [{'methods': ['slow']}]}, r"own\.yaml, with what it inherits, is wrong; .*\n  methods has no 'slow'"),
+    ):
+        (tmp_path / 'sub/own.yaml').write_text(yaml.safe_dump({**own, **changes}))
+        with pytest.raises(StudyError, match=message):
+            load_study(str(tmp_path / 'sub/own.yaml'))
+
+
+def test_settings_are_merged_over_inherited_ones(write, shapes, tmp_path):
+    """Whether they name a part by dots or by dicts; one that says so replaces it."""
+    inherited = {'model.decode_head.loss_decode': {'avg_non_ignore': True}, 'model.data_preprocessor.size': [66, 66]}
+    inherited['optim_wrapper.optimizer.lr'] = 0.5
+    write(settings=inherited)
+    loss = {'_delete_': True, 'type': 'FocalLoss', 'gamma': 3.0}
+    own = {'model': {'decode_head': {'dropout_ratio': 0.3, 'loss_decode': loss}}, 'optim_wrapper.optimizer': {'lr': 0.25}}
+    (tmp_path / 'own.yaml').write_text(yaml.safe_dump({'_base_': 'tiny.yaml', 'settings': own}))
+    study = load_study(str(tmp_path / 'own.yaml'))
+    config = compose(study, study.runs[0], str(shapes))
+    assert config.model.data_preprocessor.size == [66, 66] and config.model.decode_head.dropout_ratio == 0.3
+    assert config.model.decode_head.loss_decode == {'type': 'FocalLoss', 'gamma': 3.0}
+    assert config.optim_wrapper.optimizer.lr == 0.25
 
 
 def test_a_file_that_is_none_is_refused(tmp_path, write):
