@@ -185,8 +185,8 @@ def _check(kind: type[AnyStudy], content: Any, what: str, folder: str = '') -> A
     try:
         return kind.model_validate(content, context={'folder': folder})
     except ValidationError as error:
-        wrong = []
+        wrong = [f'{what} is wrong; docs/study_runner.md lists what it may hold.']
         for e in error.errors():
             given = f'{".".join(map(str, e["loc"]))} is {reprlib.repr(e["input"])}: ' if e['loc'] else ''
             wrong.append(f'{given}{e["msg"].removeprefix("Value error, ")}.')
-        raise StudyError('\n  '.join([f'{what} is wrong; docs/study_runner.md lists what it may hold.', *wrong])) from None
+        raise StudyError('\n  '.join(wrong)) from None

@@ -115,7 +115,7 @@ def test_a_study_inherits_another(write, content, tmp_path):
     for changes, message in (
         ({'metods': {}}, r'own\.yaml is wrong; .*\n  metods'),
         ({'_base_': 'no.yaml'}, r'sub/no\.yaml, the _base_ of .*own\.yaml, must be a YAML file'),
-        ({'matrix': [{'methods': ['slow']}]}, r"own\.yaml, with what it inherits, is wrong; .*\n  methods has no 'slow'"),
+        ({'matrix': [{'methods': ['slow']}]}, r"with what it inherits, is wrong; .*\n  methods has no 'slow'"),
     ):
         (tmp_path / 'sub/own.yaml').write_text(yaml.safe_dump({**own, **changes}))
         with pytest.raises(StudyError, match=message):
@@ -128,7 +128,8 @@ def test_settings_are_merged_over_inherited_ones(write, shapes, tmp_path):
     inherited['optim_wrapper.optimizer.lr'] = 0.5
     write(settings=inherited)
     loss = {'_delete_': True, 'type': 'FocalLoss', 'gamma': 3.0}
-    own = {'model': {'decode_head': {'dropout_ratio': 0.3, 'loss_decode': loss}}, 'optim_wrapper.optimizer': {'lr': 0.25}}
+    own = {'model': {'decode_head': {'dropout_ratio': 0.3, 'loss_decode': loss}}, 'optim_wrapper': {}}
+    own['optim_wrapper']['optimizer'] = {'lr': 0.25}
     (tmp_path / 'own.yaml').write_text(yaml.safe_dump({'_base_': 'tiny.yaml', 'settings': own}))
     study = load_study(str(tmp_path / 'own.yaml'))
     config = compose(study, study.runs[0], str(shapes))
