@@ -125,11 +125,11 @@ def test_a_study_inherits_another(write, content, tmp_path):
 def test_settings_are_merged_over_inherited_ones(write, shapes, tmp_path):
     """Whether they name a part by dots or by dicts; one that says so replaces it."""
     inherited = {'model.decode_head.loss_decode': {'avg_non_ignore': True}, 'model.data_preprocessor.size': [66, 66]}
-    inherited['optim_wrapper.optimizer.lr'] = 0.5
+    inherited |= {'optim_wrapper.optimizer': {'lr': 0.1}, 'optim_wrapper.optimizer.lr': 0.5}
     write(settings=inherited)
     loss = {'_delete_': True, 'type': 'FocalLoss', 'gamma': 3.0}
-    own = {'model': {'decode_head': {'dropout_ratio': 0.3, 'loss_decode': loss}}, 'optim_wrapper': {}}
-    own['optim_wrapper']['optimizer'] = {'lr': 0.25}
+    own = {'model': {'decode_head': {'dropout_ratio': 0.3, 'loss_decode': loss}}}
+    own['optim_wrapper.optimizer'] = {'lr': 0.25}
     (tmp_path / 'own.yaml').write_text(yaml.safe_dump({'_base_': 'tiny.yaml', 'settings': own}))
     study = load_study(str(tmp_path / 'own.yaml'))
     config = compose(study, study.runs[0], str(shapes))
