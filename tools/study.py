@@ -77,9 +77,16 @@ def main() -> int:
         chosen = study.select(args.only, args.index)
         every = make_jobs(study, study.runs, folder, args.data_root)
         jobs = [job for job in every if job.run in chosen]
+        missing = sorted({path for job in jobs if not job.finished for path in job.missing_lists()})
         if args.dry_run:
             print_plan(study, jobs, read_tables(folder), args.jobs)
+            print(end=''.join(f'{path} is missing\n' for path in missing))
             return 0
+        if missing:
+            raise StudyError(
+                f'Lists of images are missing: {", ".join(missing)}. Correct the splits of the study file, or say by '
+                '--data-root where the data are.'
+            )
         stale = [job for job in jobs if job.is_stale()]
         if stale and not args.rerun:
             raise StudyError(

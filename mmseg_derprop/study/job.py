@@ -58,6 +58,13 @@ class Job:
             return file.read() != self.digest
         return False
 
+    def missing_lists(self) -> list[str]:
+        """Lists of its images that are not there."""
+        train, val = (self.config[f'{stage}_dataloader'].dataset for stage in ('train', 'val'))
+        parts = [part for part in (val, train, train.get('labeled'), train.get('unlabeled')) if isinstance(part, dict)]
+        paths = [osp.join(part.get('data_root') or '', part['ann_file']) for part in parts if part.get('ann_file')]
+        return [path for path in paths if '://' not in path and not osp.exists(path)]
+
     def launch(self, lock: IO, threads: int) -> None:
         """Starts or resumes training, in a process group of its own that inherits the lock."""
         config = osp.join(self.folder, 'configs', f'{self.name}.py')

@@ -271,6 +271,15 @@ def test_results_are_in_one_table_and_what_is_finished_is_skipped(call, out, sta
     assert len((out / 'runs/fixmatch_all_seed0/pids').read_text().split()) == 1
 
 
+def test_missing_lists_are_named_before_anything_is_trained(call, out, shapes):
+    splits = {'all': {'labeled': 'ImageSets/Segmentation/labeled.txt', 'unlabeled': 'lost.txt'}, '1_2': {}}
+    status, said = call('--dry-run', splits=splits)
+    assert status == 0 and said.endswith(f'{shapes}/lost.txt is missing\n')
+    status, said = call(splits=splits)
+    assert status == 2 and f'missing: {shapes}/lost.txt. Correct the splits' in said and not out.exists()
+    assert call('--dry-run', splits=splits, matrix=[{'methods': ['supervised']}])[1].count('missing') == 0
+
+
 def test_a_failed_run_is_reported_and_does_not_stop_others(call, out, stand_in, monkeypatch):
     monkeypatch.setenv('STAND_IN_FAILS', 'start_all_seed0')
     matrix = [{'methods': ['fixmatch'], 'splits': ['all']}]

@@ -8,7 +8,9 @@ import torch
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
+from mmseg_derprop.apis.inference import load_segmentor
 from mmseg_derprop.utils.checkpoints import read_checkpoint
+from mmseg_derprop.utils.config import load_config
 
 pytestmark = pytest.mark.usefixtures('quick_runs')
 
@@ -113,6 +115,18 @@ def test_a_checkpoint_of_another_network_is_not_evaluated(run, tool, damaged, tm
 def test_only_the_network_that_is_asked_must_be_there(run, tool, damaged, tmp_path):
     path = damaged(lambda s: without(s, ('teacher.', 'propagation_head.')))
     tool('test.py', run[1], path, '--predict-on', 'student', '--work-dir', tmp_path / 'work')
+
+
+def test_predictions_are_not_without_the_bias_that_the_config_asks_for(run, tool, damaged, tmp_path):
+    path = damaged(lambda s: without(s, 'pseudo_labeler.'))  # as of a plain segmentor
+    options = {'model.pseudo_labels.alignment': dict(type='DistributionAlignment', predict=True)}
+    config = load_config(str(run[1]), options)
+    config.dump(tmp_path / 'aligned.py')
+    match = r'x.pth does not fit the model of(?s:.*)lacks .*pseudo_labeler.alignment.bias(?s:.*)alignment.predict=False'
+    with pytest.raises(SystemExit, match=match):
+        tool('test.py', tmp_path / 'aligned.py', path, '--work-dir', tmp_path / 'work')
+    with pytest.raises(ValueError, match=match):
+        load_segmentor(config, str(path))
 
 
 def test_training_does_not_begin_with_another_network(run, tool, damaged, tmp_path):

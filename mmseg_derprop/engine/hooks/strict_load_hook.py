@@ -33,7 +33,7 @@ class StrictLoadHook(Hook):
     Args:
         needed (Sequence[str], optional): Beginnings of names that must be there, ``''`` for all. By default all where
             a run resumes, and none where it begins with the weights. Auxiliary heads, which nothing but training asks,
-            may always be missing.
+            may always be missing. Where any are needed, so is the alignment's bias of which predictions are made.
     """
 
     @check_options
@@ -84,12 +84,19 @@ def check_fit(model: nn.Module, state: dict[str, Tensor], needed: Sequence[str] 
             f'Nothing in it has a place in this model. It holds {_some(list(state))}. {_hint(model, state)}'
         )
     loaded = {part.rpartition('.')[2] for part in found}
+    if needed and getattr(model, 'prediction_bias', None) is not None:
+        needed = [*needed, 'pseudo_labeler']
     wanted = {part for part in new if part.startswith(tuple(needed)) and not part.endswith('auxiliary_head')}
     lacking = [name for name in missing if _part(name) in found | wanted]
     extra = [name for name in unknown if _part(name).rpartition('.')[2] in loaded]
     if lacking or extra:
         lines = [f'It lacks {len(lacking)} entries: {_some(lacking)}.'] if lacking else []
         lines += [f'The model does not know {len(extra)} entries: {_some(extra)}.'] if extra else []
+        if 'pseudo_labeler.alignment.bias' in lacking:
+            lines.append(
+                'The config gives predictions a bias for each class; for predictions without it: --cfg-options '
+                'model.pseudo_labels.alignment.predict=False.'
+            )
         raise CheckpointMismatch('\n'.join([*lines, _hint(model, state)]))
     return new
 
