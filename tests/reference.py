@@ -336,3 +336,41 @@ def published_step(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
         **losses,
         'loss': sum(weight * losses[name] for name, weight in weights.items()) / 2,
     }
+
+
+def corrmatch_step(inputs: dict[str, Tensor], box: Tensor) -> dict[str, Tensor]:
+    """CorrMatch's step, as published_step; ``box`` (N, H, W) bool are the CutMix boxes, filled by the next image.
+
+    q and k are (N, K, h, w). Labels and masks are of the cut-mixed views.
+    """
+    grid, size, classes = inputs['q_x'].shape[2:], inputs['logits_x'].shape[2:], inputs['logits_x'].shape[1]
+    x, w, s = (inputs[f'logits_{name}'] for name in ('x', 'u_w', 'u_s'))
+
+    def propagation(name: str, logits: Tensor) -> tuple[Tensor, Tensor]:
+        p = spread(similarity(*(inputs[f'{part}_{name}'].flatten(2) for part in 'qk'), max_order=0))
+        return p, resize((resize(logits.detach(), grid).flatten(2) @ p).unflatten(2, grid), size)
+
+    (_, x_corr), (p, w_corr), (_, s_corr) = propagation('x', x), propagation('u_w', w), propagation('u_s', s)
+    (own_confidence, own_labels), partner = (
+        z.detach().softmax(1).max(1) for z in (w, inputs['logits_eval'].roll(-1, 0))
+    )
+    valid_u = inputs['ignore_u'] != IGNORE
+    valid = mix(inputs['ignore_u'], inputs['ignore_u'].roll(-1, 0), box) != IGNORE
+    confidence, labels = mix(own_confidence, partner[0], box), mix(own_labels, partner[1], box)
+    maxima = class_maxima(own_confidence, own_labels, valid, classes)
+    tau = move_threshold(inputs['thresh_init'], maxima, float(inputs['thresh_momentum']))
+    confident, confident_w = (confidence >= tau) & valid, (own_confidence >= tau) & valid_u
+    regions = region_masks(p.detach()[:, inputs['rows_w'].long()].unflatten(2, grid), size) & (valid & ~box)[:, None]
+    new_labels, accepted = propagate_regions(labels, confident, regions, tau, classes)
+    parts = {
+        'loss_x': (0.5, cross_entropy(x, inputs['labels_x'].long())),
+        'loss_x_corr': (0.5, cross_entropy(x_corr, inputs['labels_x'].long())),
+        'loss_s1': (0.25, masked_cross_entropy(s, new_labels, accepted, valid)),
+        'loss_kl': (0.25, masked_divergence(s, w.detach(), confident, valid)),  # not cut-mixed
+        'loss_fp': (0.25, masked_cross_entropy(inputs['logits_u_w_fp'], own_labels, confident_w, valid_u)),
+        'loss_corr_s': (0.125, masked_cross_entropy(s_corr, new_labels, accepted, valid)),
+        'loss_corr_w': (0.125, masked_cross_entropy(w_corr, own_labels, confident_w, valid_u)),
+    }
+    found = dict(labels_before=labels, labels=new_labels, confident=confident, accepted=accepted, regions=regions)
+    found |= {name: loss for name, (_, loss) in parts.items()}
+    return found | dict(threshold=tau, loss=sum(weight * loss for weight, loss in parts.values()) / 2)

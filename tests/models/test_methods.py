@@ -4,7 +4,7 @@ import builders
 import pytest
 import reference
 import torch
-from builders import NUM_CLASSES, SIZE
+from builders import SIZE
 from stepping import boxes, close, maps, order_of_partners, tapped
 
 STRONG = ('strong', 'strong2')
@@ -81,34 +81,17 @@ def test_unimatch_v2(counts):
 def test_corrmatch(counts):
     step = Naive('corrmatch', counts)
     x, w, _, fp = step.z[0].split(counts * 2)
-    w, strong, grid = w.detach(), step.z[1], step.tap.q[0].shape[2:]
-    (q, q_s), (k, k_s) = ([t.flatten(2) for t in taps] for taps in (step.tap.q, step.tap.k))
-
-    def spread(q, k):  # softmax over the last index of q^T k / sqrt(K)
-        return ((q.mT @ k) / NUM_CLASSES**0.5).softmax(2)
-
-    def propagated(p, z):
-        z = reference.resize(z.detach(), grid).flatten(2)
-        return reference.resize((z @ p).unflatten(2, grid), SIZE)
-
-    p_x, p_w = spread(q, k).split(counts)
-    _, confidence, labels, valid = step.mixed(w, step.student, 'strong')
-    confident = (confidence >= 0.5) & valid
-    rows = p_w[:, step.tap.rows[0]].unflatten(2, grid).detach()
-    regions = reference.region_masks(rows, SIZE) & (valid & ~boxes(step.samples['strong'], SIZE))[:, None]
-    new_labels, accepted = reference.propagate_regions(labels, confident, regions, torch.tensor(0.5), NUM_CLASSES)
-    assert (accepted & ~confident).any()
-    on_strong = reference.masked_cross_entropy(propagated(spread(q_s, k_s), strong), new_labels, accepted, valid)
-    wanted = dict(
-        seg=0.5 * step.x(x),
-        seg_prop=0.5 * step.x(propagated(p_x, x)),
-        hard=0.25 * reference.masked_cross_entropy(strong, new_labels, accepted, valid),
-        kl=0.25 * reference.masked_divergence(strong, w, confident, valid),  # not cut-mixed
-        fp=0.25 * step.weak(fp, w),
-        prop_s=0.25 * on_strong / 2,
-        prop_w=0.25 * step.weak(propagated(p_w, w), w) / 2,
-    )
-    close(step.losses, {name: value / 2 for name, value in wanted.items()})
+    inputs = dict(logits_x=x, logits_u_w=w, logits_u_w_fp=fp, logits_u_s=step.z[1], logits_eval=step.student)
+    for part, (clean, strong) in dict(q=step.tap.q, k=step.tap.k).items():
+        inputs |= {f'{part}_{name}': value for name, value in zip(('x', 'u_w'), clean.split(counts))}
+        inputs[f'{part}_u_s'] = strong
+    inputs |= dict(labels_x=step.truth, ignore_u=255 * step.ignored, rows_w=step.tap.rows[0])
+    inputs |= dict(thresh_init=torch.tensor(0.5), thresh_momentum=torch.tensor(1.0))
+    found = reference.corrmatch_step(inputs, boxes(step.samples['strong'], SIZE))
+    assert (found['accepted'] & ~found['confident']).any() and not found['confident'].all()
+    names = dict(seg='x', seg_prop='x_corr', hard='s1', kl='kl', fp='fp', prop_s='corr_s', prop_w='corr_w')
+    weights = dict(seg=0.5, seg_prop=0.5, hard=0.25, kl=0.25, fp=0.25, prop_s=0.125, prop_w=0.125)
+    close(step.losses, {name: weights[name] * found[f'loss_{key}'] / 2 for name, key in names.items()})
 
 
 def test_derprop(counts):

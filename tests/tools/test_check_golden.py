@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
+from torch.nn.functional import conv2d
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / 'shared'
@@ -122,6 +123,74 @@ def test_unknown_and_missing_entries_fail(check, case, tmp_path, capsys):
     del case['in_labels_x']
     np.savez(tmp_path / 'missing.npz', **case)
     assert "lacks the entry 'labels_x'" in check(tmp_path / 'missing.npz')
+
+
+def make_corrmatch(seed, loud=1.0):
+    """A CorrMatch file's entries, as computed in double precision."""
+    torch.manual_seed(seed)
+    size, grid, num_classes = (33, 33), (5, 5), 4
+
+    def logits():
+        return loud * reference.resize(4 * torch.randn(3, num_classes, 6, 6), size)
+
+    inputs = {f'logits_{name}': logits() for name in ('x', 'u_w', 'u_w_fp', 'u_s', 'eval')}
+    inputs |= {f'feat_{name}': torch.randn(3, 16, *grid) for name in ('x', 'u_w', 'u_s')}
+    for layer in ('conv1', 'conv2'):
+        inputs |= {f'{layer}_w': 0.3 * torch.randn(num_classes, 16, 1, 1), f'{layer}_b': torch.randn(num_classes)}
+    inputs = {name: entry.double().requires_grad_() for name, entry in inputs.items()}
+    ignored = torch.zeros(3, *size, dtype=torch.int64)
+    ignored[0, -3:] = 255
+    inputs |= dict(labels_x=logits().argmax(1), ignore_u=ignored, img_u_s1=torch.randn(3, 3, *size))
+    inputs |= dict(box1=torch.tensor([[3, 4, 20, 18], [0, 9, 9, 30], [10, 0, 33, 12]]))
+    inputs |= dict(thresh_init=torch.tensor(0.6).double(), thresh_momentum=torch.tensor(0.9).double())
+    return inputs | dict(rows_w=torch.randint(grid[0] * grid[1] - 1, (24,)))
+
+
+def save_corrmatch(path, inputs):
+    box = torch.zeros(3, 33, 33, dtype=torch.bool)
+    for inside, (x1, y1, x2, y2) in zip(box, inputs['box1'].tolist()):
+        inside[y1:y2, x1:x2] = True
+    convs = {part: [inputs[f'conv{number}_{what}'] for what in 'wb'] for part, number in dict(q=1, k=2).items()}
+    heads = {
+        f'{part}_{name}': conv2d(inputs[f'feat_{name}'], *conv)
+        for part, conv in convs.items()
+        for name in ('x', 'u_w', 'u_s')
+    }
+    found = reference.corrmatch_step(inputs | heads, box)
+    found['loss'].backward()
+    short = dict(logits_x='x', logits_u_w_fp='fp', logits_u_s='s', feat_u_w='feat_w', feat_u_s='feat_s')
+    gradients = {f'out_grad_{short.get(name, name)}': entry.grad for name, entry in inputs.items()}
+    entries = {f'in_{name}': entry for name, entry in inputs.items()}
+    entries |= {f'out_{name}': entry for name, entry in found.items()}
+    entries |= {name: entry for name, entry in gradients.items() if entry is not None}
+    np.savez(path, **{name: entry.detach().numpy() for name, entry in entries.items()})
+    return found
+
+
+@pytest.mark.parametrize('seed, loud', [(0, 1.0), (1, 1.0), (2, 4.0), (3, 4.0)])
+def test_rounding_of_regions_and_of_gradients_that_are_zero_is_no_difference(check, tmp_path, seed, loud):
+    """Rows of a softmax put pixels at the middle of their range; a softmax does not see the bias of k."""
+    found = save_corrmatch(tmp_path / 'case.npz', make_corrmatch(seed, loud))
+    assert (found['labels'] != found['labels_before']).any() and (found['accepted'] & ~found['confident']).any()
+    assert check(tmp_path / 'case.npz') == 0
+    entries = dict(np.load(tmp_path / 'case.npz'))
+    entries['out_regions'][0, 0, 0, 0] ^= True
+    np.savez(tmp_path / 'case.npz', **entries)
+    assert check(tmp_path / 'case.npz') == 1
+
+
+def test_means_of_no_pixels_need_not_be_finite(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(reference, 'mean_over_valid', lambda loss, chosen, valid: (loss * chosen).sum() / valid.sum())
+    inputs = make_corrmatch(0)
+    inputs['ignore_u'][:] = 255
+    assert save_corrmatch(tmp_path / 'case.npz', inputs)['loss'].isnan()
+    assert check(tmp_path / 'case.npz') == 0
+
+
+def test_a_threshold_that_nothing_reaches(check, tmp_path):
+    inputs = make_corrmatch(0) | dict(thresh_init=torch.tensor(1.01).double())
+    assert not save_corrmatch(tmp_path / 'case.npz', inputs)['confident'].any()
+    assert check(tmp_path / 'case.npz') == 0
 
 
 def golden(name):

@@ -56,6 +56,13 @@ def build(config):
     return NETWORKS[key]
 
 
+def crops(part):
+    """Crop sizes anywhere in a part of a config."""
+    items = part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else ()
+    own = {tuple(part['crop_size'])} if isinstance(part, dict) and 'crop_size' in part else set()
+    return own.union(*map(crops, items))
+
+
 @pytest.fixture(autouse=True)
 def scope():
     init_default_scope('mmseg')
@@ -235,3 +242,10 @@ def test_options_are_merged(shapes):
     assert config.train_dataloader.dataset.labeled.data_root == str(shapes)
     loader = Runner.build_dataloader(config.val_dataloader, seed=0)
     assert len(loader.dataset) == 6
+
+
+@every_config
+def test_all_pipelines_that_a_method_may_choose_have_the_crop(path):
+    config = read(path)
+    for name in {name for name in config if name.endswith('_pipeline')} - {'train_pipeline'}:  # that is a base's
+        assert crops(config[name]) <= {tuple(config.get('crop_size') or ())}, name

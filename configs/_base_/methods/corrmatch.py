@@ -1,6 +1,7 @@
 # CorrMatch (arXiv 2306.04300): labels propagated along the correlation of positions, to pixels and to regions. Its
 # program does not cut-mix the target of its kl, and never draws the last position. It fills the boxes from a second
-# crop of the same image (cutmix=dict(partner='second_view'), two_view_pipeline); here the next image of the batch does.
+# crop of the same image (cutmix=dict(partner='second_view'), two_view_pipeline); here the next image of the batch does,
+# which is loaded anyway.
 method = dict(
     type='SemiSegmentor',
     propagation_head=dict(type='DerPropHead', channels=256, max_order=0, normalize='source'),

@@ -1,5 +1,5 @@
 # FixMatch (arXiv 2001.07685) for segmentation, with CutMix: hard labels of what the student is sure of. The next image
-# of the batch fills the boxes, which costs nothing; UniMatch's FixMatch takes a second crop of the same image
+# of the batch fills the boxes, which is loaded anyway; UniMatch's FixMatch takes a second crop of the same image
 # (cutmix=dict(partner='second_view'), two_view_pipeline).
 method = dict(
     type='SemiSegmentor',

@@ -10,6 +10,14 @@ two_view_pipeline = [
     *_base_.load_unlabeled,
     dict(type='MultiBranch', first=[*geometry, _base_.views], second=[*geometry, _base_.second_views]),
 ]
+two_view_two_strong_pipeline = [
+    *_base_.load_unlabeled,
+    dict(
+        type='MultiBranch',
+        first=[*geometry, _base_.two_strong_views],
+        second=[*geometry, _base_.second_two_strong_views],
+    ),
+]
 train_dataloader = dict(
     dataset=dict(labeled=dict(pipeline=labeled_pipeline), unlabeled=dict(pipeline=unlabeled_pipeline)),
 )
