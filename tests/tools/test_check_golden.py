@@ -37,7 +37,7 @@ def check(monkeypatch):
     return lambda *args: run(monkeypatch, 'analysis_tools/check_golden.py', *args)
 
 
-def make_case(num_classes, batch, size, grid, alpha, momentum):
+def make_case(num_classes, batch, size, grid, alpha, momentum, ignore=False):
     """A step's entries: random inputs and what the reference makes of them."""
     torch.manual_seed(num_classes)
 
@@ -49,7 +49,7 @@ def make_case(num_classes, batch, size, grid, alpha, momentum):
 
     def ignored():
         mask = torch.zeros(batch, *size, dtype=torch.int32)
-        mask[:, -3:] = 255
+        mask[:, slice(None) if ignore else slice(-3, None)] = 255
         return mask
 
     box = torch.zeros(batch, *size)
@@ -179,11 +179,17 @@ def test_rounding_of_regions_and_of_gradients_that_are_zero_is_no_difference(che
     assert check(tmp_path / 'case.npz') == 1
 
 
-def test_means_of_no_pixels_need_not_be_finite(check, tmp_path, monkeypatch):
+@pytest.mark.parametrize('kind', ['step', 'sibling'])
+def test_means_of_no_pixels_need_not_be_finite(check, tmp_path, monkeypatch, kind):
     monkeypatch.setattr(reference, 'mean_over_valid', lambda loss, chosen, valid: (loss * chosen).sum() / valid.sum())
-    inputs = make_corrmatch(0)
-    inputs['ignore_u'][:] = 255
-    assert save_corrmatch(tmp_path / 'case.npz', inputs)['loss'].isnan()
+    if kind == 'sibling':
+        inputs = make_corrmatch(0)
+        inputs['ignore_u'][:] = 255
+        assert save_corrmatch(tmp_path / 'case.npz', inputs)['loss'].isnan()
+    else:
+        case = make_case(**CASES['square'], ignore=True)
+        assert np.isnan(case['out_loss'])
+        np.savez(tmp_path / 'case.npz', **case)
     assert check(tmp_path / 'case.npz') == 0
 
 

@@ -146,6 +146,12 @@ def build_step_model(inputs: dict[str, Tensor], preset: str) -> SemiSegmentor:
     return model
 
 
+def divides_by_no_pixels(step: Step) -> bool:
+    """Whether all pixels of a map are ignored, over whose number a program may divide; here a mean of none is 0."""
+    maps = (step.labels == 255, step.target.own.ignored, *(view.target.mixed.ignored for view in step.strong))
+    return any(bool(ignored.all()) for ignored in maps)
+
+
 def as_samples(labels: Tensor) -> list[SegDataSample]:
     """Data samples of labels (N, H, W)."""
     return [SegDataSample(gt_sem_seg=PixelData(data=one[None])) for one in labels.long()]
@@ -223,6 +229,7 @@ def check_step(inputs: dict[str, Tensor], table: Comparison) -> None:
         **{f'grad_{name}': torch.zeros_like(t) if t.grad is None else t.grad for name, t in leaves.items()},
     }
     undefined = DIVIDES_BY_ZERO if head.num_classes == 2 or not finite_scale else set()
+    undefined = set(found) if divides_by_no_pixels(step) else undefined
     for name in expected:
         if name in found:
             table.close(name, found[name], slack.get(name.removeprefix('grad_'), 0.0), name in undefined)
@@ -304,8 +311,7 @@ def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
     for name, leaf in leaves.items():
         name = name.removeprefix('logits_')
         found[f'grad_{short.get(name, name)}'] = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-    # The programs may divide by the number of pixels where there is none.
-    undefined = any(one.all() for one in (labels == 255, ignored, *(one.target.mixed.ignored for one in strong)))
+    undefined = divides_by_no_pixels(step)
     for name, want in table.expected.items():
         if name not in found or name in table.seen:
             continue
