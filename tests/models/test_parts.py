@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmseg_derprop.models import SemiLoss, Threshold
+from mmseg_derprop.models import SemiLoss
 from mmseg_derprop.models.losses import SupervisedLoss
 from mmseg_derprop.models.parts import CutMixOptions, build_part
 
@@ -14,11 +14,6 @@ from mmseg_derprop.models.parts import CutMixOptions, build_part
 def test_a_part_by_its_name_its_class_or_its_scope(config):
     assert type(build_part('model.losses.seg', config, SemiLoss)) is SupervisedLoss
     assert config.keys() == {'type'}  # the config given stays as it was
-
-
-def test_arguments_that_the_model_adds():
-    part = build_part('here', dict(type='FixedThreshold', value=0.5), Threshold, num_classes=7)
-    assert part.num_classes == 7 and part.value == 0.5
 
 
 @pytest.mark.parametrize('partner,wanted', [('batch', [1, 2, 0]), ('reversed', [2, 1, 0]), ('second_view', None)])

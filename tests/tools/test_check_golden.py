@@ -67,9 +67,12 @@ def make_case(num_classes, batch, size, grid, alpha, momentum, ignore=False):
     for name in LEARNT:
         inputs[name].requires_grad_()
     found = reference.published_step(inputs)
-    gradients = torch.autograd.grad(found['loss'], [inputs[name] for name in LEARNT], allow_unused=True)
-    for name, gradient in zip(LEARNT, gradients, strict=True):
-        found[f'grad_{name}'] = torch.zeros_like(inputs[name]) if gradient is None else gradient
+    gradients = torch.autograd.grad(found['loss'], [inputs[name] for name in LEARNT], materialize_grads=True)
+    return as_entries(inputs, found | {f'grad_{name}': each for name, each in zip(LEARNT, gradients)})
+
+
+def as_entries(inputs, found):
+    """What a file holds."""
     entries = {f'in_{name}': entry for name, entry in inputs.items()}
     entries |= {f'out_{name}': entry for name, entry in found.items()}
     return {name: entry.detach().numpy() for name, entry in entries.items()}
@@ -159,11 +162,9 @@ def save_corrmatch(path, inputs):
     found = reference.corrmatch_step(inputs | heads, box)
     found['loss'].backward()
     short = dict(logits_x='x', logits_u_w_fp='fp', logits_u_s='s', feat_u_w='feat_w', feat_u_s='feat_s')
-    gradients = {f'out_grad_{short.get(name, name)}': entry.grad for name, entry in inputs.items()}
-    entries = {f'in_{name}': entry for name, entry in inputs.items()}
-    entries |= {f'out_{name}': entry for name, entry in found.items()}
-    entries |= {name: entry for name, entry in gradients.items() if entry is not None}
-    np.savez(path, **{name: entry.detach().numpy() for name, entry in entries.items()})
+    gradients = {f'grad_{short.get(name, name)}': entry.grad for name, entry in inputs.items()}
+    gradients = {name: entry for name, entry in gradients.items() if entry is not None}
+    np.savez(path, **as_entries(inputs, found | gradients))
     return found
 
 
