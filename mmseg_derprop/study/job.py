@@ -59,7 +59,7 @@ class Job:
         return False
 
     def missing_lists(self) -> list[str]:
-        """Lists of its images that are not there."""
+        """Paths of its lists of images that do not exist; remote ones are not looked for."""
         train, val = (self.config[f'{stage}_dataloader'].dataset for stage in ('train', 'val'))
         parts = [part for part in (val, train, train.get('labeled'), train.get('unlabeled')) if isinstance(part, dict)]
         paths = [osp.join(part.get('data_root') or '', part['ann_file']) for part in parts if part.get('ann_file')]

@@ -168,7 +168,7 @@ def save_corrmatch(path, inputs):
     return found
 
 
-@pytest.mark.parametrize('seed, loud', [(0, 1.0), (1, 1.0), (2, 4.0), (3, 4.0)])
+@pytest.mark.parametrize('seed, loud', [(0, 1.0), (1, 1.0), (2, 4.0)])
 def test_rounding_of_regions_and_of_gradients_that_are_zero_is_no_difference(check, tmp_path, seed, loud):
     """Rows of a softmax put pixels at the middle of their range; a softmax does not see the bias of k."""
     found = save_corrmatch(tmp_path / 'case.npz', make_corrmatch(seed, loud))

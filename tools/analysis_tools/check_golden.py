@@ -34,9 +34,8 @@ from mmseg_derprop.utils.config import load_config
 
 METHODS = Path(__file__).resolve().parents[2] / 'configs/_base_/methods'
 TOLERANCE = 1e-4  # of an entry's largest magnitude
-ZERO = 5e-8  # an entry below it is zero but for rounding, as the gradient of a bias that a softmax does not see
+ZERO = 5e-8  # an entry below it is zero but for rounding
 AMBIGUOUS, AMBIGUOUS_SHARE = 1e-5, 0.002  # distance of a region's pixel from its threshold; share of such pixels
-ROUNDING = 4 * 2.0**-23  # of a map's value
 TIE = 1e-7  # affinities that differ by less are equal but for rounding
 DIVIDES_BY_ZERO = {'affinity_x', 'loss_consistency', 'loss_norm', 'loss_norm_u_s1', 'loss'}  # if published so
 
@@ -88,7 +87,7 @@ def ambiguous_pixels(head: DerPropHead, embedding: Embedding, size: tuple[int, i
     for maps in similarity_rows(embedding.q, embedding.k, rows, head.max_order).unflatten(2, embedding.grid):
         maps = F.interpolate(maps[None].double(), size, mode='bilinear', align_corners=True)[0]
         low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
-        near.append(((maps - low) / (high - low) - 0.5).abs() <= AMBIGUOUS + ROUNDING * high / (high - low))
+        near.append(((maps - low) / (high - low) - 0.5).abs() <= AMBIGUOUS)
     return torch.stack(near)
 
 
@@ -267,10 +266,8 @@ def check_sibling(inputs: dict[str, Tensor], table: Comparison) -> None:
     regions = usable = ambiguous = None
     if labeler.regions is not None:
         e, rows = weak.embedding, inputs['rows_w'].long()
-        regions, ambiguous = (
-            labeler.regions.propose(e, weak.size, head.max_order, rows),
-            ambiguous_pixels(head, e, weak.size, rows),
-        )
+        regions = labeler.regions.propose(e, weak.size, head.max_order, rows)
+        ambiguous = ambiguous_pixels(head, e, weak.size, rows)
         usable = regions.where(~ambiguous, table.expected['regions'].bool())  # these are without box and ignored pixels
     strong = []
     for number in range(1, 1 + model.views.num_strong):
