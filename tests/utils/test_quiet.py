@@ -24,4 +24,5 @@ def test_a_tool_is_quiet():
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': ''}
     done = subprocess.run([sys.executable, '-c', SCRIPT], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.stdout.startswith('usage: pseudo_label.py')
-    assert done.stderr.splitlines() == ['<string>:11: UserWarning: When align_corners is ours']
+    said = done.stderr.replace("  warnings.warn('When align_corners is ours')\n", '')  # shown from Python 3.13 on
+    assert said.splitlines() == ['<string>:11: UserWarning: When align_corners is ours']
